@@ -1,0 +1,1 @@
+"""A request's way through the daemon: events, the machine that decides, the host that acts."""

@@ -1,0 +1,70 @@
+"""What the machine wants done. Effects name the deed; the host does it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from preble.daemon.ids import AttemptId, GpuId, RequestId
+from preble.daemon.sched.types import Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """A request was given a GPU and now waits for it. To be recorded."""
+
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dispatch:
+    """Send the request to its engine now."""
+
+    request_id: RequestId
+    attempt_id: AttemptId
+    gpu: GpuId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    """Stop an attempt in its engine; the host reports `Finished` or `Failed` once it has ended."""
+
+    request_id: RequestId
+    attempt_id: AttemptId
+    gpu: GpuId
+
+
+class Refusal(StrEnum):
+    """Why a request ends without running."""
+
+    NO_ENGINE = "no_engine"
+    QUEUE_FULL = "queue_full"
+    TOO_LARGE = "too_large"
+    """It needs more KV blocks than any engine of its model has."""
+    ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Tell the client that the request will not run."""
+
+    request_id: RequestId
+    why: Refusal
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The machine has forgotten the request. Exactly one of these per `Arrived`."""
+
+    request_id: RequestId
+    outcome: Outcome
+
+
+Effect = Placed | Dispatch | Abort | Refuse | Ended

@@ -1,0 +1,127 @@
+"""The values that the scheduler takes and gives. Frozen; ids and units in the names."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A prompt as an engine caches it.
+
+    `block_keys` has one chain key per *full* block of the model's block size, first block first
+    (see `sched.blocks`); a tail shorter than a block has no key.
+    """
+
+    n_tokens: int
+    block_keys: tuple[BlockKey, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestSpec:
+    """What the scheduler needs to know of a request."""
+
+    request_id: RequestId
+    model: ModelName
+    prompt: Prompt
+    max_output_tokens: int
+    """The most it can produce per sequence: the client's cap, or what is left of the context."""
+    n_sequences: int = 1
+    """Sequences it runs in the engine at once (`n`, times the prompts of a batch)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """What one engine can take, as it reported or was told at its start."""
+
+    block_size: int
+    """Tokens per KV block."""
+    kv_blocks: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    """Tokens it computes in one step."""
+    max_model_len: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeModel:
+    """How long one engine takes. Monotone and non-negative for non-negative coefficients (checked).
+
+    Prefill time is close to linear in the prompt, with a quadratic attention part (paper, appendix B).
+    """
+
+    prefill_base_ms: float
+    prefill_ms_per_token: float
+    prefill_ms_per_token2: float = 0.0
+    decode_ms_per_token: float
+
+    def __post_init__(self) -> None:
+        assert min(
+            self.prefill_base_ms, self.prefill_ms_per_token, self.prefill_ms_per_token2, self.decode_ms_per_token
+        ) >= 0, f"time model must not be negative: {self}"
+
+    def prefill_ms(self, n_tokens: int) -> float:
+        """Time to prefill `n_tokens` uncached tokens; 0 for none."""
+        if n_tokens <= 0:
+            return 0.0
+        return self.prefill_base_ms + n_tokens * (self.prefill_ms_per_token + n_tokens * self.prefill_ms_per_token2)
+
+    def decode_ms(self, n_tokens: float) -> float:
+        """Time to decode `n_tokens` tokens of one sequence."""
+        return n_tokens * self.decode_ms_per_token
+
+
+class Mode(StrEnum):
+    """Which rule of E2 placed a request."""
+
+    EXPLOIT = "exploit"
+    """Most of the prompt is cached somewhere: the cheapest GPU that caches its biggest part (Algorithm 1)."""
+    EXPLORE = "explore"
+    """Most of it would be computed anyway: the cheapest GPU of all."""
+    DECODE_HEAVY = "decode_heavy"
+    """An explored request that went to a GPU busy with decoding (section 3.2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One GPU as E2 saw it for one request. Costs are milliseconds of GPU time (Algorithm 2)."""
+
+    gpu: GpuId
+    cached_tokens: int
+    missed_tokens: int
+    load_ms: float
+    """L: what the GPU was given within the window."""
+    evict_ms: float
+    """M: what making room for the request would lose."""
+    prefill_ms: float
+    """P: computing the missed tokens."""
+    holds_prefix: bool
+    """Whether it caches the biggest cached part of the prompt, and so may be exploited."""
+    decode_ratio: float
+    """Share of decoding in its load, 0 to 1."""
+
+    @property
+    def cost_ms(self) -> float:
+        """L + M + P."""
+        return self.load_ms + self.evict_ms + self.prefill_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Where a request goes, and every reason for it."""
+
+    request_id: RequestId
+    attempt_id: AttemptId
+    model: ModelName
+    gpu: GpuId
+    mode: Mode
+    reason: str
+    """The rule that fired, in words, with its numbers."""
+    prompt_tokens: int
+    cached_tokens: int
+    """Predicted for the chosen GPU."""
+    candidates: tuple[Candidate, ...]
+    """In the order of GPU names."""
+    decided_s: float
+    """The machine's clock."""

@@ -1,0 +1,92 @@
+"""Measures how fast a fresh engine is, with a few short requests, so that the first decisions rest on something.
+
+A start value only: the scheduler refits it from what it observes.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from uuid import uuid4
+
+import numpy as np
+
+from preble.daemon.engine.client import EngineClient
+from preble.daemon.ids import ModelName
+from preble.daemon.sched.types import EngineLimits, TimeModel
+
+_PREFILL_TOKENS = (32, 128, 512, 1024, 2048, 4096, 8192)
+_LONG_ENOUGH_MS = 400.0
+"""Once a prefill takes so long, longer ones are not tried."""
+_REPEATS = 2
+_DECODE_TOKENS = 32
+_TOKEN_IDS = (5, 200)
+"""From these ids prompts are drawn; every vocabulary has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    """Sends uncached prompts to one engine and takes the time."""
+
+    client: EngineClient
+    model: ModelName
+
+    async def best_ms(self, prompt_tokens: int, output_tokens: int) -> float:
+        """Return the shortest of a few runs; whatever else the machine does only ever adds time."""
+        return min([await self._run_ms(prompt_tokens, output_tokens) for _ in range(_REPEATS)])
+
+    async def _run_ms(self, prompt_tokens: int, output_tokens: int) -> float:
+        body = {
+            "model": self.model,
+            "prompt": np.random.default_rng().integers(*_TOKEN_IDS, size=prompt_tokens).tolist(),
+            "cache_salt": uuid4().hex,
+            "max_tokens": output_tokens,
+            "ignore_eos": True,
+            "temperature": 0,
+        }
+        started_s = time.perf_counter()
+        await self.client.complete(body)
+        return (time.perf_counter() - started_s) * 1000
+
+
+async def calibrate(client: EngineClient, model_name: ModelName, limits: EngineLimits) -> TimeModel:
+    """Measure prefill over a range of lengths, and decode. Takes a second or two and leaves garbage in the cache.
+
+    Raises `EngineError` or `InvalidRequest` if the engine fails or refuses.
+    """
+    probe = _Probe(client, model_name)
+    longest = min(limits.max_model_len - _DECODE_TOKENS, (limits.kv_blocks - 1) * limits.block_size // 2)
+    lengths = [length for length in _PREFILL_TOKENS if length <= longest] or [max(1, longest)]
+    await probe.best_ms(lengths[0], 2)  # the first requests of an engine pay for its warming up
+    measured: list[tuple[int, float]] = []
+    for length in lengths:
+        measured.append((length, await probe.best_ms(length, 1)))
+        if measured[-1][1] > _LONG_ENOUGH_MS:
+            break
+    decoded_ms = await probe.best_ms(lengths[0], 1 + _DECODE_TOKENS)
+    base, per_token, per_token2 = fit_prefill(measured)
+    return TimeModel(
+        prefill_base_ms=base,
+        prefill_ms_per_token=per_token,
+        prefill_ms_per_token2=per_token2,
+        decode_ms_per_token=max(0.0, decoded_ms - measured[0][1]) / _DECODE_TOKENS,
+    )
+
+
+def fit_prefill(measured: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
+    """Fit ms = a + b n + c n^2 to (tokens, ms) pairs, no coefficient negative, least squares of the *relative* error.
+
+    Exact: the best non-negative fit is the best of the unconstrained fits over subsets of the terms that come out
+    non-negative, and there are only seven.
+    """
+    tokens, times_ms = np.array(measured, dtype=float).T
+    terms = np.stack([np.ones_like(tokens), tokens, tokens**2], axis=1) / times_ms[:, None]
+    best, best_error = np.zeros(3), np.inf
+    for chosen in (list(some) for size in (1, 2, 3) for some in combinations(range(3), size)):
+        coefficients = np.linalg.lstsq(terms[:, chosen], np.ones_like(tokens), rcond=None)[0]
+        error = float(np.sum((terms[:, chosen] @ coefficients - 1) ** 2))
+        if coefficients.min() >= 0 and error < best_error:
+            best, best_error = np.zeros(3), error
+            best[chosen] = coefficients
+    base, per_token, per_token2 = (float(value) for value in best)
+    return base, per_token, per_token2

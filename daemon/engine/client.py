@@ -1,0 +1,172 @@
+"""Speaks HTTP to one engine over its Unix socket. Relays bytes as they come and never looks into a stream."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from io import BytesIO  # rather than bytes, which aiohttp would write in one go and warn of when they are many
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from preble.daemon.engine import metrics
+from preble.daemon.engine.launch import KEEP_ALIVE_S
+from preble.daemon.engine.metrics import EngineMetrics
+from preble.daemon.errors import EngineError, InvalidRequest
+
+_CONNECT_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 30.0
+"""For everything that is not a stream; a render of a very long prompt takes a second."""
+_JSON = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineResponse:
+    """The head of an engine's answer, and its body as it comes."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Case-insensitive."""
+    chunks: AsyncIterator[bytes]
+    """The body's bytes, as many at a time as have arrived. Raises `EngineError` if the engine breaks off.
+
+    One reader at a time; another may go on where a cancelled one was.
+    """
+
+
+class _Error(msgspec.Struct):
+    message: str = "the engine refused the request"
+    param: str | None = None
+    code: int | str | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _Error
+
+
+class _Rendered(msgspec.Struct):
+    token_ids: list[int]
+
+
+class _Model(msgspec.Struct):
+    id: str
+    max_model_len: int
+
+
+class _Models(msgspec.Struct):
+    data: list[_Model]
+
+
+class EngineClient:
+    """One engine's HTTP interface. Make it inside a running event loop; close it once, at the end.
+
+    It holds no state of the engine, so it stays usable when another engine takes over the socket.
+    """
+
+    def __init__(self, socket_path: Path) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(
+                path=str(socket_path),
+                limit=0,  # how much is in flight is the scheduler's decision
+                keepalive_timeout=KEEP_ALIVE_S / 2,
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S),
+            base_url="http://engine",
+        )
+
+    async def close(self) -> None:
+        """Cut all connections."""
+        await self._session.close()
+
+    @asynccontextmanager
+    async def stream(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[EngineResponse]:
+        """POST `body` as it is; leaving the block early cuts the connection.
+
+        Raises `EngineError` if the engine cannot be reached or breaks off, here or while `chunks` is read. Any answer
+        of the engine, also a refusal, is a response.
+        """
+        with _engine_errors():
+            response = await self._session.post(path, data=BytesIO(body), headers={**_JSON, **headers})
+        try:
+            yield EngineResponse(response.status, response.headers, _Chunks(response.content))
+        finally:
+            response.release() if response.content.at_eof() else response.close()
+
+    async def abort(self, engine_request_ids: Sequence[str]) -> None:
+        """Ask the engine to end these requests; each then ends regularly, with finish reason "abort" and its usage.
+
+        The engine's own ids: `cmpl-R-I` for prompt I of a completion and `chatcmpl-R` for a chat that was sent with
+        the header `X-Request-Id: R`. Unknown ids are ignored. Raises `EngineError`.
+        """
+        await self._call("POST", "/inference/v1/abort_requests", {"request_ids": list(engine_request_ids)})
+
+    async def health(self, timeout_s: float) -> None:
+        """Raise `EngineError` unless the engine says within `timeout_s` that it is well."""
+        await self._call("GET", "/health", timeout_s=timeout_s)
+
+    async def metrics(self) -> EngineMetrics:
+        """Read the engine's counters. Raises `EngineError`."""
+        return metrics.parse((await self._call("GET", "/metrics")).decode())
+
+    async def models(self) -> dict[str, int]:
+        """Return the longest prompt plus output, in tokens, of each model that is served. Raises `EngineError`."""
+        listed = _decode(await self._call("GET", "/v1/models"), _Models)
+        return {model.id: model.max_model_len for model in listed.data}
+
+    async def render_chat(self, body: Mapping[str, Any]) -> list[int]:
+        """Return the token ids of a chat completion request's prompt.
+
+        Raises `InvalidRequest` with the engine's own words when the engine refuses it, `EngineError` when it fails.
+        """
+        return _decode(await self._call("POST", "/v1/chat/completions/render", body), _Rendered).token_ids
+
+    async def complete(self, body: Mapping[str, Any]) -> None:
+        """Run a completion for its effect or its duration, not its text. Raises as `render_chat`."""
+        await self._call("POST", "/v1/completions", body)
+
+    async def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = _ANSWER_TIMEOUT_S
+    ) -> bytes:
+        data = None if body is None else BytesIO(msgspec.json.encode(body))
+        timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
+        with _engine_errors():
+            async with self._session.request(method, path, data=data, headers=_JSON, timeout=timeout) as response:
+                answer = await response.read()
+        if response.status >= 500:
+            raise EngineError(f"the engine answered {path} with status {response.status}")
+        if response.status >= 400:
+            error = _decode(answer, _ErrorBody).error
+            raise InvalidRequest(error.message, param=error.param)
+        return answer
+
+
+class _Chunks(AsyncIterator[bytes]):
+    """A class and not a generator, which would be over once a reader is cancelled."""
+
+    def __init__(self, content: aiohttp.StreamReader) -> None:
+        self._content = content
+
+    async def __anext__(self) -> bytes:
+        with _engine_errors():
+            if chunk := await self._content.readany():
+                return chunk
+        raise StopAsyncIteration
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise EngineError(f"the engine cannot be reached or broke off: {error or type(error).__name__}") from error
+
+
+_T = TypeVar("_T")
+
+
+def _decode(answer: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.MsgspecError as error:
+        raise EngineError(f"the engine answered nonsense: {error}") from error

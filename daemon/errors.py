@@ -53,6 +53,10 @@ class ApiError(PrebleError):
         self.retry_after_s = retry_after_s
         super().__init__(self.message)
 
+    def body(self) -> dict[str, str | None]:
+        """What stands under `error` in OpenAI's error shape."""
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
 
 class InvalidRequest(ApiError):
     """The request is malformed."""

@@ -109,6 +109,4 @@ class KvReported:
     changes: tuple[KvChange, ...]
 
 
-Event = (
-    EngineUp | EngineDown | DrainChanged | Arrived | FirstToken | Finished | Failed | ClientGone | KvReported
-)
+Event = EngineUp | EngineDown | DrainChanged | Arrived | FirstToken | Finished | Failed | ClientGone | KvReported

@@ -57,9 +57,10 @@ class TimeModel:
     decode_ms_per_token: float
 
     def __post_init__(self) -> None:
-        assert min(
-            self.prefill_base_ms, self.prefill_ms_per_token, self.prefill_ms_per_token2, self.decode_ms_per_token
-        ) >= 0, f"time model must not be negative: {self}"
+        assert (
+            min(self.prefill_base_ms, self.prefill_ms_per_token, self.prefill_ms_per_token2, self.decode_ms_per_token)
+            >= 0
+        ), f"time model must not be negative: {self}"
 
     def prefill_ms(self, n_tokens: int) -> float:
         """Time to prefill `n_tokens` uncached tokens; 0 for none."""

@@ -1,0 +1,112 @@
+"""From a request body to what the scheduler needs of it: its tokens' block keys, and how much it may produce."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from preble.daemon.errors import InvalidRequest, Unavailable
+from preble.daemon.ids import ModelName, RequestId
+from preble.daemon.prompt import NotReproducible
+from preble.daemon.sched.blocks import BlockHasher, TokenIds, root_key
+from preble.daemon.sched.types import Prompt, RequestSpec
+from preble.daemon.wire.openai import ChatRequest, CompletionRequest
+
+_DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions, and vLLM's
+
+
+class Tokeniser(Protocol):
+    """Turns bodies into exactly the tokens that the engine will see; raises `NotReproducible` where it cannot."""
+
+    async def encode_chat(self, body: Mapping[str, Any]) -> TokenIds:
+        """Tokens of a chat request's prompt."""
+
+    async def encode_completion(self, body: Mapping[str, Any]) -> Sequence[TokenIds]:
+        """Tokens of each prompt of a completion request."""
+
+
+class ModelEncoder:
+    """Makes `RequestSpec`s for one model."""
+
+    def __init__(
+        self,
+        model: ModelName,
+        block_size: int,
+        tokeniser: Tokeniser,
+        *,
+        render_chat: Callable[[Mapping[str, Any]], Awaitable[Sequence[int]]],
+        max_model_len: Callable[[], int | None],
+    ) -> None:
+        """`render_chat` asks an engine for a chat's tokens; `max_model_len` is None while no engine is up."""
+        self._model = model
+        self._hasher = BlockHasher(block_size)
+        self._tokeniser = tokeniser
+        self._render_chat = render_chat
+        self._max_model_len = max_model_len
+        self.renders_here = True
+        """Whether chats are rendered by the daemon. False once it has been found to differ from the engine."""
+
+    async def chat(self, request_id: RequestId, request: ChatRequest, body: Mapping[str, Any]) -> RequestSpec:
+        """Raises `InvalidRequest` when the prompt cannot be made or leaves no room for an answer."""
+        tokens = await self._chat_tokens(body)
+        asked = request.max_completion_tokens or request.max_tokens
+        return self._spec(request_id, request, [tokens], asked, "messages")
+
+    async def completion(
+        self, request_id: RequestId, request: CompletionRequest, body: Mapping[str, Any]
+    ) -> RequestSpec:
+        """Raises as `chat`. A batch of prompts goes to one engine, and is placed by its first prompt."""
+        tokens = await self._tokeniser.encode_completion(body)
+        asked = request.max_tokens or _DEFAULT_COMPLETION_TOKENS
+        return self._spec(request_id, request, tokens, asked, "prompt")
+
+    async def _chat_tokens(self, body: Mapping[str, Any]) -> TokenIds:
+        if self.renders_here:
+            try:
+                return await self._tokeniser.encode_chat(body)
+            except NotReproducible:
+                pass  # the engine can
+        return np.asarray(await self._render_chat(body), dtype=np.uint32)
+
+    def _spec(
+        self,
+        request_id: RequestId,
+        request: ChatRequest | CompletionRequest,
+        prompts: Sequence[TokenIds],
+        asked_tokens: int | None,
+        param: str,
+    ) -> RequestSpec:
+        room = self._room(max(len(prompt) for prompt in prompts), asked_tokens, param)
+        root = root_key(self._model, salt=request.cache_salt or "")
+        keys = self._hasher.chain(root, prompts[0])
+        return RequestSpec(
+            request_id=request_id,
+            model=self._model,
+            prompt=Prompt(n_tokens=sum(map(len, prompts)), block_keys=tuple(keys)),
+            max_output_tokens=min(asked_tokens or room, room),
+            n_sequences=(request.n or 1) * len(prompts),
+        )
+
+    def _room(self, prompt_tokens: int, asked_tokens: int | None, param: str) -> int:
+        """Output tokens that the context leaves, at least one."""
+        longest = self._max_model_len()
+        if longest is None:
+            raise Unavailable("No engine serves this model at the moment.", retry_after_s=1.0)
+        if prompt_tokens + (asked_tokens or 1) > longest:
+            asked = f" and {asked_tokens} tokens of output were asked for" if asked_tokens else ""
+            raise InvalidRequest(
+                f"This model's maximum context length is {longest} tokens. "
+                f"However, your {param} resulted in {prompt_tokens} tokens{asked}.",
+                param=param,
+                code="context_length_exceeded",
+            )
+        return longest - prompt_tokens
+
+
+def engine_request_ids(request_id: RequestId, request: ChatRequest | CompletionRequest) -> tuple[str, ...]:
+    """What vLLM calls a request that was sent with our id in `X-Request-Id`."""
+    if isinstance(request, ChatRequest):
+        return (f"chatcmpl-{request_id}",)
+    prompts = request.prompt
+    n_prompts = 1 if isinstance(prompts, str) or isinstance(prompts[0], int) else len(prompts)
+    return tuple(f"cmpl-{request_id}-{number}" for number in range(n_prompts))

@@ -1,0 +1,241 @@
+"""All decisions about requests, and nothing else: which engine, when, and how each request ends.
+
+`Machine.step` takes what happened and the time, and returns what is to be done. It has no clock, no I/O and no
+chance in it, so the daemon and a simulation host the same code, and the same events give the same effects.
+"""
+
+from collections.abc import Iterator
+
+from preble.daemon.config import SchedulerConfig
+from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
+from preble.daemon.flow.events import (
+    Arrived,
+    BlocksCleared,
+    BlocksRemoved,
+    BlocksStored,
+    ClientGone,
+    DrainChanged,
+    EngineDown,
+    EngineUp,
+    Event,
+    Failed,
+    Finished,
+    FirstToken,
+    KvReported,
+)
+from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
+from preble.daemon.sched.engine import Attempt, Engine, EngineView
+from preble.daemon.sched.scheduler import Scheduler
+from preble.daemon.sched.types import RequestSpec
+
+
+class Machine:
+    """Owns the scheduler and every live request. Driven by one host; never shared between threads.
+
+    A request is *live* from `Arrived` to its one `Ended`. A live request is waiting at an engine, running there, or
+    parked: its engine died and no other serves its model yet.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self._config = config
+        self._scheduler = Scheduler(config)
+        self._live: dict[RequestId, Attempt] = {}
+        """The latest attempt of each live request."""
+        self._by_attempt: dict[AttemptId, Attempt] = {}
+        self._parked: dict[RequestId, Attempt] = {}
+        self._draining: set[GpuId] = set()
+        self._now_s = float("-inf")
+
+    def step(self, event: Event, now_s: float) -> tuple[Effect, ...]:
+        """Advance by one event. `now_s` is monotonic seconds and must not decrease."""
+        assert now_s >= self._now_s, f"time went back from {self._now_s} to {now_s}"
+        self._now_s = now_s
+        return tuple(self._react(event))
+
+    def views(self, now_s: float) -> tuple[EngineView, ...]:
+        """Every engine that was ever up, as it is now. Ages the load windows, and changes nothing else."""
+        for engine in self._scheduler.engines.values():
+            engine.age(max(now_s, self._now_s))
+        return tuple(engine.view() for engine in self._scheduler.engines.values())
+
+    @property
+    def live_requests(self) -> int:
+        """Requests that have arrived and not ended."""
+        return len(self._live)
+
+    def indexed_blocks(self, model: ModelName) -> int:
+        """Blocks in the model's prefix index."""
+        return len(self._scheduler.index(model))
+
+    @property
+    def unplaced_reports(self) -> int:
+        """Reported blocks dropped because the report of their parent was lost."""
+        return self._scheduler.unknown_parents
+
+    def _react(self, event: Event) -> Iterator[Effect]:
+        match event:
+            case Arrived(request=spec):
+                yield from self._arrive(spec)
+            case FirstToken(attempt_id=attempt_id):
+                yield from self._first_token(attempt_id)
+            case Finished() | Failed():
+                yield from self._attempt_ended(event)
+            case ClientGone(request_id=request_id):
+                yield from self._client_gone(request_id)
+            case KvReported():
+                yield from self._kv_reported(event)
+            case EngineUp():
+                yield from self._engine_up(event)
+            case EngineDown(gpu=gpu):
+                yield from self._engine_down(gpu)
+            case DrainChanged(gpu=gpu, draining=draining):
+                yield from self._drain_changed(gpu, draining)
+
+    # --- requests ---
+
+    def _arrive(self, spec: RequestSpec) -> Iterator[Effect]:
+        assert spec.request_id not in self._live, f"{spec.request_id} arrived twice"
+        refusal = self._refusal(spec)
+        if refusal is not None:
+            yield Refuse(request_id=spec.request_id, why=refusal)
+            yield Ended(request_id=spec.request_id, outcome=Outcome.REFUSED)
+            return
+        yield from self._place(spec, number=1)
+
+    def _refusal(self, spec: RequestSpec) -> Refusal | None:
+        engines = self._scheduler.serving(spec.model)
+        if not engines:
+            return Refusal.NO_ENGINE
+        if all(spec.prompt.n_tokens >= e.limits.kv_blocks * e.limits.block_size for e in engines):
+            return Refusal.TOO_LARGE
+        waiting = sum(len(e.waiting) for e in self._scheduler.engines.values() if e.model == spec.model)
+        return Refusal.QUEUE_FULL if waiting >= self._config.max_waiting_requests else None
+
+    def _place(self, spec: RequestSpec, number: int) -> Iterator[Effect]:
+        attempt = self._scheduler.place(spec, number, self._now_s)
+        self._live[spec.request_id] = attempt
+        self._by_attempt[attempt.attempt_id] = attempt
+        yield Placed(decision=attempt.decision)
+        yield from self._start_waiting(self._engine_of(attempt))
+
+    def _start_waiting(self, engine: Engine) -> Iterator[Effect]:
+        """Hand over, in order, what the engine can start soon."""
+        while (attempt := engine.next_to_start()) is not None:
+            engine.launch(attempt)
+            yield Dispatch(request_id=attempt.spec.request_id, attempt_id=attempt.attempt_id, gpu=attempt.decision.gpu)
+
+    def _first_token(self, attempt_id: AttemptId) -> Iterator[Effect]:
+        attempt = self._by_attempt.get(attempt_id)
+        if attempt is not None and attempt.running:
+            engine = self._engine_of(attempt)
+            engine.prefilled(attempt)
+            yield from self._start_waiting(engine)
+
+    def _attempt_ended(self, event: Finished | Failed) -> Iterator[Effect]:
+        attempt = self._by_attempt.get(event.attempt_id)
+        if attempt is None or not attempt.running:
+            return
+        del self._by_attempt[attempt.attempt_id]
+        engine = self._engine_of(attempt)
+        engine.end(attempt)
+        if attempt.cancelled:
+            yield self._end(attempt, Outcome.CANCELLED)
+        elif isinstance(event, Finished):
+            engine.learn_output(self._now_s, event.output_tokens)
+            yield self._end(attempt, Outcome.FINISHED)
+        elif event.retry:
+            yield from self._retry(attempt)
+        else:
+            yield self._end(attempt, Outcome.FAILED)
+        yield from self._start_waiting(engine)
+
+    def _retry(self, attempt: Attempt) -> Iterator[Effect]:
+        if attempt.number >= self._config.max_attempts:
+            yield Refuse(request_id=attempt.spec.request_id, why=Refusal.ATTEMPTS_EXHAUSTED)
+            yield self._end(attempt, Outcome.FAILED)
+        else:
+            yield from self._place_again(attempt, number=attempt.number + 1)
+
+    def _place_again(self, attempt: Attempt, number: int) -> Iterator[Effect]:
+        """Find another engine for a live request that has none, or park it until one is up."""
+        self._by_attempt.pop(attempt.attempt_id, None)
+        if self._scheduler.serving(attempt.spec.model):
+            yield from self._place(attempt.spec, number)
+        else:
+            attempt.running = False
+            attempt.number = number
+            self._parked[attempt.spec.request_id] = attempt
+
+    def _client_gone(self, request_id: RequestId) -> Iterator[Effect]:
+        attempt = self._live.get(request_id)
+        if attempt is None or attempt.cancelled:
+            return
+        if attempt.running:
+            attempt.cancelled = True
+            yield Abort(request_id=request_id, attempt_id=attempt.attempt_id, gpu=attempt.decision.gpu)
+            return
+        if self._parked.pop(request_id, None) is None:
+            self._engine_of(attempt).withdraw(attempt)
+        yield self._end(attempt, Outcome.CANCELLED)
+        yield from self._start_waiting(self._engine_of(attempt))
+
+    def _end(self, attempt: Attempt, outcome: Outcome) -> Ended:
+        self._by_attempt.pop(attempt.attempt_id, None)
+        del self._live[attempt.spec.request_id]
+        return Ended(request_id=attempt.spec.request_id, outcome=outcome)
+
+    def _engine_of(self, attempt: Attempt) -> Engine:
+        return self._scheduler.engines[attempt.decision.gpu]
+
+    # --- engines ---
+
+    def _engine_up(self, event: EngineUp) -> Iterator[Effect]:
+        known = self._scheduler.engines.get(event.gpu)
+        if known is not None and known.up:
+            yield from self._engine_down(event.gpu)
+        engine = self._scheduler.engine_up(event.gpu, event.model, event.epoch, event.limits, event.time_model)
+        engine.draining = event.gpu in self._draining
+        yield from self._unpark(event.model)
+
+    def _engine_down(self, gpu: GpuId) -> Iterator[Effect]:
+        engine = self._scheduler.engines.get(gpu)
+        if engine is None or not engine.up:
+            return
+        for attempt in engine.stop():
+            yield from self._place_again(attempt, attempt.number)
+
+    def _drain_changed(self, gpu: GpuId, draining: bool) -> Iterator[Effect]:
+        (self._draining.add if draining else self._draining.discard)(gpu)
+        engine = self._scheduler.engines.get(gpu)
+        if engine is None:
+            return
+        engine.draining = draining
+        if not draining:
+            yield from self._unpark(engine.model)
+        elif self._scheduler.serving(engine.model):  # else what waits here runs here: nobody else could take it
+            for attempt in list(engine.waiting.values()):
+                yield from self._place_again(engine.withdraw(attempt), attempt.number)
+
+    def _unpark(self, model: ModelName) -> Iterator[Effect]:
+        if not self._scheduler.serving(model):
+            return
+        for attempt in [a for a in self._parked.values() if a.spec.model == model]:
+            del self._parked[attempt.spec.request_id]
+            yield from self._place(attempt.spec, attempt.number)
+
+    def _kv_reported(self, report: KvReported) -> Iterator[Effect]:
+        engine = self._scheduler.engines.get(report.gpu)
+        if engine is None or not engine.up or engine.epoch != report.epoch:
+            return
+        for change in report.changes:
+            match change:
+                case BlocksStored():
+                    self._scheduler.blocks_stored(
+                        engine, change.hashes, change.parent_hash, change.token_ids, change.lora, change.salt
+                    )
+                case BlocksRemoved(hashes=hashes):
+                    self._scheduler.blocks_removed(engine, hashes)
+                case BlocksCleared():
+                    self._scheduler.blocks_cleared(engine)
+        engine.note_reported_prefills()
+        yield from self._start_waiting(engine)

@@ -1,0 +1,377 @@
+"""A request's whole way, in order: encode, wait for the machine's word, run, relay, settle. Decides nothing.
+
+However a request ends (answered, refused, cut off by its client, by time or by its engine), its attempt is reported
+to the machine once and its usage is recorded once.
+"""
+
+from asyncio import TimerHandle, get_running_loop, sleep, timeout
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from time import monotonic, time
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+from preble.daemon.tenancy.model import Principal
+
+from preble.daemon.errors import ApiError, EngineError, EngineFailed, InvalidRequest, TimedOut
+from preble.daemon.flow.effects import Abort, Dispatch
+from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
+from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
+from preble.daemon.flow.sse import DONE, SseTap, usage_of
+from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
+from preble.daemon.sched.types import Decision, RequestSpec
+
+_ABORT_INTERVAL_S = 0.2  # an abort can overtake the request it is for, so it is repeated until the engine is done
+_ABORT_PATIENCE_S = 5.0  # then the connection is cut, which engines take as an abort too, but without telling usage
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A request as the API took it: checked as far as the daemon needs, and otherwise the client's own words."""
+
+    request_id: RequestId
+    principal: Principal
+    path: str
+    """The engine's route, which is also ours."""
+    model: ModelName
+    body: bytes
+    """What the engine gets."""
+    stream: bool
+    hide_usage: bool
+    """The engine is told to append a usage event for which the client has not asked."""
+    encode: Callable[[], Any]
+    """Makes the `RequestSpec`: a coroutine function, since long prompts are encoded off the event loop."""
+    engine_ids: tuple[str, ...]
+    """The engine's own ids of the request, for aborting it."""
+    received_s: float
+    """When the request came in, on the monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the client gets, from the moment there is something to send."""
+
+    headers: Mapping[str, str]
+    content_type: str
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What became of a request: the material of its ledger row, its explanation, its metrics and its log line."""
+
+    call: Call
+    status: str
+    """finished, failed, cancelled or refused."""
+    http_status: int
+    error: str | None
+    received_at_s: float
+    """Seconds since the epoch."""
+    decision: Decision | None
+    attempts: int
+    prompt_tokens: int
+    cached_tokens: int | None
+    output_tokens: int
+    queue_ms: float | None
+    ttft_ms: float | None
+    latency_ms: float
+
+
+class Upstream(Protocol):
+    """An engine's answer."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """HTTP headers, case-insensitive."""
+
+    @property
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body. Survives the cancellation of whoever reads it."""
+
+
+class EngineDoor(Protocol):
+    """The part of an engine client that a request needs."""
+
+    def stream(self, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
+        """POST; an async context manager that gives an `Upstream`."""
+
+    async def abort(self, engine_request_ids: tuple[str, ...]) -> None:
+        """End these requests in the engine."""
+
+
+class RequestLife:
+    """One request, from the moment it is known to be well-formed."""
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        runtime: Runtime,
+        door: Callable[[GpuId], EngineDoor],
+        settle: Callable[[Settled], None],
+        timeout_s: float,
+    ) -> None:
+        self._call = call
+        self._runtime = runtime
+        self._door = door
+        self._record = settle
+        self._received_at_s = time()
+        self._timer: TimerHandle = get_running_loop().call_later(timeout_s, self._time_out)
+        self._stack = AsyncExitStack()
+        self._tap = SseTap(hide_usage=call.hide_usage)
+        self._spec: RequestSpec | None = None
+        self._ticket: Ticket | None = None
+        self._attempt: AttemptId | None = None
+        """The attempt that is running in an engine, until its end has been reported."""
+        self._upstream: Upstream | None = None
+        self._why_abandoned: ApiError | None = None
+        self._queue_ms: float | None = None
+        self._ttft_ms: float | None = None
+        self._settled = False
+
+    # --- the way ---
+
+    async def answer(self) -> Answer:
+        """Take the request as far as its first output. Raises the `ApiError` that ends it instead.
+
+        Not to be cancelled: a client that leaves is reported by `abandon`, and then this raises `Cancelled`.
+        """
+        try:
+            self._spec = await self._call.encode()
+            if self._why_abandoned is not None:
+                raise self._why_abandoned
+            self._ticket = self._runtime.submit(self._spec, self._on_abort)
+            return await self._run()
+        except ApiError as error:
+            await self._stack.aclose()
+            ended_by = self._why_abandoned or error
+            self._settle(ended_by)
+            raise ended_by from error
+
+    async def _run(self) -> Answer:
+        """Try engines until one answers."""
+        assert self._ticket is not None
+        while True:
+            dispatch = await self._ticket.dispatched()
+            self._attempt = dispatch.attempt_id
+            self._queue_ms = self._elapsed_ms()
+            try:
+                return await self._try(dispatch)
+            except EngineError as error:
+                _log.warning("attempt_failed", gpu=dispatch.gpu, error=str(error))
+                await self._stack.aclose()
+                self._report_failed(retry=True)
+
+    async def _try(self, dispatch: Dispatch) -> Answer:
+        call = self._call
+        headers = {"x-request-id": call.request_id}
+        upstream: Upstream = await self._stack.enter_async_context(
+            self._door(dispatch.gpu).stream(call.path, call.body, headers)
+        )
+        self._upstream = upstream
+        if upstream.status >= 500:
+            raise EngineError(f"the engine answered with status {upstream.status}")
+        if upstream.status != 200:
+            refusal = _engine_refusal(await _read(upstream))
+            self._report_failed(retry=False)
+            raise refusal
+        return await (self._first_event(upstream) if call.stream else self._whole_body(upstream))
+
+    async def _whole_body(self, upstream: Upstream) -> Answer:
+        body = await _read(upstream)
+        usage = usage_of(body)
+        if usage is None:
+            raise EngineError("the engine's answer has no usage")
+        self._tap.usage = usage
+        await self._finish()
+        if self._why_abandoned is not None:
+            raise self._why_abandoned
+        self._settle(None)
+        return self._answer(upstream, _once(body))
+
+    async def _first_event(self, upstream: Upstream) -> Answer:
+        first = await self._next_events()
+        if not first or self._tap.error is not None:
+            raise EngineError(f"the engine ended the stream before any output: {self._tap.error!r}")
+        if self._why_abandoned is not None:
+            await self.see_out()
+            raise self._why_abandoned
+        self._ttft_ms = self._elapsed_ms()
+        if self._attempt is not None:
+            self._runtime.post(FirstToken(attempt_id=self._attempt))
+        return self._answer(upstream, self._relay(first))
+
+    async def _relay(self, first: bytes) -> AsyncIterator[bytes]:
+        """The rest of a stream. If the client leaves, what remains of the request goes on without it."""
+        try:
+            yield first
+            async for events in self._rest():
+                yield events
+        finally:
+            if not self._settled:
+                self.abandon(Cancelled())
+                self._runtime.spawn(self.see_out())
+
+    async def _rest(self) -> AsyncIterator[bytes]:
+        """Events until the engine is done, then what the daemon has to add; settles the request."""
+        try:
+            while events := await self._next_events():
+                if self._why_abandoned is None:
+                    yield events
+            error = self._why_abandoned or _stream_fault(self._tap)
+        except EngineError as broken:
+            error = self._why_abandoned or EngineFailed(f"The engine failed while it was answering: {broken}")
+        await self._finish()
+        self._settle(error)
+        yield DONE if error is None else _error_event(error)
+
+    async def _next_events(self) -> bytes:
+        """The next whole events for the client; empty at the end."""
+        assert self._upstream is not None
+        async for chunk in self._upstream.chunks:
+            if events := self._tap.feed(chunk):
+                return events
+        return b""
+
+    async def _finish(self) -> None:
+        """The engine is done with the running attempt."""
+        await self._stack.aclose()
+        if self._attempt is None:
+            return
+        if self._tap.usage is None:
+            self._report_failed(retry=False)
+        else:
+            self._runtime.post(Finished(attempt_id=self._attempt, output_tokens=self._tap.usage.completion_tokens))
+            self._attempt = None
+
+    def _report_failed(self, *, retry: bool) -> None:
+        if self._attempt is not None:
+            attempt, self._attempt = self._attempt, None
+            self._runtime.post(Failed(attempt_id=attempt, retry=retry))
+
+    # --- leaving early ---
+
+    def abandon(self, why: ApiError) -> None:
+        """Nobody wants the answer any more. A running attempt is aborted, and ends with its usage told."""
+        if self._settled or self._why_abandoned is not None:
+            return
+        self._why_abandoned = why
+        self._runtime.post(ClientGone(request_id=self._call.request_id))
+
+    async def see_out(self) -> None:
+        """Read an abandoned stream to its end, so that its usage is known."""
+        async for _ in self._rest():
+            pass
+
+    def _time_out(self) -> None:
+        self.abandon(TimedOut())
+
+    def _on_abort(self, effect: Abort) -> None:
+        self._why_abandoned = self._why_abandoned or Cancelled("The request was cancelled.")
+        self._runtime.spawn(self._abort(effect))
+
+    async def _abort(self, effect: Abort) -> None:
+        door = self._door(effect.gpu)
+        try:
+            async with timeout(_ABORT_PATIENCE_S):
+                while self._attempt == effect.attempt_id:
+                    await door.abort(self._call.engine_ids)
+                    await sleep(_ABORT_INTERVAL_S)
+        except (EngineError, TimeoutError):
+            await self._stack.aclose()
+
+    # --- the end ---
+
+    def _settle(self, error: ApiError | None) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        self._timer.cancel()
+        usage, spec, ticket = self._tap.usage, self._spec, self._ticket
+        self._record(
+            Settled(
+                call=self._call,
+                status=_status(error),
+                http_status=error.status if error else 200,
+                error=error.message if error else None,
+                received_at_s=self._received_at_s,
+                decision=ticket.decision if ticket else None,
+                attempts=ticket.attempts if ticket else 0,
+                prompt_tokens=usage.prompt_tokens if usage else spec.prompt.n_tokens if spec else 0,
+                cached_tokens=usage.cached_tokens if usage else None,
+                output_tokens=usage.completion_tokens if usage else self._tap.n_events,
+                queue_ms=self._queue_ms,
+                ttft_ms=self._ttft_ms,
+                latency_ms=self._elapsed_ms(),
+            )
+        )
+
+    def _answer(self, upstream: Upstream, chunks: AsyncIterator[bytes]) -> Answer:
+        assert self._ticket is not None
+        decision = self._ticket.decision
+        assert decision is not None
+        headers = {
+            "x-request-id": self._call.request_id,
+            "x-preble-gpu": decision.gpu,
+            "x-preble-decision": decision.mode.value,
+            "x-preble-cached-tokens": str(decision.cached_tokens),
+        }
+        return Answer(headers=headers, content_type=upstream.headers["content-type"], chunks=chunks)
+
+    def _elapsed_ms(self) -> float:
+        return (monotonic() - self._call.received_s) * 1000
+
+
+class _EngineErrorBody(msgspec.Struct):
+    """The body of an engine's refusal: `{"error": {...}}`."""
+
+    error: "_EngineErrorDetail"
+
+
+class _EngineErrorDetail(msgspec.Struct):
+    message: str
+    param: str | None = None
+
+
+def _engine_refusal(body: bytes) -> InvalidRequest:
+    """An engine's 4xx in OpenAI's shape: engines name the field as "body.n" and put the status in `code`."""
+    try:
+        error = msgspec.json.decode(body, type=_EngineErrorBody).error
+    except msgspec.MsgspecError:
+        return InvalidRequest("The engine refused the request.")
+    return InvalidRequest(error.message, param=error.param.removeprefix("body.") if error.param else None)
+
+
+def _stream_fault(tap: SseTap) -> ApiError | None:
+    if tap.error is not None:
+        return EngineFailed(f"The engine failed while it was answering: {tap.error.decode(errors='replace')}")
+    if not tap.done:
+        return EngineFailed("The engine broke off while it was answering.")
+    return None
+
+
+def _error_event(error: ApiError) -> bytes:
+    return b"data: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
+
+
+def _status(error: ApiError | None) -> str:
+    if error is None:
+        return "finished"
+    if isinstance(error, Cancelled):
+        return "cancelled"
+    return "refused" if error.status in (429, 503) else "failed"
+
+
+async def _read(upstream: Upstream) -> bytes:
+    return b"".join([chunk async for chunk in upstream.chunks])
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -1,0 +1,144 @@
+"""The only owner of the machine in the daemon: gives it events with the time, and does what it asks for."""
+
+from asyncio import Future, Task, get_running_loop
+from collections.abc import Callable, Coroutine
+from time import monotonic, perf_counter
+from typing import Any
+
+import structlog
+
+from preble.daemon.errors import ApiError, EngineFailed, InvalidRequest, Unavailable
+from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
+from preble.daemon.flow.events import Arrived, Event
+from preble.daemon.flow.machine import Machine
+from preble.daemon.ids import RequestId
+from preble.daemon.sched.engine import EngineView
+from preble.daemon.sched.types import Decision, RequestSpec
+
+_RETRY_SOON_S = 1.0
+_log = structlog.get_logger(__name__)
+
+
+class Cancelled(ApiError):
+    """The client left before the request had finished."""
+
+    status = 499
+    type = "client_closed_request"
+    default_code = "client_closed_request"
+
+
+class Ticket:
+    """One request's line to the machine, from submission to its end."""
+
+    def __init__(self, spec: RequestSpec, on_abort: Callable[[Abort], None]) -> None:
+        self.spec = spec
+        self.on_abort = on_abort
+        self.decision: Decision | None = None
+        """The latest one."""
+        self.attempts = 0
+        self._next: Future[Dispatch] = get_running_loop().create_future()
+
+    async def dispatched(self) -> Dispatch:
+        """Wait until the request may be sent to an engine. Raises the `ApiError` that ends it instead."""
+        dispatch = await self._next
+        self._next = get_running_loop().create_future()
+        return dispatch
+
+    def dispatch(self, effect: Dispatch) -> None:
+        """Let it go."""
+        self._next.set_result(effect)
+
+    def end(self, error: ApiError) -> None:
+        """It will not be dispatched (again)."""
+        if not self._next.done():
+            self._next.set_exception(error)
+            self._next.exception()  # nobody may be waiting: not an unhandled error
+
+
+class Runtime:
+    """Hosts one machine on the running event loop. Posting is synchronous: effects are under way when it returns."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        on_decision: Callable[[Decision], None],
+        on_step_s: Callable[[float], None],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._machine = machine
+        self._clock = clock
+        self._on_decision = on_decision
+        self._on_step_s = on_step_s
+        self._tickets: dict[RequestId, Ticket] = {}
+        self._tasks: set[Task[None]] = set()
+
+    def post(self, event: Event) -> None:
+        """Tell the machine what happened."""
+        for effect in self._machine.step(event, self._clock()):
+            self._perform(effect)
+
+    def submit(self, spec: RequestSpec, on_abort: Callable[[Abort], None]) -> Ticket:
+        """Give the machine a request. `on_abort` is called when its running attempt is to be stopped."""
+        ticket = self._tickets[spec.request_id] = Ticket(spec, on_abort)
+        started_s = perf_counter()
+        self.post(Arrived(request=spec))
+        self._on_step_s(perf_counter() - started_s)
+        return ticket
+
+    def views(self) -> tuple[EngineView, ...]:
+        """What every engine is doing now."""
+        return self._machine.views(self._clock())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work that outlives the request it belongs to; `drain` waits for it."""
+        task = get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+
+    @property
+    def spawned(self) -> frozenset[Task[None]]:
+        """Work under way that nobody awaits."""
+        return frozenset(self._tasks)
+
+    @property
+    def live_requests(self) -> int:
+        """Requests that have arrived and not ended."""
+        return self._machine.live_requests
+
+    def _reap(self, task: Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("background_work_failed", exc_info=error)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Placed(decision=decision):
+                ticket = self._tickets[decision.request_id]
+                ticket.decision = decision
+                ticket.attempts += 1
+                self._on_decision(decision)
+            case Dispatch():
+                self._tickets[effect.request_id].dispatch(effect)
+            case Abort():
+                self._tickets[effect.request_id].on_abort(effect)
+            case Refuse(request_id=request_id, why=why):
+                self._tickets[request_id].end(_refusal(why))
+            case Ended(request_id=request_id, outcome=outcome):
+                ticket = self._tickets.pop(request_id)
+                if outcome is Outcome.CANCELLED:
+                    ticket.end(Cancelled())
+
+
+def _refusal(why: Refusal) -> ApiError:
+    match why:
+        case Refusal.NO_ENGINE:
+            return Unavailable("No engine serves this model at the moment.", retry_after_s=_RETRY_SOON_S)
+        case Refusal.QUEUE_FULL:
+            message = "Too many requests are waiting for this model."
+            return Unavailable(message, code="queue_full", retry_after_s=_RETRY_SOON_S)
+        case Refusal.TOO_LARGE:
+            message = "The prompt needs more KV cache than any engine of this model has."
+            return InvalidRequest(message, code="context_length_exceeded")
+        case Refusal.ATTEMPTS_EXHAUSTED:
+            return EngineFailed("Every engine that tried this request failed.")

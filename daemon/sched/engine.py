@@ -1,0 +1,290 @@
+"""One engine as the scheduler knows it: what it can take, what it was given, what runs there and what waits for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId
+from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
+from preble.daemon.sched.types import Candidate, Decision, EngineLimits, RequestSpec, TimeModel
+from preble.daemon.sched.window import Given, LoadWindow
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """One try of a request on one engine, from placement to its end. Mutable, and owned by its `Engine`."""
+
+    attempt_id: AttemptId
+    spec: RequestSpec
+    number: int
+    """1 for the first try."""
+    decision: Decision
+    leaf: Node | None
+    """Where the prompt's full blocks end in the index; None for a prompt shorter than a block."""
+    given: Given
+    running: bool = False
+    cancelled: bool = False
+    unprefilled_tokens: int = 0
+    """Uncached prompt tokens that the engine has yet to compute, while it runs."""
+    private_blocks: int = 0
+    """KV blocks it takes, while it runs, beyond those the index knows: its prompt's tail and its output."""
+    lost: bool = False
+    """Its engine went down: nothing of it is accounted for any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineView:
+    """What an engine is doing, for people. A copy, valid at the moment it was made."""
+
+    gpu: GpuId
+    model: ModelName
+    up: bool
+    draining: bool
+    running: int
+    waiting: int
+    sequences: int
+    """Of the running requests: a request may run several."""
+    held_blocks: int
+    """KV blocks that running requests hold, or are expected to."""
+    load_ms: float
+    """L: prefill and decode time given to it within the window."""
+    decode_ratio: float
+    resident_blocks: int
+    kv_blocks: int
+    unprefilled_tokens: int
+
+
+class Engine:
+    """Accounts of one engine: load, cache names, running attempts, and the queue before it."""
+
+    def __init__(self, gpu: GpuId, model: ModelName, index: PrefixIndex, window: LoadWindow, lead_steps: float) -> None:
+        self.gpu = gpu
+        self.model = model
+        self.up = False
+        self.draining = False
+        self.epoch = 0
+        self.waiting: dict[RequestId, Attempt] = {}
+        """In order of arrival."""
+        self.running: dict[AttemptId, Attempt] = {}
+        self.key_of_hash: dict[int, BlockKey] = {}
+        """The engine's own names of the blocks it caches."""
+        self._prefilling: dict[AttemptId, Attempt] = {}
+        self._index = index
+        self._window = window
+        self._lead_steps = lead_steps
+        self._limits: EngineLimits | None = None
+        self._time_model: TimeModel | None = None
+        self._sequences = 0
+        self._unprefilled_tokens = 0
+        self._private_blocks = 0
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether requests may be placed here."""
+        return self.up and not self.draining
+
+    @property
+    def limits(self) -> EngineLimits:
+        """What the engine said it can take; only once it has been up."""
+        assert self._limits is not None, f"{self.gpu} was never up"
+        return self._limits
+
+    @property
+    def time_model(self) -> TimeModel:
+        """How long it takes; only once it has been up."""
+        assert self._time_model is not None, f"{self.gpu} was never up"
+        return self._time_model
+
+    def start(self, epoch: int, limits: EngineLimits, time_model: TimeModel) -> None:
+        """The engine is ready, with an empty cache."""
+        self.up, self.epoch, self._limits, self._time_model = True, epoch, limits, time_model
+
+    def stop(self) -> list[Attempt]:
+        """The engine is gone: forget its cache and what ran there, and hand back what waited, oldest first."""
+        self.up = False
+        self.key_of_hash.clear()
+        for attempt in self.running.values():
+            self._leave(attempt)
+            attempt.lost = True
+        self._index.clear(self.gpu)
+        return [self.withdraw(attempt) for attempt in list(self.waiting.values())]
+
+    # --- what E2 asks ---
+
+    def candidate(self, spec: RequestSpec, stretches: Sequence[Stretch], biggest: Stretch | None) -> Candidate:
+        """What the request would cost here (paper, Algorithm 2).
+
+        `biggest` is the part of the prompt that E2 exploits; a GPU holds it if it has at least half of its blocks.
+        """
+        cached_tokens = self._reusable_tokens(spec, self._index.cached_blocks(stretches, self.gpu))
+        missed_tokens = spec.prompt.n_tokens - cached_tokens
+        return Candidate(
+            gpu=self.gpu,
+            cached_tokens=cached_tokens,
+            missed_tokens=missed_tokens,
+            load_ms=self.load_ms,
+            evict_ms=self._evict_ms(spec, stretches, missed_tokens),
+            prefill_ms=self.time_model.prefill_ms(missed_tokens),
+            holds_prefix=biggest is not None and 2 * cached_of(biggest, self.gpu) >= biggest.n_blocks,
+            decode_ratio=self.decode_ratio,
+        )
+
+    def _reusable_tokens(self, spec: RequestSpec, n_blocks: int) -> int:
+        """Tokens saved by `n_blocks` cached blocks; an engine always computes the last token, to sample from it."""
+        block_size = self.limits.block_size
+        return block_size * min(n_blocks, (spec.prompt.n_tokens - 1) // block_size)
+
+    @property
+    def load_ms(self) -> float:
+        """L: sum over the window's requests of prefill time and of decode time at the mean output length."""
+        return self._window.prefill_ms + self._decode_load_ms
+
+    @property
+    def decode_ratio(self) -> float:
+        """Share of decoding in the load, 0 to 1."""
+        load_ms = self.load_ms
+        return self._decode_load_ms / load_ms if load_ms > 0 else 0.0
+
+    @property
+    def _decode_load_ms(self) -> float:
+        if self._time_model is None:
+            return 0.0
+        return self._window.n_requests * self._time_model.decode_ms(self._window.mean_output_tokens)
+
+    def _evict_ms(self, spec: RequestSpec, stretches: Sequence[Stretch], missed_tokens: int) -> float:
+        """M: sum over the nodes that LRU would evict of prefill time times the share of requests that use them."""
+        needed = self._blocks_for(missed_tokens + self._expected_output_tokens(spec))
+        free = self.limits.kv_blocks - self._index.resident_blocks(self.gpu) - self._private_blocks
+        if needed <= free or self._window.n_requests == 0:
+            return 0.0
+        lost_ms = 0.0
+        for node, n_blocks in self._index.victims(self.gpu, needed - max(free, 0), keep=stretches):
+            uses = node.uses.get(self.gpu, 0)
+            if uses:
+                lost_ms += self.time_model.prefill_ms(n_blocks * self.limits.block_size) * uses
+        return lost_ms / self._window.n_requests
+
+    def _expected_output_tokens(self, spec: RequestSpec) -> int:
+        return spec.n_sequences * min(spec.max_output_tokens, ceil(self._window.mean_output_tokens))
+
+    def _blocks_for(self, n_tokens: int) -> int:
+        return ceil(n_tokens / self.limits.block_size)
+
+    # --- the way of an attempt: enqueue, start, prefilled, end ---
+
+    def age(self, now_s: float) -> None:
+        """Let the window pass."""
+        for given in self._window.age(now_s):
+            if given.leaf is not None:
+                self._index.disuse(given.leaf, self.gpu)
+
+    def give(self, now_s: float, prefill_ms: float, leaf: Node | None) -> Given:
+        """Count a placed request as load, and its prompt as on its way."""
+        if leaf is not None:
+            self._index.use(leaf, self.gpu)
+            self._index.intend(leaf, self.gpu)
+        return self._window.give(now_s, prefill_ms, leaf)
+
+    def enqueue(self, attempt: Attempt) -> None:
+        """Let it wait for its turn."""
+        self.waiting[attempt.spec.request_id] = attempt
+
+    def withdraw(self, attempt: Attempt) -> Attempt:
+        """Take back a waiting attempt, with everything it was counted for."""
+        del self.waiting[attempt.spec.request_id]
+        leaf = attempt.leaf
+        if leaf is not None:
+            self._index.fulfil(leaf, self.gpu)
+        if self._window.take_back(attempt.given) and leaf is not None:
+            self._index.disuse(leaf, self.gpu)
+        return attempt
+
+    def next_to_start(self) -> Attempt | None:
+        """The oldest waiting attempt, if the engine could start it soon."""
+        if not self.up or not self.waiting:
+            return None
+        attempt = next(iter(self.waiting.values()))
+        return attempt if not self.running or self._fits(attempt.spec) else None
+
+    def _fits(self, spec: RequestSpec) -> bool:
+        unprefilled_tokens = self._uncomputed_tokens(spec)
+        prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
+        blocks = self._index.active_blocks(self.gpu) + self._private_blocks
+        blocks += self._blocks_for(unprefilled_tokens + self._expected_output_tokens(spec))
+        return (
+            self._sequences + spec.n_sequences <= self.limits.max_num_seqs
+            and (self._unprefilled_tokens == 0 or self._unprefilled_tokens + unprefilled_tokens <= prefill_bound)
+            and blocks <= self.limits.kv_blocks
+        )
+
+    def _uncomputed_tokens(self, spec: RequestSpec) -> int:
+        """Prompt tokens the engine would compute if the request started now: waiting ones do not count as cached."""
+        stretches = self._index.match(spec.prompt.block_keys)
+        return spec.prompt.n_tokens - self._reusable_tokens(spec, self._index.computed_blocks(stretches, self.gpu))
+
+    def launch(self, attempt: Attempt) -> None:
+        """It goes to the engine now."""
+        spec = attempt.spec
+        del self.waiting[spec.request_id]
+        tail_tokens = spec.prompt.n_tokens - len(spec.prompt.block_keys) * self.limits.block_size
+        attempt.running = True
+        attempt.unprefilled_tokens = self._uncomputed_tokens(spec)
+        attempt.private_blocks = self._blocks_for(tail_tokens + self._expected_output_tokens(spec))
+        self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
+        self._sequences += spec.n_sequences
+        self._unprefilled_tokens += attempt.unprefilled_tokens
+        self._private_blocks += attempt.private_blocks
+        if attempt.leaf is not None:
+            self._index.acquire(attempt.leaf, self.gpu)
+
+    def prefilled(self, attempt: Attempt) -> None:
+        """Its whole prompt has been computed: its first token is here."""
+        if self._prefilling.pop(attempt.attempt_id, None) is None:
+            return
+        self._unprefilled_tokens -= attempt.unprefilled_tokens
+        attempt.unprefilled_tokens = 0
+        if attempt.leaf is not None:
+            self._index.set_chain_resident(attempt.leaf, self.gpu)
+
+    def note_reported_prefills(self) -> None:
+        """After a report: attempts whose whole chain is resident have been prefilled, streamed or not."""
+        for attempt in list(self._prefilling.values()):
+            if attempt.leaf is not None and self._index.is_resident(attempt.leaf, self.gpu):
+                self.prefilled(attempt)
+
+    def end(self, attempt: Attempt) -> None:
+        """It has left the engine."""
+        del self.running[attempt.attempt_id]
+        if not attempt.lost:
+            self._leave(attempt)
+
+    def _leave(self, attempt: Attempt) -> None:
+        self._prefilling.pop(attempt.attempt_id, None)
+        self._sequences -= attempt.spec.n_sequences
+        self._unprefilled_tokens -= attempt.unprefilled_tokens
+        self._private_blocks -= attempt.private_blocks
+        if attempt.leaf is not None:
+            self._index.fulfil(attempt.leaf, self.gpu)
+            self._index.release(attempt.leaf, self.gpu)
+
+    def learn_output(self, now_s: float, output_tokens: int) -> None:
+        """An attempt finished with this many tokens."""
+        self._window.finish(now_s, output_tokens)
+
+    def view(self) -> EngineView:
+        """A copy of its state, for people."""
+        return EngineView(
+            gpu=self.gpu,
+            model=self.model,
+            up=self.up,
+            draining=self.draining,
+            running=len(self.running),
+            waiting=len(self.waiting),
+            sequences=self._sequences,
+            held_blocks=self._index.active_blocks(self.gpu) + self._private_blocks,
+            load_ms=self.load_ms,
+            decode_ratio=self.decode_ratio,
+            resident_blocks=self._index.resident_blocks(self.gpu),
+            kv_blocks=self._limits.kv_blocks if self._limits else 0,
+            unprefilled_tokens=self._unprefilled_tokens,
+        )

@@ -1,0 +1,107 @@
+"""L, M and P as Algorithm 2 has them, on a machine whose numbers can be checked by hand."""
+
+from dataclasses import replace
+
+import pytest
+from tests.core import BLOCK, CONFIG, LIMITS, Bench, removed, stored
+
+PREFILL = lambda n: 1.0 + n  # noqa: E731 - the time model of tests.core
+DECODE = lambda n: 1.0 * n  # noqa: E731
+
+
+def by_gpu(decision):
+    return {candidate.gpu: candidate for candidate in decision.candidates}
+
+
+def test_prefill_is_what_is_not_cached_there():
+    bench = Bench("a", "b")
+    bench.run("r1", "x" * 40)
+    after = by_gpu(bench.arrive("r2", "x" * 40 + "y" * 8))
+    assert (after["a"].cached_tokens, after["a"].missed_tokens, after["a"].prefill_ms) == (40, 8, PREFILL(8))
+    assert (after["b"].cached_tokens, after["b"].missed_tokens, after["b"].prefill_ms) == (0, 48, PREFILL(48))
+
+
+def test_load_is_prefill_of_the_missed_plus_decode_at_the_mean_output_length():
+    bench = Bench("a")
+    bench.run("r1", "x" * 40)  # outputs 4 tokens
+    bench.finish(bench.arrive("r2", "x" * 40 + "y" * 8), output_tokens=8)
+    mean_output = (4 + 8) / 2
+    assert bench.view("a").load_ms == pytest.approx(PREFILL(40) + PREFILL(8) + 2 * DECODE(mean_output))
+
+
+def test_load_is_forgotten_after_the_window_and_not_before():
+    bench = Bench("a")
+    bench.run("r1", "x" * 40)
+    bench.now_s = CONFIG.window_s - 0.001
+    assert bench.view("a").load_ms > 0
+    bench.now_s = CONFIG.window_s
+    assert bench.view("a").load_ms == 0
+
+
+def test_the_expected_output_length_is_configured_until_one_is_seen():
+    bench = Bench("a")
+    bench.arrive("r1", "x" * 40)
+    assert bench.view("a").load_ms == PREFILL(40) + DECODE(CONFIG.expected_output_tokens)
+
+
+def test_the_last_token_is_always_computed():
+    bench = Bench("a")
+    bench.run("r1", "x" * 40)
+    assert bench.arrive("r2", "x" * 40).cached_tokens == 40 - BLOCK
+
+
+def test_nothing_is_lost_while_free_blocks_last():
+    bench = Bench("a")
+    bench.run("r1", "x" * 40)
+    assert by_gpu(bench.arrive("r2", "y" * 40))["a"].evict_ms == 0
+
+
+def test_eviction_costs_the_prefill_of_the_victims_times_their_share_of_the_window():
+    limits = replace(LIMITS, kv_blocks=25)
+    bench = Bench("a", limits=limits)
+    bench.run("r1", "x" * 40)  # 10 blocks, the least recently used
+    bench.run("r2", "y" * 40)  # 10 blocks
+    bench.run("r3", "y" * 40)
+    # 5 blocks are free; 40 + 4 tokens need 11: six blocks of "x" go, which one of three requests used
+    assert by_gpu(bench.arrive("r4", "z" * 40))["a"].evict_ms == pytest.approx(PREFILL(6 * BLOCK) / 3)
+
+
+def test_a_request_does_not_evict_its_own_prefix():
+    bench = Bench("a", limits=replace(LIMITS, kv_blocks=12))
+    bench.run("r1", "x" * 40)  # least recently used, but the next request wants it
+    bench.run("r2", "w" * 4)
+    # 1 block is free and 2 are needed
+    assert by_gpu(bench.arrive("r3", "x" * 40 + "z" * 4))["a"].evict_ms == pytest.approx(PREFILL(4) / 2)
+
+
+def test_a_report_wins_over_what_was_believed():
+    bench = Bench("a")
+    bench.run("r1", "x" * 40)
+    bench(removed("a", *("x" * end for end in range(40, 8, -BLOCK))))
+    assert bench.arrive("r2", "x" * 40).cached_tokens == 8
+
+
+def test_what_was_sent_counts_before_it_is_reported():
+    bench = Bench("a")
+    bench.arrive("r1", "x" * 40)
+    assert bench.arrive("r2", "x" * 40 + "y" * 8).cached_tokens == 40
+
+
+def test_reports_of_an_older_start_are_ignored():
+    bench = Bench("a")
+    bench(stored("a", "x" * 40, epoch=0))
+    assert bench.arrive("r1", "x" * 40).cached_tokens == 0
+
+
+def test_blocks_are_stored_behind_the_block_they_follow():
+    bench = Bench("a")
+    bench(stored("a", "x" * 20))
+    bench(stored("a", "y" * 20, after="x" * 20))
+    assert bench.arrive("r1", "x" * 20 + "y" * 20 + "z").cached_tokens == 40
+
+
+def test_blocks_behind_an_unknown_block_are_counted_and_not_placed():
+    bench = Bench("a")
+    bench(stored("a", "y" * 20, after="never reported"))
+    assert bench.machine.unplaced_reports == 5
+    assert bench.machine.indexed_blocks("m") == 0

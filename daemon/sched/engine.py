@@ -27,7 +27,7 @@ class Attempt:
     unprefilled_tokens: int = 0
     """Uncached prompt tokens that the engine has yet to compute, while it runs."""
     private_blocks: int = 0
-    """KV blocks it takes, while it runs, beyond those the index knows: its prompt's tail and its output."""
+    """KV blocks it takes, while it runs, beyond its full prompt blocks."""
     lost: bool = False
     """Its engine went down: nothing of it is accounted for any more."""
 
@@ -207,29 +207,34 @@ class Engine:
         return attempt if not self.running or self._fits(attempt.spec) else None
 
     def _fits(self, spec: RequestSpec) -> bool:
-        unprefilled_tokens = self._uncomputed_tokens(spec)
+        stretches = self._index.match(spec.prompt.block_keys)
+        unprefilled_tokens = self._uncomputed_tokens(spec, stretches)
+        new_blocks = len(spec.prompt.block_keys) - self._index.held_blocks(stretches, self.gpu)
+        blocks = self._index.active_blocks(self.gpu) + new_blocks
+        blocks += self._private_blocks + self._private_blocks_of(spec)
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
-        blocks = self._index.active_blocks(self.gpu) + self._private_blocks
-        blocks += self._blocks_for(unprefilled_tokens + self._expected_output_tokens(spec))
         return (
             self._sequences + spec.n_sequences <= self.limits.max_num_seqs
             and (self._unprefilled_tokens == 0 or self._unprefilled_tokens + unprefilled_tokens <= prefill_bound)
             and blocks <= self.limits.kv_blocks
         )
 
-    def _uncomputed_tokens(self, spec: RequestSpec) -> int:
+    def _uncomputed_tokens(self, spec: RequestSpec, stretches: Sequence[Stretch]) -> int:
         """Prompt tokens the engine would compute if the request started now: waiting ones do not count as cached."""
-        stretches = self._index.match(spec.prompt.block_keys)
         return spec.prompt.n_tokens - self._reusable_tokens(spec, self._index.computed_blocks(stretches, self.gpu))
+
+    def _private_blocks_of(self, spec: RequestSpec) -> int:
+        """KV blocks the request takes beyond its full prompt blocks: the prompt's tail and its output."""
+        tail_tokens = spec.prompt.n_tokens - len(spec.prompt.block_keys) * self.limits.block_size
+        return self._blocks_for(tail_tokens + self._expected_output_tokens(spec))
 
     def launch(self, attempt: Attempt) -> None:
         """It goes to the engine now."""
         spec = attempt.spec
         del self.waiting[spec.request_id]
-        tail_tokens = spec.prompt.n_tokens - len(spec.prompt.block_keys) * self.limits.block_size
         attempt.running = True
-        attempt.unprefilled_tokens = self._uncomputed_tokens(spec)
-        attempt.private_blocks = self._blocks_for(tail_tokens + self._expected_output_tokens(spec))
+        attempt.unprefilled_tokens = self._uncomputed_tokens(spec, self._index.match(spec.prompt.block_keys))
+        attempt.private_blocks = self._private_blocks_of(spec)
         self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
         self._sequences += spec.n_sequences
         self._unprefilled_tokens += attempt.unprefilled_tokens

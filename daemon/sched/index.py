@@ -112,6 +112,11 @@ class PrefixIndex:
         return _leading(stretches, lambda node: gpu in node.active, gpu)
 
     @staticmethod
+    def held_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
+        """Blocks of a matched prompt that running requests hold on the GPU already."""
+        return sum(stretch.n_blocks for stretch in stretches if gpu in stretch.node.active)
+
+    @staticmethod
     def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Stretch | None:
         """The node on a prompt's path of which some GPU caches the most blocks, and that number; None if nothing is."""
         best: Stretch | None = None

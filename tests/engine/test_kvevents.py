@@ -1,0 +1,282 @@
+"""What an engine reports of its cache arrives once, in order, and whole, or is known to be lost."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+import zmq.asyncio
+
+from preble.daemon.engine import kvevents
+from preble.daemon.engine.kvevents import KvListener, decode
+from preble.daemon.flow.events import BlocksCleared, BlocksRemoved, BlocksStored, KvChange, KvReported
+from preble.daemon.ids import GpuId
+
+
+def stored(*hashes: int | bytes, **fields: object) -> dict[str, object]:
+    event = {
+        "type": "BlockStored",
+        "block_hashes": list(hashes),
+        "parent_block_hash": None,
+        "token_ids": list(range(2 * len(hashes))),
+        "block_size": 2,
+        "lora_id": None,
+        "medium": "GPU",
+        "lora_name": None,
+    }
+    return {**event, **fields}
+
+
+def removed(*hashes: int, **fields: object) -> dict[str, object]:
+    return {"type": "BlockRemoved", "block_hashes": list(hashes), "medium": "GPU", **fields}
+
+
+def pack(*events: dict[str, object]) -> bytes:
+    return msgspec.msgpack.encode([12.5, list(events), 0])
+
+
+def test_what_vllm_sends():
+    changes = decode(
+        pack(
+            stored(11, 12, extra_keys=[["SALT"], None], group_idx=0, kv_cache_spec_kind="full_attention"),
+            stored(13, parent_block_hash=12, extra_keys=[None], locality=None),
+            removed(11, 12),
+            {"type": "AllBlocksCleared"},
+        )
+    )
+    assert changes == [
+        BlocksStored(hashes=(11, 12), parent_hash=None, token_ids=(0, 1, 2, 3), lora="", salt="SALT"),
+        BlocksStored(hashes=(13,), parent_hash=12, token_ids=(0, 1), lora="", salt=""),
+        BlocksRemoved(hashes=(11, 12)),
+        BlocksCleared(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("extra_keys", "lora_name", "lora", "salt"),
+    [
+        (None, None, "", ""),
+        ([["S"]], None, "", "S"),
+        ([["tuned"]], "tuned", "tuned", ""),
+        ([["tuned", "S"]], "tuned", "tuned", "S"),
+    ],
+)
+def test_lora_and_salt_are_told_apart(extra_keys, lora_name, lora, salt):
+    [change] = decode(pack(stored(1, extra_keys=extra_keys, lora_name=lora_name)))
+    assert isinstance(change, BlocksStored)
+    assert (change.lora, change.salt) == (lora, salt)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        stored(1, medium="CPU"),
+        removed(1, medium="STORAGE"),
+        stored(1, group_idx=1),
+        removed(1, group_idx=1),
+        stored(1, group_idx=0, kv_cache_spec_kind="sliding_window"),
+    ],
+)
+def test_other_media_and_other_kinds_of_cache_do_not_count(event):
+    assert decode(pack(event)) == []
+
+
+def test_blocks_are_taken_up_to_the_first_image():
+    events = pack(
+        stored(1, 2, 3, extra_keys=[["S"], [["image", 4]], None]),
+        stored(4, extra_keys=[[["image", 0], "S"]]),
+        stored(5, extra_keys=[[b"embedding"]]),
+    )
+    assert decode(events) == [BlocksStored(hashes=(1,), parent_hash=None, token_ids=(0, 1), lora="", salt="S")]
+
+
+def test_whole_digests_are_folded_to_their_last_64_bits():
+    digest = bytes(range(32))
+    expected = int.from_bytes(digest[-8:], "big")
+    assert decode(pack(stored(digest, parent_block_hash=digest))) == [
+        BlocksStored(hashes=(expected,), parent_hash=expected, token_ids=(0, 1), lora="", salt="")
+    ]
+
+
+def test_a_hundred_thousand_blocks_take_less_than_a_second():
+    payloads = [
+        pack(stored(*range(first, first + 100), token_ids=[7_000] * 3_200, block_size=32, extra_keys=[None] * 100))
+        for first in range(0, 100_000, 100)
+    ]
+    began_s = time.process_time()
+    for payload in payloads:
+        decode(payload)
+    assert time.process_time() - began_s < 1
+
+
+class Publisher:
+    """The engine's side: publishes, keeps a buffer, and answers replay requests from it."""
+
+    def __init__(self, folder: Path, buffer: int = 10_000) -> None:
+        self.endpoint = f"ipc://{folder}/kv"
+        self.replay_endpoint = f"ipc://{folder}/re"
+        self.buffer: deque[tuple[int, bytes]] = deque(maxlen=buffer)
+        self.replay_limit = 1_000_000
+        """So many messages of a replay arrive, and no end marker after a cut."""
+        self.replays: list[int] = []
+        self._replayed = asyncio.Event()
+        self._next_seq = 0
+        self._context = zmq.asyncio.Context()
+        self._pub = self._context.socket(zmq.XPUB)
+        self._router = self._context.socket(zmq.ROUTER)
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["Publisher"]:
+        self._pub.bind(self.endpoint)
+        self._router.bind(self.replay_endpoint)
+        task = asyncio.create_task(self._answer_replays())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self._context.destroy(linger=0)
+
+    async def followed(self) -> None:
+        """Wait until a listener is subscribed and has had its first replay."""
+        async with asyncio.timeout(10):
+            assert await self._pub.recv() == b"\x01"
+            await self._replayed.wait()
+
+    async def publish(self, *events: dict[str, object], lost: bool = False, payload: bytes | None = None) -> None:
+        payload = payload or pack(*events)
+        seq, self._next_seq = self._next_seq, self._next_seq + 1
+        self.buffer.append((seq, payload))
+        if not lost:
+            await self._pub.send_multipart([b"", seq.to_bytes(8, "big"), payload])
+
+    async def _answer_replays(self) -> None:
+        while True:
+            client, _, start = await self._router.recv_multipart()
+            self.replays.append(int.from_bytes(start, "big"))
+            due = [(seq, payload) for seq, payload in self.buffer if seq >= self.replays[-1]]
+            for seq, payload in due[: self.replay_limit]:
+                await self._router.send_multipart([client, b"", b"", seq.to_bytes(8, "big"), payload])
+            if len(due) <= self.replay_limit:
+                await self._router.send_multipart([client, b"", b"", b"\xff" * 8, b""])
+            self._replayed.set()
+
+
+class Listening:
+    """A listener at work, and what it has posted."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self.reports: list[KvReported] = []
+        self.gaps: list[int] = []
+        self._news = asyncio.Event()
+        self._listener = KvListener(
+            GpuId("gpu0"), 3, publisher.endpoint, publisher.replay_endpoint, self._take, self.gaps.append
+        )
+
+    def _take(self, report: KvReported) -> None:
+        self.reports.append(report)
+        self._news.set()
+
+    async def __aenter__(self) -> "Listening":
+        self._task = asyncio.create_task(self._listener.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._listener.close()
+
+    @property
+    def changes(self) -> list[KvChange]:
+        return [change for report in self.reports for change in report.changes]
+
+    async def got(self, n_changes: int) -> list[int | None]:
+        """Wait for so many changes; return the first hash of each, None for a clearing."""
+        async with asyncio.timeout(10):
+            while len(self.changes) < n_changes:
+                self._news.clear()
+                await self._news.wait()
+        return [None if isinstance(change, BlocksCleared) else change.hashes[0] for change in self.changes]
+
+
+async def test_what_came_before_is_replayed_and_what_comes_after_follows(tmp_path):
+    async with Publisher(tmp_path).serving() as publisher:
+        for number in range(3):
+            await publisher.publish(stored(number))
+        async with Listening(publisher) as listening:
+            assert await listening.got(3) == [0, 1, 2]
+            await publisher.followed()
+            for number in range(3, 6):
+                await publisher.publish(stored(number), removed(number))
+            assert await listening.got(9) == [0, 1, 2, 3, 3, 4, 4, 5, 5]
+        assert publisher.replays == [0]
+        assert listening.gaps == []
+        assert {(report.gpu, report.epoch) for report in listening.reports} == {("gpu0", 3)}
+
+
+async def test_a_gap_is_repaired_in_order(tmp_path):
+    async with Publisher(tmp_path).serving() as publisher, Listening(publisher) as listening:
+        await publisher.followed()
+        for number in range(6):
+            await publisher.publish(stored(number), lost=number in (2, 3))
+        assert await listening.got(6) == [0, 1, 2, 3, 4, 5]
+        assert listening.gaps == [2]
+        assert publisher.replays == [0, 2]
+
+
+async def test_what_the_buffer_no_longer_holds_clears_the_index_first(tmp_path):
+    async with Publisher(tmp_path, buffer=3).serving() as publisher, Listening(publisher) as listening:
+        await publisher.followed()
+        await publisher.publish(stored(0))
+        await listening.got(1)
+        for number in range(1, 8):
+            await publisher.publish(stored(number), lost=number < 7)
+        assert await listening.got(5) == [0, None, 5, 6, 7]
+        assert listening.gaps == [6]
+
+
+async def test_a_replay_cut_short_is_taken_up_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(kvevents, "_REPLAY_TIMEOUT_MS", 100)
+    async with Publisher(tmp_path).serving() as publisher:
+        for number in range(10):
+            await publisher.publish(stored(number))
+        publisher.replay_limit = 4
+        async with Listening(publisher) as listening:
+            assert await listening.got(10) == list(range(10))
+        assert publisher.replays == [0, 4, 8]
+
+
+async def test_without_a_replay_the_rest_is_still_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr(kvevents, "_REPLAY_TIMEOUT_MS", 100)
+    async with Publisher(tmp_path).serving() as publisher:
+        publisher.replay_limit = 0
+        async with Listening(publisher) as listening:
+            await publisher.followed()
+            await publisher.publish(stored(0), lost=True)
+            await publisher.publish(stored(1))
+            await publisher.publish(stored(2))
+            assert await listening.got(3) == [None, 1, 2]
+
+
+async def test_a_message_that_cannot_be_understood_clears_the_index(tmp_path):
+    async with Publisher(tmp_path).serving() as publisher, Listening(publisher) as listening:
+        await publisher.followed()
+        await publisher.publish(stored(0))
+        await publisher.publish(payload=pack({"type": "SomethingNew"}))
+        await publisher.publish(stored(2))
+        assert await listening.got(3) == [0, None, 2]
+        assert listening.gaps == [1]
+
+
+async def test_a_flood_is_posted_in_few_events_and_lets_others_run(tmp_path):
+    async with Publisher(tmp_path).serving() as publisher:
+        for number in range(2_000):
+            await publisher.publish(stored(number))
+        async with Listening(publisher) as listening:
+            assert await listening.got(2_000) == list(range(2_000))
+        assert 2 <= len(listening.reports) <= 20

@@ -1,0 +1,288 @@
+"""A stand-in for vLLM's server on a Unix socket, for tests that need an engine's manners but not its answers.
+
+Its token is the byte: a prompt of n bytes has n tokens, and every output token is one letter.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_DEFAULT_TOKENS = 16
+
+
+class FakeEngine:
+    """Serves while its `async with` block runs. Change the public fields at any time; look at the counters after."""
+
+    def __init__(
+        self,
+        socket_path: Path,
+        *,
+        model: str = "fake",
+        ms_per_token: float = 1.0,
+        ms_per_prompt_token: float = 0.0,
+        block_size: int = 32,
+        kv_blocks: int = 1000,
+        max_model_len: int = 8192,
+    ) -> None:
+        self.socket_path = socket_path
+        self.model = model
+        self.ms_per_token = ms_per_token
+        self.ms_per_prompt_token = ms_per_prompt_token
+        self.block_size = block_size
+        self.kv_blocks = kv_blocks
+        self.max_model_len = max_model_len
+        self.healthy = True
+        self.hung = False
+        """It takes requests and answers none, not even about its health."""
+        self.bodies: list[dict[str, Any]] = []
+        """What was asked of the completion routes, in order."""
+        self.headers: list[dict[str, str]] = []
+        """The headers of the same requests, names in lower case."""
+        self.aborted: list[str] = []
+        """The ids that were to be aborted, known or not."""
+        self.disconnected = 0
+        """Requests whose client left before the end."""
+        self.running = 0
+        self.prompt_tokens = 0
+        self.generation_tokens = 0
+        self._aborts: dict[str, asyncio.Event] = {}
+        self._runner: web.AppRunner | None = None
+
+    async def __aenter__(self) -> "FakeEngine":
+        app = web.Application(client_max_size=64 * 2**20, middlewares=[self._hang])
+        app.add_routes(
+            [
+                web.get("/health", self._health),
+                web.get("/metrics", self._metrics),
+                web.get("/v1/models", self._models),
+                web.post("/v1/completions", self._completions),
+                web.post("/v1/chat/completions", self._chat),
+                web.post("/v1/chat/completions/render", self._render),
+                web.post("/inference/v1/abort_requests", self._abort),
+            ]
+        )
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+        await self._runner.setup()
+        await web.UnixSite(self._runner, str(self.socket_path), backlog=2048).start()  # as vLLM
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.die()
+
+    async def die(self) -> None:
+        """Cut every connection in mid-sentence and stop listening, as a killed process does."""
+        if self._runner is None:
+            return
+        runner, self._runner = self._runner, None
+        assert runner.server is not None
+        for connection in runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await runner.cleanup()
+        self.socket_path.unlink(missing_ok=True)
+
+    @web.middleware
+    async def _hang(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.hung:
+            await asyncio.Event().wait()
+        return await handler(request)
+
+    # --- what it says of itself ---
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response(status=200 if self.healthy else 503)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        label = f'engine="0",model_name="{self.model}"'
+        values = {
+            f'vllm:cache_config_info{{block_size="{self.block_size}",num_gpu_blocks="{self.kv_blocks}",engine="0"}}': 1,
+            f"vllm:num_requests_running{{{label}}}": self.running,
+            f"vllm:num_requests_waiting{{{label}}}": 0,
+            f"vllm:kv_cache_usage_perc{{{label}}}": 0.25,
+            f"vllm:prefix_cache_queries_total{{{label}}}": self.prompt_tokens,
+            f"vllm:prefix_cache_hits_total{{{label}}}": 0,
+            f"vllm:prompt_tokens_total{{{label}}}": self.prompt_tokens,
+            f"vllm:generation_tokens_total{{{label}}}": self.generation_tokens,
+        }
+        return web.Response(text="".join(f"{name} {float(value)}\n" for name, value in values.items()))
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response(
+            {"object": "list", "data": [{"id": self.model, "object": "model", "max_model_len": self.max_model_len}]}
+        )
+
+    # --- completions ---
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        body = await self._read(request)
+        if (refusal := self._refusal(body, "prompt")) is not None:
+            return refusal
+        given = body["prompt"]
+        prompts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        shared = request.headers.get("x-request-id", "fake")
+        ids = [f"cmpl-{shared}-{number}" for number in range(len(prompts))]
+        return await self._answer(request, body, f"cmpl-{shared}", ids, sum(map(_length, prompts)), chat=False)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await self._read(request)
+        if (refusal := self._refusal(body, "messages")) is not None:
+            return refusal
+        name = f"chatcmpl-{request.headers.get('x-request-id', 'fake')}"
+        return await self._answer(request, body, name, [name], len(_rendered(body)), chat=True)
+
+    async def _read(self, request: web.Request) -> dict[str, Any]:
+        body: dict[str, Any] = await request.json()
+        self.bodies.append(body)
+        self.headers.append({name.lower(): value for name, value in request.headers.items()})
+        return body
+
+    def _refusal(self, body: dict[str, Any], needed: str) -> web.Response | None:
+        if body.get("model") != self.model:
+            return _error(404, f"The model `{body.get('model')}` does not exist.", "model", "NotFoundError")
+        if not body.get(needed):
+            return _error(400, f"Field required: {needed}", needed)
+        if body.get("max_tokens", 1) < 1:
+            return _error(400, f"max_tokens must be at least 1, got {body['max_tokens']}.", "max_tokens")
+        return None
+
+    async def _answer(
+        self,
+        request: web.Request,
+        body: dict[str, Any],
+        name: str,
+        ids: list[str],
+        prompt_tokens: int,
+        *,
+        chat: bool,
+    ) -> web.StreamResponse:
+        self.running += len(ids)
+        abort = asyncio.Event()
+        self._aborts |= dict.fromkeys(ids, abort)
+        writer = _Writer(body, name, len(ids), prompt_tokens, chat=chat)
+        try:
+            await asyncio.sleep(prompt_tokens * self.ms_per_prompt_token / 1000)
+            self.prompt_tokens += prompt_tokens
+            if not body.get("stream"):
+                async for token in self._generate(body, abort):
+                    writer.take(token)
+                return web.json_response(writer.whole("abort" if abort.is_set() else "length"))
+            response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+            await response.prepare(request)
+            async for token in self._generate(body, abort):
+                writer.take(token)
+                await response.write(_event(writer.chunk(token, None)))
+            await response.write(_event(writer.chunk("", "abort" if abort.is_set() else "length")))
+            if (body.get("stream_options") or {}).get("include_usage"):
+                await response.write(_event(writer.usage_chunk()))
+            await response.write(b"data: [DONE]\n\n")
+            return response
+        except (asyncio.CancelledError, ConnectionError):
+            self.disconnected += 1
+            raise
+        finally:
+            self.running -= len(ids)
+            for engine_id in ids:
+                self._aborts.pop(engine_id, None)
+
+    async def _generate(self, body: dict[str, Any], abort: asyncio.Event) -> AsyncIterator[str]:
+        for number in range(body.get("max_tokens") or body.get("max_completion_tokens") or _DEFAULT_TOKENS):
+            try:
+                async with asyncio.timeout(self.ms_per_token / 1000):
+                    await abort.wait()
+                return
+            except TimeoutError:
+                self.generation_tokens += 1
+                yield _LETTERS[number % len(_LETTERS)]
+
+    # --- the scale-out routes ---
+
+    async def _render(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if not isinstance(body.get("messages"), list):
+            return _error(400, "1 validation error:\n  Input should be a valid list", "body.messages")
+        return web.json_response({"request_id": "chatcmpl-fake", "token_ids": list(_rendered(body))})
+
+    async def _abort(self, request: web.Request) -> web.Response:
+        for engine_id in (await request.json())["request_ids"]:
+            self.aborted.append(engine_id)
+            if engine_id in self._aborts:
+                self._aborts[engine_id].set()
+        return web.Response()
+
+
+class _Writer:
+    """Puts generated tokens into the shapes that vLLM sends."""
+
+    def __init__(self, body: dict[str, Any], name: str, n_prompts: int, prompt_tokens: int, *, chat: bool) -> None:
+        self._chat = chat
+        self._n_choices = n_prompts * body.get("n", 1)
+        self._prompt_tokens = prompt_tokens
+        self._head = {"id": name, "created": 1_700_000_000, "model": body["model"]}
+        self._text = ""
+
+    def take(self, token: str) -> None:
+        self._text += token
+
+    def chunk(self, token: str, finish: str | None) -> dict[str, Any]:
+        content = {"delta": {"content": token}} if self._chat else {"text": token}
+        choices = [
+            {"index": index, **content, "logprobs": None, "finish_reason": finish} for index in range(self._n_choices)
+        ]
+        return {**self._head, "object": self._object(".chunk"), "choices": choices}
+
+    def usage_chunk(self) -> dict[str, Any]:
+        return {**self._head, "object": self._object(".chunk"), "choices": [], "usage": self._usage()}
+
+    def whole(self, finish: str) -> dict[str, Any]:
+        message = {"message": {"role": "assistant", "content": self._text}} if self._chat else {"text": self._text}
+        choices = [
+            {"index": index, **message, "logprobs": None, "finish_reason": finish} for index in range(self._n_choices)
+        ]
+        return {**self._head, "object": self._object(""), "choices": choices, "usage": self._usage()}
+
+    def _object(self, suffix: str) -> str:
+        return f"chat.completion{suffix}" if self._chat else "text_completion"
+
+    def _usage(self) -> dict[str, Any]:
+        output = len(self._text) * self._n_choices
+        return {
+            "prompt_tokens": self._prompt_tokens,
+            "total_tokens": self._prompt_tokens + output,
+            "completion_tokens": output,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
+
+
+def _length(prompt: str | list[int]) -> int:
+    return len(prompt.encode()) if isinstance(prompt, str) else len(prompt)
+
+
+def _rendered(body: dict[str, Any]) -> bytes:
+    return "".join(str(message.get("content") or "") for message in body["messages"]).encode()
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(data)}\n\n".encode()
+
+
+def _error(status: int, message: str, param: str | None, kind: str = "BadRequestError") -> web.Response:
+    error = {"message": message, "type": kind, "param": param, "code": status}
+    return web.json_response({"error": error}, status=status)
+
+
+async def _serve_until_sigterm(socket_path: Path, **options: Any) -> None:
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    async with FakeEngine(socket_path, **options):
+        await ended.wait()
+
+
+if __name__ == "__main__":  # python fake_engine.py SOCKET '{"option": value}'
+    asyncio.run(_serve_until_sigterm(Path(sys.argv[1]), **json.loads(sys.argv[2])))

@@ -30,6 +30,7 @@ class FakeEngine:
         block_size: int = 32,
         kv_blocks: int = 1000,
         max_model_len: int = 8192,
+        sick_every: int | None = None,
     ) -> None:
         self.socket_path = socket_path
         self.model = model
@@ -38,6 +39,9 @@ class FakeEngine:
         self.block_size = block_size
         self.kv_blocks = kv_blocks
         self.max_model_len = max_model_len
+        self.sick_every = sick_every
+        """Of so many health checks one fails."""
+        self.health_checks = 0
         self.healthy = True
         self.hung = False
         """It takes requests and answers none, not even about its health."""
@@ -97,7 +101,9 @@ class FakeEngine:
     # --- what it says of itself ---
 
     async def _health(self, _: web.Request) -> web.Response:
-        return web.Response(status=200 if self.healthy else 503)
+        self.health_checks += 1
+        sick = self.sick_every is not None and self.health_checks % self.sick_every == 0
+        return web.Response(status=200 if self.healthy and not sick else 503)
 
     async def _metrics(self, _: web.Request) -> web.Response:
         label = f'engine="0",model_name="{self.model}"'

@@ -91,7 +91,7 @@ class EngineClient:
         try:
             yield EngineResponse(response.status, response.headers, _Chunks(response.content))
         finally:
-            response.release() if response.content.at_eof() else response.close()
+            response.release()  # an unread rest closes the connection
 
     async def abort(self, engine_request_ids: Sequence[str]) -> None:
         """Ask the engine to end these requests; each then ends regularly, with finish reason "abort" and its usage.

@@ -80,7 +80,7 @@ def _spawn(command: list[str]) -> int:
 
 def _become(command: list[str], guard: int) -> None:
     os.setpgid(0, 0)
-    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from here on it must end this process
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != guard:
         return  # the guard died before the line above could matter

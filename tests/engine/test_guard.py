@@ -146,11 +146,14 @@ def test_the_rest_goes_when_the_first_process_dies(tree):
         assert tree.is_gone()
 
 
-def test_the_end_of_the_first_process_is_told_at_once():
-    with Guarded(["sh", "-c", "exec sleep 600"], grace_s=1) as engine:
+def test_the_end_is_told_when_it_begins(tree):
+    with Guarded(tree.command, grace_s=0.5) as engine:
+        tree.wait_until_complete()
+        engine.guard.terminate()
         assert engine.guard.stdout is not None
-        os.kill(engine.pid, signal.SIGKILL)
         assert engine.guard.stdout.read() == b""
+        assert engine.guard.poll() is None
+        assert not tree.is_gone()
 
 
 def test_nothing_is_left_when_the_daemon_is_killed(tree):

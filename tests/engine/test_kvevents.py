@@ -123,6 +123,8 @@ class Publisher:
         self.buffer: deque[tuple[int, bytes]] = deque(maxlen=buffer)
         self.replay_limit = 1_000_000
         """So many messages of a replay arrive, and no end marker after a cut."""
+        self.dropped_once: set[int] = set()
+        """Messages that the next replay leaves out."""
         self.replays: list[int] = []
         self._replayed = asyncio.Event()
         self._next_seq = 0
@@ -160,7 +162,9 @@ class Publisher:
             client, _, start = await self._router.recv_multipart()
             self.replays.append(int.from_bytes(start, "big"))
             due = [(seq, payload) for seq, payload in self.buffer if seq >= self.replays[-1]]
-            for seq, payload in due[: self.replay_limit]:
+            arriving = [(seq, payload) for seq, payload in due if seq not in self.dropped_once]
+            self.dropped_once.clear()
+            for seq, payload in arriving[: self.replay_limit]:
                 await self._router.send_multipart([client, b"", b"", seq.to_bytes(8, "big"), payload])
             if len(due) <= self.replay_limit:
                 await self._router.send_multipart([client, b"", b"", b"\xff" * 8, b""])
@@ -251,6 +255,16 @@ async def test_a_replay_cut_short_is_taken_up_again(tmp_path, monkeypatch):
         assert publisher.replays == [0, 4, 8]
 
 
+async def test_a_replay_with_a_hole_is_taken_up_again_at_the_hole(tmp_path):
+    async with Publisher(tmp_path).serving() as publisher:
+        for number in range(10):
+            await publisher.publish(stored(number))
+        publisher.dropped_once = {3, 4, 9}
+        async with Listening(publisher) as listening:
+            assert await listening.got(10) == list(range(10))
+        assert publisher.replays == [0, 3]
+
+
 async def test_without_a_replay_the_rest_is_still_followed(tmp_path, monkeypatch):
     monkeypatch.setattr(kvevents, "_REPLAY_TIMEOUT_MS", 100)
     async with Publisher(tmp_path).serving() as publisher:
@@ -271,6 +285,15 @@ async def test_a_message_that_cannot_be_understood_clears_the_index(tmp_path):
         await publisher.publish(stored(2))
         assert await listening.got(3) == [0, None, 2]
         assert listening.gaps == [1]
+
+
+async def test_what_is_queued_is_posted_together(tmp_path):
+    async with Publisher(tmp_path).serving() as publisher, Listening(publisher) as listening:
+        await publisher.followed()
+        for number in range(500):
+            await publisher.publish(stored(number))
+        assert await listening.got(500) == list(range(500))
+        assert len(listening.reports) < 100
 
 
 async def test_a_flood_is_posted_in_few_events_and_lets_others_run(tmp_path):

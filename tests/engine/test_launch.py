@@ -4,9 +4,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from preble.daemon.engine.hardware import CudaDevice, Hardware
 
 from preble.daemon.config import ModelConfig
+from preble.daemon.engine.hardware import CudaDevice, Hardware
 from preble.daemon.engine.launch import EngineSpec, Sockets, command, environment, plan
 from preble.daemon.errors import ConfigError
 from preble.daemon.ids import GpuId, ModelName

@@ -92,7 +92,8 @@ def world(tmp_path, monkeypatch) -> World:
 
 
 def alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    stat_file = Path(f"/proc/{pid}/stat")
+    return stat_file.exists() and stat_file.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def parent_of(pid: int) -> int:
@@ -151,6 +152,29 @@ async def test_a_hung_engine_is_taken_down_and_started_again(world):
         await world.until_state("ready")
         assert not alive(pid)
         assert any("failed 2 health checks in a row" in line for line in world.said)
+
+
+async def test_now_and_then_a_failed_check_is_forgiven(world):
+    world.options["sick_every"] = 2
+    async with world.up():
+        readings = []
+        while len(readings) < 6:
+            await until(lambda: world.row.metrics not in readings[-1:])
+            readings.append(world.row.metrics)
+            await world.fleet.client(GPU).complete({"model": "fake", "prompt": "x", "max_tokens": 1})
+        assert world.told() == ["EngineUp"]
+
+
+async def test_a_stubborn_engine_whose_guard_is_killed_is_killed_too(world):
+    world.code = "trap '' TERM; echo up; while :; do sleep 0.1; done"
+    await world.fleet.start()
+    try:
+        await until(lambda: world.row.pid and (world.data_dir / "logs" / "cpu0.log").read_text() == "up\n")
+        pid = world.row.pid
+        os.kill(parent_of(pid), signal.SIGKILL)
+        await until(lambda: not alive(pid))
+    finally:
+        await world.fleet.stop()
 
 
 async def test_an_engine_that_will_not_start_is_tried_ever_more_slowly(world):

@@ -19,11 +19,7 @@ DEMO_MODEL = "demo"
 """The `path` that stands for the generated model."""
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
-
-
-class ServerConfig(_Section):
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the daemon listens and what it lets a client do."""
 
     host: str = "127.0.0.1"
@@ -37,7 +33,7 @@ class ServerConfig(_Section):
     create_default_tenant: bool = True
 
 
-class SchedulerConfig(_Section):
+class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """E2 and the daemon's waiting queues."""
 
     window_s: Positive = 180.0
@@ -49,7 +45,7 @@ class SchedulerConfig(_Section):
     decisions_kept: Count = 100_000
 
 
-class EnginesConfig(_Section):
+class EnginesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How engines are started, watched and ended."""
 
     start_timeout_s: Positive = 900.0
@@ -62,21 +58,21 @@ class EnginesConfig(_Section):
     stop_grace_s: NotNegative = 5.0
 
 
-class LedgerConfig(_Section):
+class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How usage is written and how long it is kept."""
 
     flush_interval_ms: Count = 200
     retention_days: Count = 400
 
 
-class LogConfig(_Section):
+class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
 
 
-class ModelConfig(_Section):
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model and the engines that serve it."""
 
     name: ModelName
@@ -95,7 +91,7 @@ class ModelConfig(_Section):
     extra_args: tuple[str, ...] = ()
 
 
-class Config(_Section):
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of preble.toml."""
 
     data_dir: str = ".preble"

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.response import Stream
-from preble.daemon.tenancy.model import Principal, Scope
 
 from preble.daemon.api.problems import error_response
 from preble.daemon.errors import ApiError, InvalidRequest, NotFound
@@ -20,6 +19,7 @@ from preble.daemon.flow.request import Answer, Call, RequestLife
 from preble.daemon.flow.runtime import Cancelled
 from preble.daemon.ids import ModelName, RequestId
 from preble.daemon.sched.types import RequestSpec
+from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
 AnyRequest = Request[Any, Any, Any]
@@ -84,6 +84,7 @@ async def _infer(
 ) -> Response[Any]:
     received_s = monotonic()
     principal = inference.authenticate(request, Scope.INFERENCE)
+    assert principal.tenant is not None, "only tenants' keys have the scope"
     raw = await request.body()
     body = _object(raw)
     wanted = _convert(body, kind)
@@ -96,7 +97,8 @@ async def _infer(
         raw = msgspec.json.encode({**body, "stream_options": options | _ADDED_USAGE})
     call = Call(
         request_id=request_id,
-        principal=principal,
+        tenant=principal.tenant,
+        key_id=principal.key_id,
         path=request.url.path,
         model=model.name,
         body=raw,

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 
 import msgspec
 import structlog
-from preble.daemon.tenancy.model import Principal
 
-from preble.daemon.errors import ApiError, EngineError, EngineFailed, InvalidRequest, TimedOut
+from preble.daemon.errors import ApiError, EngineError, EngineFailed, InvalidRequest, TimedOut, Unavailable
 from preble.daemon.flow.effects import Abort, Dispatch
 from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
 from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
 from preble.daemon.flow.sse import DONE, SseTap, usage_of
-from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
+from preble.daemon.ids import AttemptId, GpuId, KeyId, ModelName, RequestId, TenantName
 from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.tenancy.ledger import Status
 
 _ABORT_INTERVAL_S = 0.2  # an abort can overtake the request it is for, so it is repeated until the engine is done
 _ABORT_PATIENCE_S = 5.0  # then the connection is cut, which engines take as an abort too, but without telling usage
@@ -33,7 +33,8 @@ class Call:
     """A request as the API took it: checked as far as the daemon needs, and otherwise the client's own words."""
 
     request_id: RequestId
-    principal: Principal
+    tenant: TenantName
+    key_id: KeyId
     path: str
     """The engine's route, which is also ours."""
     model: ModelName
@@ -64,8 +65,7 @@ class Settled:
     """What became of a request: the material of its ledger row, its explanation, its metrics and its log line."""
 
     call: Call
-    status: str
-    """finished, failed, cancelled or refused."""
+    status: Status
     http_status: int
     error: str | None
     received_at_s: float
@@ -361,12 +361,12 @@ def _error_event(error: ApiError) -> bytes:
     return b"data: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
 
 
-def _status(error: ApiError | None) -> str:
+def _status(error: ApiError | None) -> Status:
     if error is None:
-        return "finished"
+        return Status.FINISHED
     if isinstance(error, Cancelled):
-        return "cancelled"
-    return "refused" if error.status in (429, 503) else "failed"
+        return Status.CANCELLED
+    return Status.REFUSED if isinstance(error, Unavailable) else Status.FAILED
 
 
 async def _read(upstream: Upstream) -> bytes:

@@ -1,0 +1,162 @@
+"""Books what became of a request: ledger row, explanation, metrics, log line, and how long GPUs' first tokens took."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from statistics import median
+
+import structlog
+
+from preble.daemon.flow.request import Settled
+from preble.daemon.ids import GpuId
+from preble.daemon.obs.metrics import Metrics
+from preble.daemon.sched.types import Candidate, Decision
+from preble.daemon.tenancy.ledger import UsageRecord
+from preble.daemon.wire.admin import Actual, CandidateRow, Explanation
+
+_RECENT_TTFTS = 256
+_log = structlog.get_logger(__name__)
+
+
+class Bookkeeper:
+    """Takes each request's end once."""
+
+    def __init__(
+        self,
+        *,
+        record_usage: Callable[[UsageRecord], None],
+        record_explanation: Callable[[Explanation], None],
+        metrics: Metrics,
+    ) -> None:
+        self._record_usage = record_usage
+        self._record_explanation = record_explanation
+        self._metrics = metrics
+        self._ttfts_ms: dict[GpuId, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT_TTFTS))
+
+    def settle(self, settled: Settled) -> None:
+        """Book it. Never blocks: writing to disk is the stores' business."""
+        usage = _usage(settled)
+        self._record_usage(usage)
+        if settled.decision is not None:
+            self._record_explanation(explain(settled, settled.decision))
+            if settled.ttft_ms is not None:
+                self._ttfts_ms[settled.decision.gpu].append(settled.ttft_ms)
+        self._observe(usage)
+        self._log(settled)
+
+    def ttft_p50_ms(self, gpu: GpuId) -> float | None:
+        """Median TTFT of the GPU's latest streamed requests; None when there were none."""
+        recent = self._ttfts_ms.get(gpu)
+        return median(recent) if recent else None
+
+    def _observe(self, usage: UsageRecord) -> None:
+        self._metrics.observe_request(
+            model=usage.model,
+            tenant=usage.tenant,
+            gpu=usage.gpu,
+            mode=usage.mode,
+            status=usage.status,
+            ttft_s=_seconds(usage.ttft_ms),
+            latency_s=usage.latency_ms / 1000,
+            queue_s=_seconds(usage.queue_ms),
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            predicted_cached_tokens=usage.predicted_cached_tokens,
+            output_tokens=usage.output_tokens,
+        )
+
+    def _log(self, settled: Settled) -> None:
+        decision = settled.decision
+        if (
+            decision is not None
+            and settled.cached_tokens is not None
+            and settled.prompt_tokens != decision.prompt_tokens
+        ):
+            self._metrics.tokens_mismatch(settled.call.model)
+        _log.info(
+            "request_ended",
+            request_id=settled.call.request_id,
+            tenant=settled.call.tenant,
+            model=settled.call.model,
+            status=settled.status,
+            http_status=settled.http_status,
+            error=settled.error,
+            gpu=decision.gpu if decision else None,
+            mode=decision.mode if decision else None,
+            prompt_tokens=settled.prompt_tokens,
+            cached_tokens=settled.cached_tokens,
+            output_tokens=settled.output_tokens,
+            queue_ms=_rounded(settled.queue_ms),
+            ttft_ms=_rounded(settled.ttft_ms),
+            latency_ms=_rounded(settled.latency_ms),
+        )
+
+
+def explain(settled: Settled, decision: Decision) -> Explanation:
+    """The decision, every candidate, and what then really happened."""
+    return Explanation(
+        request_id=settled.call.request_id,
+        model=decision.model,
+        gpu=decision.gpu,
+        mode=decision.mode.value,
+        reason=decision.reason,
+        prompt_tokens=decision.prompt_tokens,
+        predicted_cached_tokens=decision.cached_tokens,
+        candidates=[_candidate_row(candidate) for candidate in decision.candidates],
+        attempts=settled.attempts,
+        decided_at=datetime.fromtimestamp(settled.received_at_s, UTC).isoformat(timespec="milliseconds"),
+        actual=Actual(
+            cached_tokens=settled.cached_tokens,
+            ttft_ms=settled.ttft_ms,
+            queue_ms=settled.queue_ms,
+            latency_ms=settled.latency_ms,
+            output_tokens=settled.output_tokens,
+            status=settled.status,
+        ),
+    )
+
+
+def _candidate_row(candidate: Candidate) -> CandidateRow:
+    return CandidateRow(
+        gpu=candidate.gpu,
+        cached_tokens=candidate.cached_tokens,
+        missed_tokens=candidate.missed_tokens,
+        load_ms=candidate.load_ms,
+        evict_ms=candidate.evict_ms,
+        prefill_ms=candidate.prefill_ms,
+        cost_ms=candidate.cost_ms,
+        holds_prefix=candidate.holds_prefix,
+        decode_ratio=candidate.decode_ratio,
+    )
+
+
+def _usage(settled: Settled) -> UsageRecord:
+    call, decision = settled.call, settled.decision
+    return UsageRecord(
+        request_id=call.request_id,
+        tenant=call.tenant,
+        key_id=call.key_id,
+        model=call.model,
+        gpu=decision.gpu if decision else None,
+        mode=decision.mode.value if decision else None,
+        endpoint=call.path,
+        status=settled.status,
+        http_status=settled.http_status,
+        created_at_s=settled.received_at_s,
+        prompt_tokens=settled.prompt_tokens,
+        cached_tokens=settled.cached_tokens,
+        output_tokens=settled.output_tokens,
+        predicted_cached_tokens=decision.cached_tokens if decision else None,
+        attempts=settled.attempts,
+        queue_ms=settled.queue_ms,
+        ttft_ms=settled.ttft_ms,
+        latency_ms=settled.latency_ms,
+    )
+
+
+def _seconds(value_ms: float | None) -> float | None:
+    return None if value_ms is None else value_ms / 1000
+
+
+def _rounded(value_ms: float | None) -> float | None:
+    return None if value_ms is None else round(value_ms, 1)

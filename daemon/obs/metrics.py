@@ -1,0 +1,141 @@
+"""The daemon's metrics in Prometheus' terms: base units, units in names. One registry per daemon."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+_LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TTFT_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1, 2, 4, 8, 15, 30, 60)
+_DECISION_S = (5e-05, 1e-04, 2e-04, 5e-04, 1e-03, 2e-03, 5e-03, 1e-02)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuGauge:
+    """One engine at the moment of a scrape. None: not known."""
+
+    gpu: str
+    model: str
+    up: bool
+    running: int
+    waiting: int
+    kv_used_ratio: float | None
+    hit_ratio: float | None
+    load_seconds: float
+    indexed_blocks: int
+
+
+class Metrics:
+    """Counts what happens; `render` is the page that Prometheus reads."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        by_gpu = ["model", "gpu"]
+        by_tenant = ["model", "tenant"]
+        self._requests = self._counter("requests", "Requests by how they ended.", [*by_tenant, "status"])
+        self._decisions = self._counter("decisions", "Requests by the rule that placed them.", [*by_gpu, "mode"])
+        self._prompt = self._counter("prompt_tokens", "Prompt tokens.", by_tenant)
+        self._cached = self._counter("cached_prompt_tokens", "Prompt tokens that engines had cached.", by_tenant)
+        self._predicted = self._counter(
+            "predicted_cached_prompt_tokens", "Prompt tokens that the scheduler expected to be cached.", by_tenant
+        )
+        self._output = self._counter("output_tokens", "Output tokens.", by_tenant)
+        self._mispredicted = self._counter(
+            "mispredicted_cached_tokens", "Difference of cached tokens expected and found, without sign.", by_gpu
+        )
+        self._mismatched = self._counter(
+            "prompt_length_mismatches", "Requests whose prompt the engine counted otherwise than the daemon.", ["model"]
+        )
+        self._unauthenticated = self._counter("unauthenticated_requests", "Requests without a valid key.", [])
+        self._ttft = self._histogram("time_to_first_token", "Of streamed requests.", by_gpu, _TTFT_S)
+        self._latency = self._histogram("request_latency", "From arrival to end.", by_gpu, _LATENCY_S)
+        self._queue = self._histogram("queue_wait", "From arrival until sent to an engine.", by_gpu, _TTFT_S)
+        self._decision = self._histogram("decision", "Time to place a request.", [], _DECISION_S)
+
+    def _counter(self, name: str, help_: str, labels: list[str]) -> Counter:
+        return Counter(f"preble_{name}", help_, labels, registry=self._registry)
+
+    def _histogram(self, name: str, help_: str, labels: list[str], buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"preble_{name}_seconds", help_, labels, buckets=buckets, registry=self._registry)
+
+    def observe_request(
+        self,
+        *,
+        model: str,
+        tenant: str,
+        gpu: str | None,
+        mode: str | None,
+        status: str,
+        ttft_s: float | None,
+        latency_s: float,
+        queue_s: float | None,
+        prompt_tokens: int,
+        cached_tokens: int | None,
+        predicted_cached_tokens: int | None,
+        output_tokens: int,
+    ) -> None:
+        """A request ended. `gpu` and `mode` are None if it was never placed."""
+        self._requests.labels(model, tenant, status).inc()
+        if gpu is None or mode is None:
+            return
+        self._decisions.labels(model, gpu, mode).inc()
+        self._prompt.labels(model, tenant).inc(prompt_tokens)
+        self._output.labels(model, tenant).inc(output_tokens)
+        self._latency.labels(model, gpu).observe(latency_s)
+        if queue_s is not None:
+            self._queue.labels(model, gpu).observe(queue_s)
+        if ttft_s is not None:
+            self._ttft.labels(model, gpu).observe(ttft_s)
+        if cached_tokens is not None and predicted_cached_tokens is not None:
+            self._cached.labels(model, tenant).inc(cached_tokens)
+            self._predicted.labels(model, tenant).inc(predicted_cached_tokens)
+            self._mispredicted.labels(model, gpu).inc(abs(cached_tokens - predicted_cached_tokens))
+
+    def observe_decision(self, seconds: float) -> None:
+        """A request was placed."""
+        self._decision.observe(seconds)
+
+    def tokens_mismatch(self, model: str) -> None:
+        """An engine counted a prompt otherwise than the daemon did."""
+        self._mismatched.labels(model).inc()
+
+    def auth_failure(self) -> None:
+        """A request came without a valid key."""
+        self._unauthenticated.inc()
+
+    def track_gpus(self, gauges: Callable[[], Iterable[GpuGauge]]) -> None:
+        """Ask `gauges` for the engines' state at every scrape."""
+        self._registry.register(_GpuCollector(gauges))
+
+    def render(self) -> tuple[bytes, str]:
+        """The page and its content type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+class _GpuCollector(Collector):
+    def __init__(self, gauges: Callable[[], Iterable[GpuGauge]]) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        rows = list(self._gauges())
+        yield _family("engine_up", "Whether the engine is in service.", rows, lambda row: float(row.up))
+        yield _family("requests_running", "Requests in the engine.", rows, lambda row: row.running)
+        yield _family("requests_waiting", "Requests waiting in the daemon.", rows, lambda row: row.waiting)
+        yield _family("kv_cache_used_ratio", "KV blocks that requests hold.", rows, lambda row: row.kv_used_ratio)
+        yield _family("prefix_hit_ratio", "Prompt tokens found cached.", rows, lambda row: row.hit_ratio)
+        yield _family("load_seconds", "GPU time given within the window.", rows, lambda row: row.load_seconds)
+        yield _family("indexed_blocks", "KV blocks known to be cached.", rows, lambda row: row.indexed_blocks)
+
+
+def _family(
+    name: str, help_: str, rows: Iterable[GpuGauge], value: Callable[[GpuGauge], float | None]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"preble_{name}", help_, labels=["model", "gpu"])
+    for row in rows:
+        known = value(row)
+        if known is not None:
+            family.add_metric([row.model, row.gpu], known)
+    return family

@@ -1,0 +1,82 @@
+"""Rows written behind the request's back, many at a time, each exactly once."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+from sqlalchemy import Table, insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+_LARGEST_BATCH = 500
+_RETRY_S = 1.0
+_log = structlog.get_logger(__name__)
+
+Row = dict[str, Any]
+
+
+class BatchWriter:
+    """Collects rows of one table and inserts them in the background.
+
+    A row whose key is there already is ignored, so that a batch of unknown fate can be written again. A batch that
+    fails (disk full, database locked) is kept and tried again until it succeeds or the writer is closed. What was added
+    within the last flush interval is lost when the process is killed; nothing else is.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        table: Table,
+        interval_s: float,
+        after_flush: Callable[[int], Any] | None = None,
+    ) -> None:
+        """`after_flush` is awaited with the number of rows just written."""
+        self._engine = engine
+        self._table = table
+        self._interval_s = interval_s
+        self._after_flush = after_flush
+        self._waiting: list[Row] = []
+        self._added = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.create_task(self._run())
+
+    def add(self, row: Row) -> None:
+        """Have it written soon. Never blocks."""
+        self._waiting.append(row)
+        self._added.set()
+
+    async def close(self) -> None:
+        """Write what waits, and stop."""
+        self._closing = True
+        self._added.set()
+        await self._task
+
+    async def _run(self) -> None:
+        while not self._closing:
+            await self._added.wait()
+            self._added.clear()
+            if not self._closing:
+                await asyncio.sleep(self._interval_s)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        while batch := self._waiting[:_LARGEST_BATCH]:
+            try:
+                await self._write(batch)
+            except (SQLAlchemyError, OSError) as error:
+                _log.error("batch_not_written", table=self._table.name, rows=len(self._waiting), error=str(error))
+                if self._closing:
+                    return
+                await asyncio.sleep(_RETRY_S)
+                continue
+            del self._waiting[: len(batch)]
+            if self._after_flush is not None:
+                await self._after_flush(len(batch))
+
+    async def _write(self, batch: Sequence[Row]) -> None:
+        async with self._engine.begin() as connection:
+            sqlite = connection.dialect.name == "sqlite"
+            statement = sqlite_insert(self._table).on_conflict_do_nothing() if sqlite else insert(self._table)
+            await connection.execute(statement, list(batch))

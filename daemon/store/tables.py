@@ -1,0 +1,59 @@
+"""The schema. `migrations/` builds it; a test keeps the two equal."""
+
+from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+
+metadata = MetaData()
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("created_at_s", Float, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(12), primary_key=True),
+    Column("tenant", String(63), ForeignKey("tenants.name"), nullable=True, index=True),
+    Column("name", String(200), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("last4", String(4), nullable=False),
+    Column("scopes", String(200), nullable=False),
+    Column("created_at_s", Float, nullable=False),
+    Column("expires_at_s", Float, nullable=True),
+    Column("revoked_at_s", Float, nullable=True),
+)
+
+# Without foreign keys: what was used stays on record whatever becomes of the tenant, and writing stays cheap.
+usage = Table(
+    "usage",
+    metadata,
+    Column("request_id", String(40), primary_key=True),
+    Column("tenant", String(63), nullable=False),
+    Column("key_id", String(12), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("endpoint", String(40), nullable=False),
+    Column("gpu", String(40), nullable=True),
+    Column("mode", String(20), nullable=True),
+    Column("status", String(12), nullable=False),
+    Column("http_status", Integer, nullable=False),
+    Column("created_at_s", Float, nullable=False, index=True),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=True),
+    Column("predicted_cached_tokens", Integer, nullable=True),
+    Column("output_tokens", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("queue_ms", Float, nullable=True),
+    Column("ttft_ms", Float, nullable=True),
+    Column("latency_ms", Float, nullable=False),
+    Index("ix_usage_tenant_created_at_s", "tenant", "created_at_s"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("request_id", String(40), nullable=False, unique=True),
+    Column("explanation", LargeBinary, nullable=False),
+)

@@ -1,0 +1,80 @@
+"""API keys: how one is made, read and compared. `preble_<env>_<id>_<secret><check>`.
+
+The prefix lets secret scanners find a leaked key, the id finds its row, the secret has 256 random bits, and the check
+(CRC-32) rejects a mistyped key before anything is looked up. A fast hash is right: there is nothing to guess.
+"""
+
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal
+from zlib import crc32
+
+from preble.daemon.ids import KeyId
+
+Env = Literal["live", "op"]
+"""`live` for tenants, `op` for operators."""
+
+_ID_LENGTH = 12
+_SECRET_LENGTH = 43  # 32 bytes in base64url
+_CHECK_LENGTH = 6
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_KEY = re.compile(
+    rf"preble_(?:live|op)_([0-9A-Za-z]{{{_ID_LENGTH}}})_[\w-]{{{_SECRET_LENGTH}}}[0-9A-Za-z]{{{_CHECK_LENGTH}}}",
+    re.ASCII,
+)
+_NOBODY = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class MintedKey:
+    """A new key. `text` is shown to its owner once and kept nowhere."""
+
+    id: KeyId
+    text: str
+
+    @property
+    def digest(self) -> bytes:
+        """What is stored in its place."""
+        return digest(self.text)
+
+    @property
+    def last4(self) -> str:
+        """Its end, by which its owner can tell it from others."""
+        return self.text[-4:]
+
+
+def mint(env: Env) -> MintedKey:
+    """Make a new key."""
+    key_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
+    body = f"preble_{env}_{key_id}_{secrets.token_urlsafe(32)}"
+    return MintedKey(KeyId(key_id), body + _check(body))
+
+
+def id_of(text: str) -> KeyId | None:
+    """The id in a key; None if this is no key of ours, or a mistyped one."""
+    match = _KEY.fullmatch(text)
+    if match is None or _check(text[:-_CHECK_LENGTH]) != text[-_CHECK_LENGTH:]:
+        return None
+    return KeyId(match.group(1))
+
+
+def digest(text: str) -> bytes:
+    """SHA-256 of the whole key."""
+    return sha256(text.encode()).digest()
+
+
+def matches(text: str, stored: bytes | None) -> bool:
+    """Whether the key is the one that was stored. Takes as long for a key that was never stored (None)."""
+    return hmac.compare_digest(digest(text), stored if stored is not None else _NOBODY) and stored is not None
+
+
+def _check(body: str) -> str:
+    value = crc32(body.encode())
+    digits = []
+    for _ in range(_CHECK_LENGTH):
+        value, digit = divmod(value, len(_ALPHABET))
+        digits.append(_ALPHABET[digit])
+    return "".join(digits)

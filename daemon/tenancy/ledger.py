@@ -1,0 +1,46 @@
+"""What one request cost, whoever asked for it and however it ended."""
+
+from enum import StrEnum
+
+import msgspec
+
+from preble.daemon.ids import GpuId, KeyId, ModelName, RequestId, TenantName
+
+
+class Status(StrEnum):
+    """How a request ended."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+    """It never ran: no engine could take it."""
+
+
+class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of the ledger. None: not known, or it did not come to that."""
+
+    request_id: RequestId
+    tenant: TenantName
+    key_id: KeyId
+    model: ModelName
+    endpoint: str
+    gpu: GpuId | None
+    mode: str | None
+    """The rule of E2 that placed it."""
+    status: Status
+    http_status: int
+    created_at_s: float
+    """When it arrived, seconds since the epoch."""
+    prompt_tokens: int
+    cached_tokens: int | None
+    """Prompt tokens that the engine found in its cache."""
+    predicted_cached_tokens: int | None
+    """What the scheduler expected of that."""
+    output_tokens: int
+    attempts: int
+    queue_ms: float | None
+    """From arrival until it was sent to an engine."""
+    ttft_ms: float | None
+    """From arrival to the first output, for streamed requests."""
+    latency_ms: float

@@ -1,0 +1,92 @@
+"""Tenants, their keys, and whom a presented key stands for."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from preble.daemon.errors import Forbidden, Unauthenticated
+from preble.daemon.ids import KeyId, TenantName
+from preble.daemon.tenancy.keys import id_of, matches
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    INFERENCE = "inference"
+    TEMPLATES = "templates"
+    USAGE_READ = "usage:read"
+    ADMIN_READ = "admin:read"
+    ADMIN_WRITE = "admin:write"
+
+
+TENANT_SCOPES = frozenset({Scope.INFERENCE, Scope.TEMPLATES, Scope.USAGE_READ})
+OPERATOR_SCOPES = frozenset({Scope.USAGE_READ, Scope.ADMIN_READ, Scope.ADMIN_WRITE})
+
+
+_TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+def is_tenant_name(text: str) -> bool:
+    """Whether a tenant may be called that: it is to fit into URLs, file names and metric labels."""
+    return _TENANT_NAME.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """Somebody who is served, and whose use is counted."""
+
+    name: TenantName
+    created_at_s: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A key as it is stored: everything but the key itself."""
+
+    id: KeyId
+    tenant: TenantName | None
+    """None for an operator's key."""
+    name: str
+    """What its owner calls it."""
+    digest: bytes
+    last4: str
+    scopes: frozenset[Scope]
+    created_at_s: float
+    expires_at_s: float | None
+    revoked_at_s: float | None
+
+    def is_valid(self, now_s: float) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked_at_s is None and (self.expires_at_s is None or now_s < self.expires_at_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Whom a request is from."""
+
+    tenant: TenantName | None
+    """None for an operator."""
+    key_id: KeyId
+    scopes: frozenset[Scope]
+
+    def require(self, scope: Scope) -> None:
+        """Raise `Forbidden` unless the key may do this."""
+        if scope not in self.scopes:
+            raise Forbidden(f"This key lacks the scope {scope.value!r}.")
+
+
+def authenticate(authorization: str | None, lookup: Callable[[KeyId], ApiKey | None], now_s: float) -> Principal:
+    """Whom an `Authorization` header stands for.
+
+    Raises `Unauthenticated`, in the same words whether the key is missing, mistyped, unknown, revoked or expired.
+    """
+    scheme, _, text = (authorization or "").partition(" ")
+    key_id = id_of(text.strip()) if scheme.lower() == "bearer" else None
+    if key_id is None:
+        raise Unauthenticated
+    key = lookup(key_id)
+    if not matches(text.strip(), key.digest if key else None) or key is None or not key.is_valid(now_s):
+        raise Unauthenticated
+    return Principal(tenant=key.tenant, key_id=key.id, scopes=key.scopes)

@@ -1,0 +1,159 @@
+"""What operators see, over HTTP and in the command line's JSON. Points in time are ISO 8601, UTC."""
+
+import msgspec
+
+
+class TenantRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant, with what it has used since it was created."""
+
+    name: str
+    created_at: str
+    keys: int
+    """Keys that work."""
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+
+
+class TenantCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /admin/v1/tenants`."""
+
+    name: str
+
+
+class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A key, without its secret."""
+
+    id: str
+    tenant: str | None
+    """None for an operator's key."""
+    name: str
+    last4: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+class KeyCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /admin/v1/keys`."""
+
+    tenant: str
+    name: str = ""
+    expires_in_days: float | None = None
+
+
+class KeyCreated(msgspec.Struct, frozen=True, kw_only=True):
+    """A new key, the only time it is shown."""
+
+    key: str
+    id: str
+    tenant: str
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One request in the ledger."""
+
+    request_id: str
+    tenant: str
+    key_id: str
+    model: str
+    endpoint: str
+    gpu: str | None
+    mode: str | None
+    status: str
+    http_status: int
+    created_at: str
+    prompt_tokens: int
+    cached_tokens: int | None
+    predicted_cached_tokens: int | None
+    output_tokens: int
+    attempts: int
+    queue_ms: float | None
+    ttft_ms: float | None
+    latency_ms: float
+
+
+class UsageTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """What one tenant used."""
+
+    tenant: str
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+
+
+class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests, newest first, and the totals of all that match, on this page or not."""
+
+    rows: list[UsageRow]
+    totals: list[UsageTotals]
+
+
+class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine."""
+
+    gpu: str
+    state: str
+    model: str
+    running: int
+    waiting: int
+    kv_used_ratio: float | None
+    """Share of its KV blocks that running requests hold."""
+    hit_ratio: float | None
+    """Share of prompt tokens that it has found cached since it started."""
+    load_ms: float
+    """E2's L: prefill and decode time it was given within the window."""
+    ttft_p50_ms: float | None
+    """Of its latest streamed requests."""
+    pid: int | None
+    restarts: int
+    uptime_s: float | None
+    indexed_blocks: int
+    """KV blocks it is known to cache."""
+    draining: bool
+    detail: str
+    """Why it is in its state, when that is not plain."""
+
+
+class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU as E2 saw it for one request; `cost_ms` is the sum of load, eviction and prefill."""
+
+    gpu: str
+    cached_tokens: int
+    missed_tokens: int
+    load_ms: float
+    evict_ms: float
+    prefill_ms: float
+    cost_ms: float
+    holds_prefix: bool
+    decode_ratio: float
+
+
+class Actual(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a request."""
+
+    status: str
+    cached_tokens: int | None
+    output_tokens: int
+    queue_ms: float | None
+    ttft_ms: float | None
+    latency_ms: float
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request went where it went, and what then happened."""
+
+    request_id: str
+    model: str
+    gpu: str
+    mode: str
+    reason: str
+    prompt_tokens: int
+    predicted_cached_tokens: int
+    candidates: list[CandidateRow]
+    attempts: int
+    decided_at: str
+    actual: Actual

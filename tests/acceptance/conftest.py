@@ -1,0 +1,163 @@
+"""Two real vLLM engines behind a real daemon, started once for the whole run and ended by their ids."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from openai import OpenAI
+
+START_DEADLINE_S = 240
+STOP_DEADLINE_S = 60
+MODEL = "preble-demo"
+
+CONFIG = """
+data_dir = "data"
+[server]
+port = {port}
+drain_timeout_s = 5.0
+[scheduler]
+expected_output_tokens = 16
+[[models]]
+name = "preble-demo"
+path = "demo"
+hardware = "cpu"
+engines = 2
+block_size = 32
+max_num_seqs = 64
+max_num_batched_tokens = 2048
+max_model_len = 8192
+"""
+
+
+def preble(*arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command line as an operator would."""
+    command = [sys.executable, "-m", "preble.daemon.cli.main", *arguments]
+    return subprocess.run(command, cwd=cwd, check=check, capture_output=True, text=True, timeout=60)
+
+
+@dataclass
+class RunningDaemon:
+    """A daemon as a process: its address, its keys, and its engines' processes."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def key(self, name: str) -> str:
+        return (self.folder / "data" / f"{name}.key").read_text().strip()
+
+    def sdk(self, **options) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=self.key("default"), max_retries=0, timeout=60, **options)
+
+    def admin(self) -> httpx.Client:
+        headers = {"authorization": f"Bearer {self.key('operator')}"}
+        return httpx.Client(base_url=f"{self.url}/admin/v1", headers=headers, timeout=60)
+
+    def gpus(self) -> dict[str, dict]:
+        return {row["gpu"]: row for row in json.loads(self.cli("gpu", "list", "--json").stdout)}
+
+    def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return preble(*arguments, cwd=self.folder, check=check)
+
+    def explain(self, request_id: str) -> dict:
+        return json.loads(self.cli("explain", request_id, "--json").stdout)
+
+    def engine_metrics(self, gpu: str) -> dict[str, float]:
+        """The engine's own counters, past the daemon."""
+        transport = httpx.HTTPTransport(uds=str(self.engine_socket(gpu)))
+        with httpx.Client(transport=transport, timeout=10) as client:
+            lines = client.get("http://engine/metrics").text.splitlines()
+        values: dict[str, float] = {}
+        for line in lines:
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                values[name.partition("{")[0]] = values.get(name.partition("{")[0], 0.0) + float(value)
+        return values
+
+    def engine_socket(self, gpu: str) -> Path:
+        return next(
+            Path(connection.laddr)
+            for process in psutil.Process(self.process.pid).children(recursive=True)
+            for connection in process.net_connections(kind="unix")
+            if connection.laddr.endswith(f"{gpu}.sock")
+        )
+
+    def engine_pids(self) -> set[int]:
+        """Every process below the daemon."""
+        return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
+
+    def wait_ready(self, deadline_s: float = START_DEADLINE_S) -> None:
+        wait_for(self._is_ready, deadline_s, "the daemon to be ready")
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, f"the daemon ended: {(self.folder / 'daemon.log').read_text()[-3000:]}"
+        try:
+            return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def stop(self) -> int:
+        """End it as an operator would; by force, with everything below it, if it does not obey."""
+        below = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_DEADLINE_S)
+        finally:
+            for process in [*below, *([psutil.Process(self.process.pid)] if self.process.poll() is None else [])]:
+                if process.is_running():
+                    process.kill()
+
+
+def wait_for(condition, deadline_s: float, what: str):
+    """The condition's first true value."""
+    end_s = time.monotonic() + deadline_s
+    while time.monotonic() < end_s:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"waited {deadline_s} s in vain for {what}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_daemon(folder: Path) -> RunningDaemon:
+    port = free_port()
+    (folder / "preble.toml").write_text(CONFIG.format(port=port))
+    with (folder / "daemon.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "preble.daemon.cli.main", "serve"],
+            cwd=folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    return RunningDaemon(process, folder, port)
+
+
+@pytest.fixture(scope="session")
+def daemon(tmp_path_factory):
+    """The daemon that most tests share. A test that ends it, or one of its engines, puts it right again."""
+    running = start_daemon(tmp_path_factory.mktemp("d"))
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.stop()

@@ -1,0 +1,127 @@
+"""Engines and daemons that are killed, drained and restarted, under load."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import openai
+import psutil
+import pytest
+from tests.acceptance.conftest import MODEL, start_daemon, wait_for
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def own_daemon(tmp_path_factory):
+    """A daemon to be killed, beside the shared one."""
+    running = start_daemon(tmp_path_factory.mktemp("k"))
+    try:
+        running.wait_ready()
+        yield running
+    finally:
+        running.stop()
+
+
+def state(daemon, gpu):
+    return daemon.gpus()[gpu]["state"]
+
+
+def test_drained_gpus_get_nothing_and_come_back(daemon):
+    one, other = daemon.gpus()
+    daemon.cli("gpu", "drain", one)
+    try:
+        assert state(daemon, one) == "draining"
+        placed = [
+            daemon.sdk()
+            .completions.with_raw_response.create(model=MODEL, prompt=f"{number} drained", max_tokens=1)
+            .headers["x-preble-gpu"]
+            for number in range(6)
+        ]
+        assert set(placed) == {other}
+    finally:
+        daemon.cli("gpu", "undrain", one)
+    assert state(daemon, one) == "ready"
+
+
+def test_an_engine_killed_under_load_loses_nothing_that_had_no_output(daemon):
+    """Streams that had begun end with a clear error; everything else is answered, on the other engine."""
+    gpu, pid = next((gpu, row["pid"]) for gpu, row in daemon.gpus().items())
+    started: list[int] = []
+
+    def streamed(number: int) -> str:
+        try:
+            stream = daemon.sdk().completions.create(
+                model=MODEL,
+                prompt=f"{number} " + "long story " * 40,
+                max_tokens=400,
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+            for count, _ in enumerate(stream):
+                if count == 5:
+                    started.append(number)
+        except openai.APIError as error:
+            return f"error: {error.message}"
+        return "whole"
+
+    def whole(number: int) -> int:
+        answer = daemon.sdk().completions.create(
+            model=MODEL, prompt=f"{number} not streamed", max_tokens=60, extra_body={"ignore_eos": True}
+        )
+        return answer.usage.completion_tokens
+
+    with ThreadPoolExecutor(32) as clients:
+        streams = [clients.submit(streamed, number) for number in range(8)]
+        wait_for(lambda: len(started) >= 4, 30, "streams to begin")
+        answers = [clients.submit(whole, number) for number in range(24)]
+        os.kill(pid, signal.SIGKILL)
+        assert [answer.result(60) for answer in answers] == [60] * 24
+        ends = [stream.result(60) for stream in streams]
+    assert all(end == "whole" or "engine" in end for end in ends), ends
+    assert any(end != "whole" for end in ends), "the engine died in the middle of some streams"
+    wait_for(lambda: state(daemon, gpu) == "ready", 120, "the engine to be back")
+    assert daemon.gpus()[gpu]["restarts"] >= 1
+    assert daemon.sdk().completions.create(model=MODEL, prompt="still there?", max_tokens=1).usage
+
+
+def test_an_operator_can_restart_an_engine(daemon):
+    gpu, before = next(iter(daemon.gpus().items()))
+    daemon.cli("gpu", "restart", gpu)
+    wait_for(lambda: state(daemon, gpu) == "ready", 120, "the engine to be back")
+    assert daemon.gpus()[gpu]["pid"] != before["pid"]
+
+
+def test_nothing_is_left_of_a_daemon_that_is_killed(own_daemon):
+    below = own_daemon.engine_pids()
+    assert len(below) >= 6, "two guards with an engine each, of several processes"
+    own_daemon.process.kill()
+    own_daemon.process.wait()
+    wait_for(lambda: not any(map(is_running, below)), 5, "every engine process to end")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_sigterm_lets_a_running_request_finish_and_ends_everything(own_daemon):
+    below = own_daemon.engine_pids()
+    with ThreadPoolExecutor(1) as client:
+        running = client.submit(
+            own_daemon.sdk().completions.create,
+            model=MODEL,
+            prompt="finish me",
+            max_tokens=300,
+            extra_body={"ignore_eos": True},
+        )
+        wait_for(lambda: any(row["running"] for row in own_daemon.gpus().values()), 10, "it to run")
+        own_daemon.process.send_signal(signal.SIGTERM)
+        assert running.result(30).usage.completion_tokens == 300
+    assert own_daemon.process.wait(30) == 0
+    assert not any(map(is_running, below))
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{own_daemon.url}/health/live")

@@ -1,0 +1,192 @@
+"""The unchanged OpenAI package against the daemon."""
+
+import json
+import socket
+
+import httpx
+import openai
+import pytest
+from tests.acceptance.conftest import MODEL
+
+pytestmark = pytest.mark.engines
+HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello there."}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"]},
+    },
+}
+
+
+@pytest.fixture
+def sdk(daemon):
+    return daemon.sdk()
+
+
+def test_chat(sdk):
+    answer = sdk.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=8, temperature=0)
+    assert answer.choices[0].message.content
+    assert answer.usage.prompt_tokens > 20
+    assert answer.usage.completion_tokens <= 8
+
+
+def test_chat_stream_gives_the_same_text_and_no_usage_unless_asked(sdk):
+    asked = {"model": MODEL, "messages": HELLO, "max_tokens": 8, "temperature": 0, "extra_body": {"ignore_eos": True}}
+    whole = sdk.chat.completions.create(**asked).choices[0].message.content
+    chunks = list(sdk.chat.completions.create(**asked, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole
+    assert all(chunk.usage is None for chunk in chunks)
+
+
+def test_stream_options_are_the_clients(sdk):
+    chunks = list(
+        sdk.chat.completions.create(
+            model=MODEL, messages=HELLO, max_tokens=8, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.completion_tokens <= 8
+
+
+def test_completions(sdk):
+    answer = sdk.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=5, temperature=0)
+    assert answer.usage.prompt_tokens == len("Once upon a time")
+    streamed = sdk.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=5, temperature=0, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in streamed) == answer.choices[0].text
+
+
+def test_completions_take_token_ids_and_batches(sdk):
+    batch = sdk.completions.create(model=MODEL, prompt=[[10, 11, 12], [13, 14, 15, 16]], max_tokens=2)
+    assert [choice.index for choice in batch.choices] == [0, 1]
+    assert batch.usage.prompt_tokens == 7
+
+
+def test_sampling_options_reach_the_engine(sdk):
+    answer = sdk.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=4, n=3, logprobs=True, top_logprobs=2, seed=7, temperature=1.0, stop=["zq"]
+    )
+    assert len(answer.choices) == 3
+    assert len(answer.choices[0].logprobs.content[0].top_logprobs) == 2
+    same = [
+        sdk.completions.create(model=MODEL, prompt="seeded", max_tokens=6, seed=11, temperature=1.0).choices[0].text
+        for _ in range(2)
+    ]
+    assert same[0] == same[1]
+
+
+def test_tools(sdk):
+    chosen = {"type": "function", "function": {"name": "weather"}}
+    answer = sdk.chat.completions.create(
+        model=MODEL, messages=HELLO, tools=[TOOL], tool_choice=chosen, max_tokens=64, temperature=0
+    )
+    call = answer.choices[0].message.tool_calls[0]
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments)["city"] in ("Paris", "Rome")
+
+
+def test_response_format(sdk):
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+    answer = sdk.chat.completions.create(
+        model=MODEL,
+        messages=HELLO,
+        max_tokens=64,
+        temperature=0,
+        response_format={"type": "json_schema", "json_schema": {"name": "verdict", "schema": schema}},
+    )
+    assert isinstance(json.loads(answer.choices[0].message.content)["ok"], bool)
+
+
+def test_models(sdk):
+    assert [model.id for model in sdk.models.list()] == [MODEL]
+    assert sdk.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError):
+        sdk.models.retrieve("unknown")
+
+
+def test_response_headers_say_where_it_ran(sdk, daemon):
+    raw = sdk.chat.completions.with_raw_response.create(model=MODEL, messages=HELLO, max_tokens=2)
+    assert raw.headers["x-preble-gpu"] in daemon.gpus()
+    assert raw.headers["x-preble-decision"] in ("exploit", "explore", "decode_heavy")
+    assert int(raw.headers["x-preble-cached-tokens"]) >= 0
+    assert raw.headers["x-request-id"].startswith("req_")
+
+
+# --- what is wrong is refused clearly, and changes nothing ---
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "param"),
+    [
+        ({"model": "unknown"}, 404, "model"),
+        ({"n": 0}, 400, "n"),
+        ({"n": "two"}, 400, "n"),
+        ({"max_tokens": -5}, 400, "max_tokens"),
+        ({"temperature": -1}, 400, "temperature"),
+        ({"top_p": 7}, 400, "top_p"),
+        ({"messages": []}, 400, "messages"),
+        ({"messages": "hello"}, 400, "messages"),
+        ({"messages": [{"role": "user", "content": "x" * 9000}]}, 400, "messages"),
+        ({"max_tokens": 100_000}, 400, "messages"),
+        ({"stream": "yes"}, 400, "stream"),
+        ({"logit_bias": {"999999": 1}}, 400, "logit_bias"),
+    ],
+)
+def test_bad_fields_are_named(daemon, change, status, param):
+    before = usage_rows(daemon)
+    body = {"model": MODEL, "messages": HELLO, "max_tokens": 4, **change}
+    response = post(daemon, "/v1/chat/completions", json=body)
+    assert response.status_code == status
+    assert response.json()["error"]["param"] == param
+    assert response.json()["error"]["type"] == "invalid_request_error"
+    assert all(row["output_tokens"] == 0 for row in usage_rows(daemon)[len(before) :])
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff\xfe", b'{"a":' * 5000, b"{}"])
+def test_malformed_bodies_are_refused(daemon, body):
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        response = post(daemon, path, content=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["message"]
+
+
+def test_a_huge_body_is_refused(daemon):
+    response = post(daemon, "/v1/completions", json={"model": MODEL, "prompt": "x" * 17_000_000})
+    assert response.status_code == 413
+    assert response.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_huge_head_is_refused(daemon):
+    response = post(daemon, "/v1/completions", json={}, headers={"x-filler": "x" * 70_000})
+    assert response.status_code == 431
+
+
+def test_a_slow_head_is_cut_off(daemon):
+    with socket.create_connection(("127.0.0.1", daemon.port), timeout=30) as connection:
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n")
+        assert connection.recv(1) == b"", "the server hung up"
+
+
+@pytest.mark.parametrize("key", [None, "", "sk-nonsense", "preble_live_abcdefghijkl_" + "x" * 43])
+def test_without_a_valid_key_there_is_no_service(daemon, key):
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    response = httpx.post(f"{daemon.url}/v1/completions", json={"model": MODEL, "prompt": "x"}, headers=headers)
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_unknown_routes_and_methods_have_the_same_shape(daemon):
+    assert httpx.get(f"{daemon.url}/v1/nothing").json()["error"]["type"] == "invalid_request_error"
+    wrong_method = httpx.get(f"{daemon.url}/v1/completions")
+    assert wrong_method.status_code == 405
+    assert wrong_method.json()["error"]["message"]
+
+
+def post(daemon, path, *, headers=None, **body):
+    authorization = {"authorization": f"Bearer {daemon.key('default')}", "content-type": "application/json"}
+    return httpx.post(f"{daemon.url}{path}", headers={**authorization, **(headers or {})}, timeout=60, **body)
+
+
+def usage_rows(daemon):
+    with daemon.admin() as admin:
+        return admin.get("/usage", params={"limit": 1000}).json()["rows"]

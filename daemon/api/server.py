@@ -2,6 +2,7 @@
 
 from asyncio import TimerHandle
 from asyncio import Transport as AsyncTransport
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -83,10 +84,17 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
 
+class _Server(Server):
+    """Leaves signals to whoever runs it: the engines must end too, after the last request."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+
 def make_server(app: Any, config: ServerConfig) -> Server:
     """A server for `app` that leaves signals and logging to its caller: await `serve()`, end it by `should_exit`."""
     limits = {"max_header_bytes": config.max_header_bytes, "header_timeout_s": config.header_timeout_s}
-    return Server(
+    return _Server(
         Config(
             app,
             host=config.host,

@@ -56,19 +56,20 @@ class Ticket:
 
 
 class Runtime:
-    """Hosts one machine on the running event loop. Posting is synchronous: effects are under way when it returns."""
+    """Hosts one machine on the running event loop. Posting is synchronous: effects are under way when it returns.
+
+    `on_step_s` is told how long each placement took.
+    """
 
     def __init__(
         self,
         machine: Machine,
         *,
-        on_decision: Callable[[Decision], None],
         on_step_s: Callable[[float], None],
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._machine = machine
         self._clock = clock
-        self._on_decision = on_decision
         self._on_step_s = on_step_s
         self._tickets: dict[RequestId, Ticket] = {}
         self._tasks: set[Task[None]] = set()
@@ -117,7 +118,6 @@ class Runtime:
                 ticket = self._tickets[decision.request_id]
                 ticket.decision = decision
                 ticket.attempts += 1
-                self._on_decision(decision)
             case Dispatch():
                 self._tickets[effect.request_id].dispatch(effect)
             case Abort():

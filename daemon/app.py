@@ -1,0 +1,269 @@
+"""The composition root: the only place that knows which store, engines, clock and server are in use."""
+
+from asyncio import wait
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import Any
+
+import structlog
+from litestar import Litestar, Request
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from preble.daemon.engine.demo_model import ensure_demo_model
+from preble.daemon.engine.hardware import detect
+
+from preble.daemon import __version__
+from preble.daemon.api.admin import AdminController, AdminService, TenantController
+from preble.daemon.api.health import HealthController, HealthService
+from preble.daemon.api.inference import InferenceController, InferenceService, ServedModel
+from preble.daemon.api.problems import exception_handlers
+from preble.daemon.config import DEMO_MODEL, Config
+from preble.daemon.engine.fleet import Fleet
+from preble.daemon.engine.launch import EngineSpec, plan
+from preble.daemon.errors import EngineError, Unauthenticated, Unavailable
+from preble.daemon.flow.encode import ModelEncoder
+from preble.daemon.flow.events import EngineUp, Event
+from preble.daemon.flow.gpus import GpuDesk
+from preble.daemon.flow.machine import Machine
+from preble.daemon.flow.request import Call, RequestLife
+from preble.daemon.flow.runtime import Runtime
+from preble.daemon.flow.settle import Bookkeeper
+from preble.daemon.ids import GpuId, ModelName
+from preble.daemon.obs.metrics import Metrics
+from preble.daemon.prompt import PromptEncoder
+from preble.daemon.store.accounts import Accounts
+from preble.daemon.store.bootstrap import ensure_first_keys
+from preble.daemon.store.db import open_database
+from preble.daemon.store.decisions import DecisionLog
+from preble.daemon.store.ledger import Ledger
+from preble.daemon.tenancy.model import Principal, Scope, authenticate
+
+Say = Callable[[str], None]
+AnyRequest = Request[Any, Any, Any]
+
+_SEE_OUT_S = 6.0
+"""How long requests that were cut off at the end of the daemon may take to be settled."""
+_DAY_S = 86_400
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """A daemon, complete but for its HTTP server."""
+
+    app: Litestar
+    data_dir: Path
+    model: ModelName
+    """The first model served."""
+    unready: Callable[[], str | None]
+    """Why requests cannot be served now; None when they can."""
+
+
+@asynccontextmanager
+async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
+    """Bring up storage and engines; at the end settle requests, end the engines and write what is unwritten.
+
+    Engines start in the background: `Daemon.unready` tells when they can serve. Raises `ConfigError`.
+    """
+    data_dir = Path(config.data_dir)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data_dir.chmod(0o700)
+    specs, paths = _plan(config, data_dir, say)
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(_open_stores(config, data_dir))
+        metrics = Metrics()
+        books = Bookkeeper(
+            record_usage=stores.ledger.record, record_explanation=stores.decisions.record, metrics=metrics
+        )
+        engines = Engines(config, specs, paths, metrics, say)
+        await stack.enter_async_context(engines.running())
+        desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms)
+        metrics.track_gpus(desk.gauges)
+        check = _Authenticator(stores.accounts, metrics)
+        app = _litestar(
+            config,
+            health=HealthService(engines.unready, metrics.render),
+            inference=InferenceService(engines.served, check, lambda call: engines.live(call, books)),
+            admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk),
+        )
+        yield Daemon(app, data_dir, specs[0].model.name, engines.unready)
+
+
+def _plan(config: Config, data_dir: Path, say: Say) -> tuple[Sequence[EngineSpec], Mapping[ModelName, str]]:
+    hardware = detect()
+    paths: dict[ModelName, str] = {}
+    kind = "cuda" if hardware.cuda_devices else "cpu"
+    for model in config.models:
+        if model.path == DEMO_MODEL and model.hardware == kind:
+            paths[model.name] = str(ensure_demo_model(data_dir, say))
+    return plan(config.models, hardware, paths), paths
+
+
+# --- storage ---
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    accounts: Accounts
+    ledger: Ledger
+    decisions: DecisionLog
+
+
+@asynccontextmanager
+async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]:
+    database = await open_database(data_dir)
+    try:
+        accounts = await Accounts.load(database)
+        await ensure_first_keys(
+            accounts, data_dir, create_default_tenant=config.server.create_default_tenant, now_s=time()
+        )
+        flush_s = config.ledger.flush_interval_ms / 1000
+        ledger = Ledger(database, flush_s)
+        decisions = DecisionLog(database, flush_s, config.scheduler.decisions_kept)
+        try:
+            await ledger.forget_before(time() - config.ledger.retention_days * _DAY_S)
+            yield _Stores(accounts, ledger, decisions)
+        finally:
+            await ledger.close()
+            await decisions.close()
+    finally:
+        await database.dispose()
+
+
+class _Authenticator:
+    """Whom a request is from, if its key may do what it asks."""
+
+    def __init__(self, accounts: Accounts, metrics: Metrics) -> None:
+        self._accounts = accounts
+        self._metrics = metrics
+
+    def __call__(self, request: AnyRequest, scope: Scope) -> Principal:
+        """Raises `Unauthenticated` and `Forbidden`."""
+        try:
+            principal = authenticate(request.headers.get("authorization"), self._accounts.lookup, time())
+        except Unauthenticated:
+            self._metrics.auth_failure()
+            raise
+        principal.require(scope)
+        return principal
+
+
+# --- engines, and the machine that decides for them ---
+
+
+class Engines:
+    """The fleet, the machine's host, and one encoder per model, wired to each other."""
+
+    def __init__(
+        self,
+        config: Config,
+        specs: Sequence[EngineSpec],
+        paths: Mapping[ModelName, str],
+        metrics: Metrics,
+        say: Say,
+    ) -> None:
+        self._config = config
+        self._say = say
+        self.runtime = Runtime(Machine(config.scheduler), on_step_s=metrics.observe_decision)
+        self.fleet = Fleet(config, specs, self._post, self._running, say)
+        self._tokenisers: dict[ModelName, PromptEncoder] = {}
+        self.served: dict[str, ServedModel] = {}
+        for spec in specs:
+            if spec.model.name not in self.served:
+                self._serve(spec, paths)
+
+    def _serve(self, spec: EngineSpec, paths: Mapping[ModelName, str]) -> None:
+        name = spec.model.name
+        tokeniser = self._tokenisers[name] = PromptEncoder.load(Path(paths.get(name, spec.model.path)))
+        encoder = ModelEncoder(
+            name,
+            spec.model.block_size,
+            tokeniser,
+            render_chat=lambda body: self.fleet.client(self._ready_gpu(name)).render_chat(body),
+            max_model_len=lambda: self._max_model_len(name),
+        )
+        self.served[name] = ServedModel(name, int(time()), encoder, lambda: self._max_model_len(name))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start the engines; at the end let cut-off requests be settled, then end the engines."""
+        await self.fleet.start()
+        try:
+            yield
+        finally:
+            if self.runtime.spawned:
+                await wait(self.runtime.spawned, timeout=_SEE_OUT_S)
+            await self.fleet.stop()
+            for tokeniser in self._tokenisers.values():
+                tokeniser.close()
+
+    def live(self, call: Call, books: Bookkeeper) -> RequestLife:
+        """Begin a request's life."""
+        return RequestLife(
+            call,
+            runtime=self.runtime,
+            door=self.fleet.client,
+            settle=books.settle,
+            timeout_s=self._config.server.request_timeout_s,
+        )
+
+    def unready(self) -> str | None:
+        """Name a model that no engine serves; None if there is none."""
+        for name in self.served:
+            if not self.fleet.ready(ModelName(name)):
+                states = ", ".join(f"{row.gpu} is {row.state}" for row in self.fleet.rows if row.model == name)
+                return f"No engine serves {name}: {states}."
+        return None
+
+    def _post(self, event: Event) -> None:
+        self.runtime.post(event)
+        if isinstance(event, EngineUp):
+            self.runtime.spawn(self._verify(event.model, event.gpu))
+
+    async def _verify(self, model: ModelName, gpu: GpuId) -> None:
+        """Render chats here, rather than ask an engine each time, once it is shown to come out the same."""
+        try:
+            difference = await self._tokenisers[model].verify(self.fleet.client(gpu).render_chat)
+        except EngineError:
+            return  # it ended meanwhile; the next one will be asked
+        self.served[model].encoder.renders_here = difference is None
+        if difference is not None:
+            _log.warning("chats_rendered_by_engine", model=model, difference=difference)
+            self._say(f"{model}: prompts are rendered by its engines, which costs a round trip: {difference}")
+
+    def _running(self, gpu: GpuId) -> int:
+        return next((view.running for view in self.runtime.views() if view.gpu == gpu), 0)
+
+    def _ready_gpu(self, model: ModelName) -> GpuId:
+        ready = self.fleet.ready(model)
+        if not ready:
+            raise Unavailable("No engine serves this model at the moment.", retry_after_s=1.0)
+        return ready[0]
+
+    def _max_model_len(self, model: ModelName) -> int | None:
+        return next((row.limits.max_model_len for row in self.fleet.rows if row.model == model and row.limits), None)
+
+
+# --- HTTP ---
+
+
+def _litestar(config: Config, *, health: HealthService, inference: InferenceService, admin: AdminService) -> Litestar:
+    return Litestar(
+        route_handlers=[HealthController, InferenceController, TenantController, AdminController],
+        dependencies={
+            "health": _provide(health),
+            "inference": _provide(inference),
+            "admin": _provide(admin),
+        },
+        exception_handlers=exception_handlers(),
+        request_max_body_size=config.server.max_body_bytes,
+        openapi_config=OpenAPIConfig(title="Preble", version=__version__),
+        logging_config=None,
+    )
+
+
+def _provide(service: object) -> Provide:
+    return Provide(lambda: service, sync_to_thread=False)

@@ -1,0 +1,1 @@
+"""`preble`: the daemon in the foreground, and the operator's commands."""

@@ -1,0 +1,76 @@
+"""`preble serve`: the daemon in the foreground, until SIGTERM or Ctrl-C."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from preble.daemon.api.server import make_server
+from preble.daemon.app import Daemon, open_daemon
+from preble.daemon.config import Config, load
+from preble.daemon.errors import PrebleError
+from preble.daemon.obs.log import configure
+from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
+
+_READY_POLL_S = 0.1
+
+
+def serve(config_path: Path) -> int:
+    """Run until a signal says to end; the exit code. Raises `ConfigError`."""
+    config = load(config_path)
+    configure(config.log.level, config.log.format)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with open_daemon(config, _say) as daemon:
+        server = make_server(daemon.app, config.server)
+        serving = loop.create_task(server.serve())
+        announcing = loop.create_task(_announce(config, daemon))
+        ended = loop.create_task(stopping.wait())
+        await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
+        _say("ending: no new requests; running ones may finish")
+        announcing.cancel()
+        server.should_exit = True
+        await serving
+        if not stopping.is_set():
+            raise PrebleError(f"cannot listen on {config.server.host}:{config.server.port}: it is in use")
+    _say("ended")
+    return 0
+
+
+async def _announce(config: Config, daemon: Daemon) -> None:
+    while daemon.unready() is not None:
+        await asyncio.sleep(_READY_POLL_S)
+    url = f"http://{config.server.host}:{config.server.port}"
+    key_file = daemon.data_dir / DEFAULT_KEY_FILE
+    _say(_READY.format(url=url, model=daemon.model, key_file=key_file))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+_READY = """
+Preble is ready on {url}.
+
+  curl {url}/v1/chat/completions \\
+    -H "Authorization: Bearer $(cat {key_file})" -H "Content-Type: application/json" \\
+    -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}], "max_tokens": 16}}'
+
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key=open("{key_file}").read().strip())
+  answer = client.chat.completions.create(
+      model="{model}", messages=[{{"role": "user", "content": "Hello!"}}], max_tokens=16
+  )
+  print(answer.choices[0].message.content)
+
+Ctrl-C ends the daemon and its engines.
+"""

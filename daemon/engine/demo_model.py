@@ -63,9 +63,9 @@ def _make(folder: Path) -> None:
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_byte_tokenizer(),
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
+        bos_token="<s>",  # noqa: S106
+        eos_token="</s>",  # noqa: S106
+        pad_token="<pad>",  # noqa: S106
         additional_special_tokens=list(_SPECIAL_TOKENS[3:]),
         model_max_length=16384,
         clean_up_tokenization_spaces=False,

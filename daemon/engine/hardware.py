@@ -13,8 +13,10 @@ class CudaDevice:
     """One GPU."""
 
     index: int
+    """The driver's number, in PCI bus order."""
     name: str
-    memory_mib: int
+    memory_mib: int | None
+    """None where the driver does not tell, as with memory shared with the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,5 +42,6 @@ def _cuda_devices() -> tuple[CudaDevice, ...]:
 
 
 def _device(line: str) -> CudaDevice:
-    index, name, memory_mib = (field.strip() for field in line.split(","))
-    return CudaDevice(int(index), name, int(memory_mib))
+    index, rest = line.split(",", 1)
+    name, memory = rest.rsplit(",", 1)
+    return CudaDevice(int(index), name.strip(), int(memory) if memory.strip().isdigit() else None)

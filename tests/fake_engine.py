@@ -84,13 +84,21 @@ class FakeEngine:
         """Cut every connection in mid-sentence and stop listening, as a killed process does."""
         if self._runner is None:
             return
-        runner, self._runner = self._runner, None
-        assert runner.server is not None
-        for connection in runner.server.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
+        runner = self._runner
+        for site in list(runner.sites):
+            await site.stop()
+        self.cut()
+        self._runner = None
         await runner.cleanup()
         self.socket_path.unlink(missing_ok=True)
+
+    def cut(self) -> None:
+        """Cut every connection in mid-sentence, and go on listening."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
 
     @web.middleware
     async def _hang(self, request: web.Request, handler: Any) -> web.StreamResponse:

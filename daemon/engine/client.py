@@ -1,7 +1,9 @@
 """Speaks HTTP to one engine over its Unix socket. Relays bytes as they come and never looks into a stream."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from io import BytesIO  # rather than bytes, which aiohttp would write in one go and warn of when they are many
 from pathlib import Path
@@ -18,6 +20,9 @@ from preble.daemon.errors import EngineError, InvalidRequest
 _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 30.0
 """For everything that is not a stream; a render of a very long prompt takes a second."""
+_EXAMINATIONS = 10
+_EXAMINATION_INTERVAL_S = 0.01
+_FAULTS = (aiohttp.ClientError, OSError, TimeoutError)
 _JSON = {"content-type": "application/json"}
 
 
@@ -64,7 +69,14 @@ class EngineClient:
     It holds no state of the engine, so it stays usable when another engine takes over the socket.
     """
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, on_gone: Callable[[], None] = lambda: None) -> None:
+        """`on_gone` is called when a call fails and nobody listens on the socket any more, before the error is raised.
+
+        So whoever sees the error and tries again does not choose the same engine, whose end may take the kernel a
+        tenth of a second to report.
+        """
+        self._socket_path = socket_path
+        self._on_gone = on_gone
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(
                 path=str(socket_path),
@@ -86,10 +98,12 @@ class EngineClient:
         Raises `EngineError` if the engine cannot be reached or breaks off, here or while `chunks` is read. Any answer
         of the engine, also a refusal, is a response.
         """
-        with _engine_errors():
-            response = await self._session.post(path, data=BytesIO(body), headers={**_JSON, **headers})
         try:
-            yield EngineResponse(response.status, response.headers, _Chunks(response.content))
+            response = await self._session.post(path, data=BytesIO(body), headers={**_JSON, **headers})
+        except _FAULTS as error:
+            raise await self._examine(error) from error
+        try:
+            yield EngineResponse(response.status, response.headers, _Chunks(response.content, self._examine))
         finally:
             response.release()  # an unread rest closes the connection
 
@@ -125,41 +139,60 @@ class EngineClient:
         """Run a completion for its effect or its duration, not its text. Raises as `render_chat`."""
         await self._call("POST", "/v1/completions", body)
 
+    async def _examine(self, fault: Exception) -> EngineError:
+        """Find out whether the engine is gone. A dying process closes its files one by one, so this takes a moment."""
+        for _ in range(_EXAMINATIONS):
+            if not _is_listening(self._socket_path):
+                self._on_gone()
+                break
+            await asyncio.sleep(_EXAMINATION_INTERVAL_S)
+        return EngineError(f"the engine cannot be reached or broke off: {fault or type(fault).__name__}")
+
     async def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, timeout_s: float = _ANSWER_TIMEOUT_S
     ) -> bytes:
         data = None if body is None else BytesIO(msgspec.json.encode(body))
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
-        with _engine_errors():
+        try:
             async with self._session.request(method, path, data=data, headers=_JSON, timeout=timeout) as response:
                 answer = await response.read()
+        except _FAULTS as error:
+            raise await self._examine(error) from error
         if response.status >= 500:
             raise EngineError(f"the engine answered {path} with status {response.status}")
         if response.status >= 400:
-            error = _decode(answer, _ErrorBody).error
-            raise InvalidRequest(error.message, param=error.param)
+            refusal = _decode(answer, _ErrorBody).error
+            raise InvalidRequest(refusal.message, param=refusal.param)
         return answer
 
 
 class _Chunks(AsyncIterator[bytes]):
     """A class and not a generator, which would be over once a reader is cancelled."""
 
-    def __init__(self, content: aiohttp.StreamReader) -> None:
+    def __init__(self, content: aiohttp.StreamReader, examine: Callable[[Exception], Awaitable[EngineError]]) -> None:
         self._content = content
+        self._examine = examine
 
     async def __anext__(self) -> bytes:
-        with _engine_errors():
-            if chunk := await self._content.readany():
-                return chunk
-        raise StopAsyncIteration
+        try:
+            chunk = await self._content.readany()
+        except _FAULTS as error:
+            raise await self._examine(error) from error
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
 
 
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    try:
-        yield
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise EngineError(f"the engine cannot be reached or broke off: {error or type(error).__name__}") from error
+def _is_listening(socket_path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(socket_path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except BlockingIOError:  # more callers than it has accepted yet
+            return True
+    return True
 
 
 _T = TypeVar("_T")

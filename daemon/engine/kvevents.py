@@ -17,9 +17,11 @@ from preble.daemon.ids import GpuId
 
 _END_SEQ = b"\xff" * 8
 _REPLAY_TIMEOUT_MS = 5000
-"""Between two messages of a replay; an engine that is computing answers between its steps."""
-_POST_CHANGES = 256
-"""After so many changes they are posted and the event loop gets its turn, even if more are queued."""
+"""Until the first message of a replay comes."""
+_REPLAY_PAUSE_MS = 300
+"""Between two messages of a replay, which the engine sends in one go."""
+_POST_BLOCKS = 512
+"""After so many blocks they are posted and the event loop gets its turn, even if more are queued."""
 
 
 class _Stored(msgspec.Struct, tag="BlockStored", gc=False):
@@ -130,6 +132,7 @@ class KvListener:
         self._on_gap = on_gap
         self._next_seq = 0
         self._changes: list[KvChange] = []
+        self._n_blocks = 0
         self._context = zmq.asyncio.Context()
         self._events = self._socket(zmq.SUB, endpoint)
         self._events.subscribe(b"")
@@ -151,7 +154,7 @@ class KvListener:
         self._flush()
         while True:
             await self._take_one()
-            while len(self._changes) < _POST_CHANGES and int(self._events.get(zmq.EVENTS)) & zmq.POLLIN:
+            while self._n_blocks < _POST_BLOCKS and int(self._events.get(zmq.EVENTS)) & zmq.POLLIN:
                 await self._take_one()
             self._flush()
             await asyncio.sleep(0)
@@ -179,7 +182,7 @@ class KvListener:
         try:
             await replay.send_multipart([b"", self._next_seq.to_bytes(8, "big")])
             first = True
-            while await replay.poll(_REPLAY_TIMEOUT_MS):
+            while await replay.poll(_REPLAY_TIMEOUT_MS if first else _REPLAY_PAUSE_MS):
                 *_, seq_bytes, payload = await replay.recv_multipart()
                 if seq_bytes == _END_SEQ:
                     return True
@@ -190,7 +193,7 @@ class KvListener:
                     self._resume_at(seq)
                 first = False
                 self._accept(seq, payload)
-                if len(self._changes) >= _POST_CHANGES:
+                if self._n_blocks >= _POST_BLOCKS:
                     self._flush()
                     await asyncio.sleep(0)
             return False
@@ -207,7 +210,9 @@ class KvListener:
             return
         self._next_seq = seq + 1
         try:
-            self._changes += decode(payload)
+            changes = decode(payload)
+            self._changes += changes
+            self._n_blocks += sum(len(change.hashes) for change in changes if not isinstance(change, BlocksCleared))
         except msgspec.MsgspecError:
             self._on_gap(1)
             self._changes.append(BlocksCleared())  # whatever it said, we cannot know any more what is cached
@@ -216,3 +221,4 @@ class KvListener:
         if self._changes:
             self._post(KvReported(gpu=self._gpu, epoch=self._epoch, changes=tuple(self._changes)))
             self._changes.clear()
+            self._n_blocks = 0

@@ -29,6 +29,9 @@ _HEALTHY_AGAIN_S = 60.0
 _START_POLL_S = 0.2
 _DRAIN_POLL_S = 0.05
 
+_LAST_WORDS_S = 1.0
+"""An engine that is gone gets so long to end by itself, which tells more than that it is gone."""
+
 _T = TypeVar("_T")
 
 
@@ -85,7 +88,7 @@ class Supervisor:
     ) -> None:
         """`running` tells how many requests a GPU still works on; `say` narrates for an operator."""
         self.spec = spec
-        self.client = EngineClient(sockets.http)
+        self.client = EngineClient(sockets.http, self._on_gone)
         self.settled = asyncio.Event()
         """Set once the engine has been ready, or has failed, for the first time."""
         self._sockets = sockets
@@ -108,6 +111,8 @@ class Supervisor:
         self._closing = False
         self._asked = asyncio.Event()
         """Somebody wants the present engine to end."""
+        self._gone = asyncio.Event()
+        """Nobody listens on the socket of the engine that was in service."""
         self._next_start = asyncio.Event()
 
     @property
@@ -206,6 +211,7 @@ class Supervisor:
         Raises `ConfigError` if the engine does not fit its configuration.
         """
         self._epoch += 1
+        self._gone.clear()
         self._announce_start()
         self._set(EngineState.STARTING)
         self._say(f"{self.spec.gpu}: starting {self.spec.model.name} ({self._log} has its output)")
@@ -262,7 +268,7 @@ class Supervisor:
             return f"it refused the calibration: {error}"
         self._put_into_service(limits, time_model)
         self._say(f"{self.spec.gpu}: ready after {time.monotonic() - began_s:.1f} s")
-        return await _first(self._until_unhealthy(), listener.run())
+        return await _first(self._until_unhealthy(), self._until_gone(), listener.run())
 
     async def _get_ready(self) -> tuple[EngineLimits, TimeModel]:
         while True:
@@ -310,6 +316,16 @@ class Supervisor:
             self._failures = 0
         self._ready_s = self._limits = self._metrics = None
         self._post(EngineDown(gpu=self.spec.gpu))
+
+    def _on_gone(self) -> None:
+        if self._ready_s is not None:
+            self._take_out_of_service()
+            self._gone.set()
+
+    async def _until_gone(self) -> str:
+        await self._gone.wait()
+        await asyncio.sleep(_LAST_WORDS_S)
+        return "nobody listens on its socket any more"
 
     async def _until_unhealthy(self) -> str:
         failures = 0

@@ -113,13 +113,21 @@ async def test_an_engine_that_is_not_there(client):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_an_engine_that_dies_in_mid_answer(engine, client, stream):
+@pytest.mark.parametrize("dies", [True, False])
+async def test_an_engine_that_breaks_off(engine, stream, dies):
+    gone: list[bool] = []
+    client = EngineClient(engine.socket_path, lambda: gone.append(True))
     engine.ms_per_token = 10
     running = asyncio.create_task(whole(client, body(max_tokens=5000, stream=stream)))
     await until(lambda: engine.generation_tokens > 3)
-    await engine.die()
+    if dies:
+        await engine.die()
+    else:
+        engine.cut()
     with pytest.raises(EngineError):
         await asyncio.wait_for(running, 2)
+    assert bool(gone) == dies
+    await client.close()
 
 
 async def test_a_client_outlives_its_engine(engine, client):

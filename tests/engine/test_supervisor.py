@@ -20,7 +20,7 @@ from preble.daemon.engine import supervisor
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.launch import EngineSpec, Sockets
 from preble.daemon.engine.supervisor import EngineStatus
-from preble.daemon.errors import Conflict, NotFound
+from preble.daemon.errors import Conflict, EngineError, NotFound
 from preble.daemon.flow.events import DrainChanged, EngineUp, Event
 from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.sched.types import EngineLimits
@@ -136,6 +136,19 @@ async def test_a_killed_engine_is_started_again(world):
         assert any("ended by signal 9" in line for line in world.said)
 
 
+async def test_an_engine_is_known_to_be_down_before_its_requests_fail(world):
+    request = b'{"model": "fake", "prompt": "x", "stream": true, "max_tokens": 100000}'
+    async with world.up():
+        async with world.fleet.client(GPU).stream("/v1/completions", request, {}) as response:
+            await anext(response.chunks)
+            os.kill(world.row.pid, signal.SIGKILL)
+            with pytest.raises(EngineError):
+                [chunk async for chunk in response.chunks]
+        assert world.told() == ["EngineUp", "EngineDown"]
+        assert world.row.state == "stopping"
+        await until(lambda: world.row.state == "ready")
+
+
 async def test_nothing_is_left_of_an_engine_whose_guard_is_killed(world):
     async with world.up():
         pid = world.row.pid
@@ -189,6 +202,15 @@ async def test_an_engine_that_will_not_start_is_tried_ever_more_slowly(world):
         world.code = None
         await world.until_state("ready")
     assert world.told() == ["EngineUp", "EngineDown"]
+
+
+async def test_failures_are_forgotten_after_good_service(world, monkeypatch):
+    monkeypatch.setattr(supervisor, "_HEALTHY_AGAIN_S", 0)
+    async with world.up():
+        for epoch in (2, 3):
+            os.kill(world.row.pid, signal.SIGKILL)
+            await until(lambda epoch=epoch: (world.row.epoch, world.row.state) == (epoch, "ready"))
+        assert [line.rpartition("\n")[2] for line in world.said if "next start" in line] == ["next start in 0.05 s"] * 2
 
 
 async def test_an_engine_that_is_not_ready_in_time_is_ended(world, monkeypatch):

@@ -1,0 +1,94 @@
+"""The operator's side of the admin routes, for the command line and the console."""
+
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from preble.daemon.errors import PrebleError, Refused, Unreachable
+from preble.daemon.wire.admin import Explanation, GpuRow, KeyCreated, KeyRow, TenantRow, UsagePage
+
+_TIMEOUT_S = 120.0  # restarting a GPU waits for its requests
+_T = TypeVar("_T")
+
+
+class AdminClient:
+    """Speaks to one daemon with an operator's key. Every method raises `Unreachable` and `Refused`."""
+
+    def __init__(self, url: str, key: str) -> None:
+        headers = {"authorization": f"Bearer {key}"}
+        self._url = url
+        self._http = httpx.Client(base_url=f"{url.rstrip('/')}/admin/v1", headers=headers, timeout=_TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._http.close()
+
+    def tenants(self) -> list[TenantRow]:
+        """Every tenant."""
+        return self._get("/tenants", list[TenantRow])
+
+    def tenant(self, name: str) -> TenantRow:
+        """One tenant."""
+        return self._get(f"/tenants/{_segment(name)}", TenantRow)
+
+    def create_tenant(self, name: str) -> TenantRow:
+        """Make one."""
+        return self._post("/tenants", TenantRow, {"name": name})
+
+    def keys(self, tenant: str | None = None) -> list[KeyRow]:
+        """Keys, without their secrets."""
+        return self._get("/keys", list[KeyRow], tenant=tenant)
+
+    def create_key(self, tenant: str, *, name: str = "", expires_in_days: float | None = None) -> KeyCreated:
+        """Make one; this is the only time it can be read."""
+        return self._post("/keys", KeyCreated, {"tenant": tenant, "name": name, "expires_in_days": expires_in_days})
+
+    def revoke_key(self, key_id: str) -> KeyRow:
+        """Make one useless."""
+        return self._post(f"/keys/{_segment(key_id)}/revoke", KeyRow)
+
+    def gpus(self) -> list[GpuRow]:
+        """Every engine."""
+        return self._get("/gpus", list[GpuRow])
+
+    def order_gpu(self, gpu: str, order: str) -> GpuRow:
+        """`drain`, `undrain` or `restart` one."""
+        return self._post(f"/gpus/{_segment(gpu)}/{order}", GpuRow)
+
+    def usage(self, tenant: str | None = None, since: datetime | None = None) -> UsagePage:
+        """The ledger's newest rows, and the totals of all that match."""
+        return self._get("/usage", UsagePage, tenant=tenant, since=since.isoformat() if since else None)
+
+    def explain(self, request_id: str) -> Explanation:
+        """Why a request went where it went."""
+        return self._get(f"/explain/{_segment(request_id)}", Explanation)
+
+    def _get(self, path: str, kind: type[_T], **query: str | None) -> _T:
+        return self._call("GET", path, kind, params={name: value for name, value in query.items() if value is not None})
+
+    def _post(self, path: str, kind: type[_T], body: dict[str, Any] | None = None) -> _T:
+        return self._call("POST", path, kind, json=body)
+
+    def _call(self, method: str, path: str, kind: type[_T], **request: Any) -> _T:
+        try:
+            response = self._http.request(method, path, **request)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(f"no daemon answers at {self._url}: {error}; is `preble serve` running?") from error
+        try:
+            if response.is_success:
+                return msgspec.json.decode(response.content, type=kind)
+            message = response.json()["error"]["message"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise PrebleError(f"{self._url} answered {response.status_code} and is no Preble daemon") from error
+        raise Refused(message) if response.is_client_error else PrebleError(message)
+
+
+def _segment(text: str) -> str:
+    """One part of a path, whatever is in it."""
+    return quote(text, safe="") or "-"

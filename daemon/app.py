@@ -1,7 +1,7 @@
 """The composition root: the only place that knows which store, engines, clock and server are in use."""
 
 from asyncio import wait
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,6 @@ import structlog
 from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from preble.daemon.engine.demo_model import ensure_demo_model
-from preble.daemon.engine.hardware import detect
 
 from preble.daemon import __version__
 from preble.daemon.api.admin import AdminController, AdminService, TenantController
@@ -21,7 +19,9 @@ from preble.daemon.api.health import HealthController, HealthService
 from preble.daemon.api.inference import InferenceController, InferenceService, ServedModel
 from preble.daemon.api.problems import exception_handlers
 from preble.daemon.config import DEMO_MODEL, Config
+from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
+from preble.daemon.engine.hardware import detect
 from preble.daemon.engine.launch import EngineSpec, plan
 from preble.daemon.errors import EngineError, Unauthenticated, Unavailable
 from preble.daemon.flow.encode import ModelEncoder
@@ -60,6 +60,8 @@ class Daemon:
     """The first model served."""
     unready: Callable[[], str | None]
     """Why requests cannot be served now; None when they can."""
+    settled: Callable[[], Awaitable[None]]
+    """Waits until every engine has been ready, or has failed, for the first time."""
 
 
 @asynccontextmanager
@@ -69,8 +71,6 @@ async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
     Engines start in the background: `Daemon.unready` tells when they can serve. Raises `ConfigError`.
     """
     data_dir = Path(config.data_dir)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    data_dir.chmod(0o700)
     specs, paths = _plan(config, data_dir, say)
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(_open_stores(config, data_dir))
@@ -89,10 +89,13 @@ async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
             inference=InferenceService(engines.served, check, lambda call: engines.live(call, books)),
             admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk),
         )
-        yield Daemon(app, data_dir, specs[0].model.name, engines.unready)
+        yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled)
 
 
 def _plan(config: Config, data_dir: Path, say: Say) -> tuple[Sequence[EngineSpec], Mapping[ModelName, str]]:
+    """Make the private data directory, the demo model where it is wanted, and the list of engines to start."""
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data_dir.chmod(0o700)
     hardware = detect()
     paths: dict[ModelName, str] = {}
     kind = "cuda" if hardware.cuda_devices else "cpu"

@@ -3,6 +3,8 @@
     PrebleError
     ├── ConfigError            preble.toml is wrong: names file and key
     ├── EngineError            an engine could not be reached, or ended, or answered nonsense
+    ├── Unreachable            a command found no daemon
+    ├── Refused                the daemon refused a command
     └── ApiError               ends a request: carries status and OpenAI's type, code and param
         ├── InvalidRequest     400
         ├── Unauthenticated    401
@@ -30,6 +32,14 @@ class ConfigError(PrebleError):
 
 class EngineError(PrebleError):
     """An engine could not be reached or did not answer."""
+
+
+class Unreachable(PrebleError):
+    """No daemon answers."""
+
+
+class Refused(PrebleError):
+    """The daemon refused."""
 
 
 class ApiError(PrebleError):

@@ -131,7 +131,8 @@ async def _respond(request: AnyRequest, life: RequestLife, request_id: RequestId
 
 async def _deliver(answer: Answer, *, stream: bool) -> Response[Any]:
     if stream:
-        return Stream(answer.chunks, headers=answer.headers, media_type=answer.content_type)
+        kind = answer.content_type.partition(";")[0]  # the framework adds the charset itself
+        return Stream(answer.chunks, headers=answer.headers, media_type=kind)
     body = b"".join([chunk async for chunk in answer.chunks])
     return Response(body, headers=dict(answer.headers), media_type=answer.content_type)
 

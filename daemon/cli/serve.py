@@ -14,8 +14,6 @@ from preble.daemon.errors import PrebleError
 from preble.daemon.obs.log import configure
 from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
 
-_READY_POLL_S = 0.1
-
 
 def serve(config_path: Path) -> int:
     """Run until a signal says to end; the exit code. Raises `ConfigError`."""
@@ -47,8 +45,10 @@ async def _serve(config: Config) -> int:
 
 
 async def _announce(config: Config, daemon: Daemon) -> None:
-    while daemon.unready() is not None:
-        await asyncio.sleep(_READY_POLL_S)
+    await daemon.settled()
+    if (reason := daemon.unready()) is not None:
+        _say(f"not ready: {reason}")
+        return
     url = f"http://{config.server.host}:{config.server.port}"
     key_file = daemon.data_dir / DEFAULT_KEY_FILE
     _say(_READY.format(url=url, model=daemon.model, key_file=key_file))

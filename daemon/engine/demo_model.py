@@ -54,12 +54,8 @@ def ensure_demo_model(data_dir: Path, say: Callable[[str], None]) -> Path:
 
 
 def _make(folder: Path) -> None:
-    import torch  # type: ignore[import-not-found,unused-ignore]
-    from transformers import (  # type: ignore[import-not-found,unused-ignore]
-        LlamaConfig,
-        LlamaForCausalLM,
-        PreTrainedTokenizerFast,
-    )
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=_byte_tokenizer(),

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from preble.daemon.store.batch import BatchWriter
 from preble.daemon.store.tables import usage
-from preble.daemon.tenancy.ledger import UsageRecord
+from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import UsageTotals
 
 
@@ -51,7 +51,7 @@ class Ledger:
         query = select(usage).where(*which.clauses()).order_by(usage.c.created_at_s.desc(), usage.c.request_id)
         async with self._engine.connect() as connection:
             found = await connection.execute(query.limit(limit).offset(offset))
-            return [msgspec.convert(dict(row), UsageRecord) for row in found.mappings()]
+            return [UsageRecord(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
 
     async def totals(self, which: UsageFilter) -> list[UsageTotals]:
         """What each tenant used, by name."""

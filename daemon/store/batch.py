@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 _LARGEST_BATCH = 500
 _RETRY_S = 1.0
+_CLOSE_PATIENCE_S = 5.0
 _log = structlog.get_logger(__name__)
 
 Row = dict[str, Any]
@@ -39,7 +41,7 @@ class BatchWriter:
         self._after_flush = after_flush
         self._waiting: list[Row] = []
         self._added = asyncio.Event()
-        self._closing = False
+        self._give_up_at_s: float | None = None
         self._task = asyncio.create_task(self._run())
 
     def add(self, row: Row) -> None:
@@ -48,18 +50,19 @@ class BatchWriter:
         self._added.set()
 
     async def close(self) -> None:
-        """Write what waits, and stop."""
-        self._closing = True
+        """Write what waits, and stop. Gives up on a database that stays unusable, and logs how much that loses."""
+        self._give_up_at_s = monotonic() + _CLOSE_PATIENCE_S
         self._added.set()
         await self._task
 
     async def _run(self) -> None:
-        while not self._closing:
+        while self._give_up_at_s is None:
             await self._added.wait()
             self._added.clear()
-            if not self._closing:
+            if self._give_up_at_s is None:
                 await asyncio.sleep(self._interval_s)
             await self._flush()
+        await self._flush()
 
     async def _flush(self) -> None:
         while batch := self._waiting[:_LARGEST_BATCH]:
@@ -67,7 +70,7 @@ class BatchWriter:
                 await self._write(batch)
             except (SQLAlchemyError, OSError) as error:
                 _log.error("batch_not_written", table=self._table.name, rows=len(self._waiting), error=str(error))
-                if self._closing:
+                if self._give_up_at_s is not None and monotonic() > self._give_up_at_s:
                     return
                 await asyncio.sleep(_RETRY_S)
                 continue

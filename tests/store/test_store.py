@@ -1,0 +1,269 @@
+"""Accounts, ledger and decisions on a real SQLite file."""
+
+import asyncio
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+
+import pytest
+import structlog
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from preble.daemon.errors import ConfigError, Conflict, NotFound
+from preble.daemon.store import db
+from preble.daemon.store.accounts import Accounts
+from preble.daemon.store.bootstrap import ensure_first_keys
+from preble.daemon.store.decisions import DecisionLog
+from preble.daemon.store.ledger import Ledger, UsageFilter
+from preble.daemon.store.tables import metadata
+from preble.daemon.tenancy.keys import id_of
+from preble.daemon.tenancy.ledger import Status, UsageRecord
+from preble.daemon.wire.admin import Actual, Explanation
+
+
+def usage(number: int, tenant: str = "acme", created_at_s: float | None = None) -> UsageRecord:
+    return UsageRecord(
+        request_id=f"req_{number}",
+        tenant=tenant,
+        key_id="k",
+        model="m",
+        endpoint="/v1/completions",
+        gpu="cpu0",
+        mode="exploit",
+        status=Status.FINISHED,
+        http_status=200,
+        created_at_s=float(number) if created_at_s is None else created_at_s,
+        prompt_tokens=10,
+        cached_tokens=4 if number % 2 else None,
+        predicted_cached_tokens=4,
+        output_tokens=3,
+        attempts=1,
+        queue_ms=0.5,
+        ttft_ms=None,
+        latency_ms=20.0,
+    )
+
+
+def explanation(number: int) -> Explanation:
+    actual = Actual(status="finished", cached_tokens=0, output_tokens=1, queue_ms=0.1, ttft_ms=None, latency_ms=2.0)
+    return Explanation(
+        request_id=f"req_{number}",
+        model="m",
+        gpu="cpu0",
+        mode="explore",
+        reason="why",
+        prompt_tokens=10,
+        predicted_cached_tokens=0,
+        candidates=[],
+        attempts=1,
+        decided_at="2026-01-01T00:00:00+00:00",
+        actual=actual,
+    )
+
+
+# --- the schema ---
+
+
+async def test_migrations_make_exactly_the_tables_of_the_code(tmp_path, database):
+    engine = create_engine(db.url(tmp_path))
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+    assert db.revision(tmp_path) == db.newest_revision(tmp_path)
+
+
+async def test_a_database_of_a_newer_preble_is_refused(tmp_path, database):
+    async with database.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConfigError, match="newer than this Preble"):
+        db.upgrade(tmp_path)
+
+
+async def test_the_database_is_in_wal_mode_and_keeps_foreign_keys(database):
+    async with database.connect() as connection:
+        assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
+        assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar() == 1
+
+
+# --- accounts ---
+
+
+async def test_accounts_survive_a_restart(database):
+    accounts = await Accounts.load(database)
+    await accounts.create_tenant("acme", 1.0)
+    minted = await accounts.create_key("acme", name="app", now_s=2.0, expires_at_s=9.0)
+    again = await Accounts.load(database)
+    assert [tenant.name for tenant in again.tenants()] == ["acme"]
+    assert again.lookup(minted.id) == accounts.lookup(minted.id)
+    assert again.lookup(minted.id).expires_at_s == 9.0
+
+
+async def test_only_a_digest_of_a_key_is_stored(tmp_path, database):
+    accounts = await Accounts.load(database)
+    minted = await accounts.create_key(None, name="", now_s=1.0)
+    secret = minted.text.encode()
+    await database.dispose()
+    for path in tmp_path.iterdir():
+        assert secret not in path.read_bytes()
+
+
+async def test_a_revoked_key_is_revoked_at_once_and_for_good(database):
+    accounts = await Accounts.load(database)
+    minted = await accounts.create_key(None, name="", now_s=1.0)
+    await accounts.revoke_key(minted.id, 2.0)
+    await accounts.revoke_key(minted.id, 3.0)
+    assert accounts.lookup(minted.id).revoked_at_s == 2.0
+    assert (await Accounts.load(database)).lookup(minted.id).revoked_at_s == 2.0
+
+
+async def test_what_is_missing_or_there_twice_is_said(database):
+    accounts = await Accounts.load(database)
+    await accounts.create_tenant("acme", 1.0)
+    with pytest.raises(Conflict):
+        await accounts.create_tenant("acme", 2.0)
+    with pytest.raises(NotFound):
+        await accounts.create_key("nobody", name="", now_s=1.0)
+    with pytest.raises(NotFound):
+        await accounts.revoke_key("nothing", 1.0)
+    with pytest.raises(NotFound):
+        accounts.keys("nobody")
+
+
+async def test_first_keys_are_written_privately_and_kept(tmp_path, database):
+    accounts = await Accounts.load(database)
+    for _ in range(2):
+        await ensure_first_keys(accounts, tmp_path, create_default_tenant=True, now_s=1.0)
+    for name in ("operator.key", "default.key"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+        assert accounts.lookup(id_of((tmp_path / name).read_text().strip()))
+    assert len(accounts.keys()) == 2, "a second start finds what the first one made"
+
+
+@pytest.mark.parametrize("loss", ["deleted", "mangled", "revoked"])
+async def test_a_lost_operator_key_is_replaced(tmp_path, database, loss):
+    accounts = await Accounts.load(database)
+    await ensure_first_keys(accounts, tmp_path, create_default_tenant=False, now_s=1.0)
+    path = tmp_path / "operator.key"
+    old = path.read_text().strip()
+    if loss == "deleted":
+        path.unlink()
+    elif loss == "mangled":
+        path.write_text(old[:-1])
+    else:
+        await accounts.revoke_key(id_of(old), 2.0)
+    await ensure_first_keys(accounts, tmp_path, create_default_tenant=False, now_s=3.0)
+    assert path.read_text().strip() != old
+    assert accounts.tenants() == [], "no tenant was asked for"
+
+
+# --- the ledger ---
+
+
+async def test_usage_is_written_once_and_read_back_whole(database):
+    ledger = Ledger(database, 0.01)
+    for record in (usage(1), usage(2), usage(1)):
+        ledger.record(record)
+    await ledger.close()
+    assert await ledger.rows(UsageFilter(), limit=10, offset=0) == [usage(2), usage(1)]
+
+
+async def test_usage_is_filtered_paged_and_summed(database):
+    ledger = Ledger(database, 0.01)
+    for number in range(10):
+        ledger.record(usage(number, "acme" if number < 7 else "zoo"))
+    await ledger.close()
+    page = await ledger.rows(UsageFilter(tenant="acme", since_s=2.0), limit=3, offset=1)
+    assert [record.request_id for record in page] == ["req_5", "req_4", "req_3"]
+    acme, zoo = await ledger.totals(UsageFilter())
+    assert (acme.tenant, acme.requests, acme.prompt_tokens, acme.cached_tokens, acme.output_tokens) == (
+        "acme",
+        7,
+        70,
+        12,
+        21,
+    )
+    assert zoo.requests == 3
+
+
+async def test_old_usage_is_forgotten(database):
+    ledger = Ledger(database, 0.01)
+    for number in range(4):
+        ledger.record(usage(number))
+    await ledger.close()
+    assert await ledger.forget_before(2.0) == 2
+    assert len(await ledger.rows(UsageFilter(), limit=10, offset=0)) == 2
+
+
+async def test_a_locked_database_delays_rows_and_loses_none(tmp_path, database, monkeypatch):
+    monkeypatch.setattr("preble.daemon.store.batch._RETRY_S", 0.01)
+    locker = sqlite3.connect(tmp_path / db.FILE_NAME, isolation_level=None)
+    async with database.connect() as connection:
+        await connection.execute(text("PRAGMA busy_timeout = 1"))
+    locker.execute("BEGIN IMMEDIATE")
+    with structlog.testing.capture_logs() as logged:
+        ledger = Ledger(database, 0.001)
+        ledger.record(usage(1))
+        while not logged:  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.01)
+        locker.execute("ROLLBACK")
+        await ledger.close()
+    locker.close()
+    assert logged[0]["event"] == "batch_not_written"
+    assert len(await ledger.rows(UsageFilter(), limit=10, offset=0)) == 1
+
+
+_KILLED_WRITER = """
+import asyncio, os, sys
+from pathlib import Path
+from preble.daemon.store.db import open_database
+from preble.daemon.store.ledger import Ledger, UsageFilter
+sys.path.insert(0, {here!r})
+from test_store import usage
+
+async def main():
+    ledger = Ledger(await open_database(Path({folder!r})), 0.001)
+    for number in range(100):
+        ledger.record(usage(number))
+    while len(await ledger.rows(UsageFilter(), limit=200, offset=0)) < 100:
+        await asyncio.sleep(0.01)
+    ledger.record(usage(100))
+    os.kill(os.getpid(), 9)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_written_survives_kill_9(tmp_path):
+    script = _KILLED_WRITER.format(here=os.path.dirname(__file__), folder=str(tmp_path))
+    command = [sys.executable, "-c", script]
+    killed = await asyncio.to_thread(subprocess.run, command, timeout=60, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    database = await db.open_database(tmp_path)
+    rows = await Ledger(database, 1.0).rows(UsageFilter(), limit=200, offset=0)
+    await database.dispose()
+    assert {row.request_id for row in rows} >= {f"req_{number}" for number in range(100)}
+    assert all(row == usage(int(row.request_id[4:])) for row in rows), "no row is half-written"
+
+
+# --- decisions ---
+
+
+async def test_a_decision_is_found_before_and_after_it_is_written(database):
+    log = DecisionLog(database, 0.05, kept=10)
+    log.record(explanation(1))
+    assert await log.find("req_1") == explanation(1)
+    await log.close()
+    assert await log.find("req_1") == explanation(1)
+    assert await log.find("req_2") is None
+
+
+async def test_only_the_newest_decisions_are_kept(database):
+    log = DecisionLog(database, 0.001, kept=3)
+    for number in range(10):
+        log.record(explanation(number))
+    await log.close()
+    assert [number for number in range(10) if await log.find(f"req_{number}")] == [7, 8, 9]

@@ -7,8 +7,10 @@ from time import time
 from typing import Annotated, Any, Protocol
 
 from litestar import Controller, Request, get, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, QueryParameter
 
+from preble.daemon.api.bodies import convert, read_object
 from preble.daemon.errors import InvalidRequest, NotFound
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.decisions import DecisionLog
@@ -29,8 +31,8 @@ from preble.daemon.wire.admin import (
 )
 
 AnyRequest = Request[Any, Any, Any]
-Limit = Annotated[int, Parameter(ge=1, le=1000)]
-Offset = Annotated[int, Parameter(ge=0)]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
+Offset = Annotated[int, QueryParameter(ge=0, le=10**12)]
 
 _DAY_S = 86_400
 
@@ -62,29 +64,33 @@ class AdminService:
     gpus: GpuOperations
 
 
+Admin = NamedDependency[AdminService]
+
+
 class AdminController(Controller):
     """`/admin/v1/...`, for operators' keys."""
 
     path = "/admin/v1"
 
     @get("/tenants")
-    async def list_tenants(self, request: AnyRequest, admin: AdminService) -> list[TenantRow]:
+    async def list_tenants(self, request: AnyRequest, admin: Admin) -> list[TenantRow]:
         """Every tenant, with what it has used."""
         admin.authenticate(request, Scope.ADMIN_READ)
         totals = {row.tenant: row for row in await admin.ledger.totals(UsageFilter())}
         return [_tenant_row(admin, tenant, totals.get(tenant.name)) for tenant in admin.accounts.tenants()]
 
     @post("/tenants", status_code=201)
-    async def create_tenant(self, request: AnyRequest, admin: AdminService, data: TenantCreate) -> TenantRow:
+    async def create_tenant(self, request: AnyRequest, admin: Admin) -> TenantRow:
         """Make a tenant."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
-        if not is_tenant_name(data.name):
+        wanted = convert(read_object(await request.body()), TenantCreate)
+        if not is_tenant_name(wanted.name):
             message = "A tenant's name has up to 63 lower-case letters, digits and dashes, and begins with no dash."
             raise InvalidRequest(message, param="name")
-        return _tenant_row(admin, await admin.accounts.create_tenant(data.name, time()), None)
+        return _tenant_row(admin, await admin.accounts.create_tenant(wanted.name, time()), None)
 
     @get("/tenants/{name:str}")
-    async def show_tenant(self, request: AnyRequest, admin: AdminService, name: str) -> TenantRow:
+    async def show_tenant(self, request: AnyRequest, admin: Admin, name: FromPath[str]) -> TenantRow:
         """One tenant."""
         admin.authenticate(request, Scope.ADMIN_READ)
         tenant = admin.accounts.tenant(name)
@@ -92,26 +98,25 @@ class AdminController(Controller):
         return _tenant_row(admin, tenant, totals[0] if totals else None)
 
     @get("/keys")
-    async def list_keys(self, request: AnyRequest, admin: AdminService, tenant: str | None = None) -> list[KeyRow]:
+    async def list_keys(self, request: AnyRequest, admin: Admin, tenant: FromQuery[str | None] = None) -> list[KeyRow]:
         """Keys, without their secrets."""
         admin.authenticate(request, Scope.ADMIN_READ)
         return [_key_row(key) for key in admin.accounts.keys(tenant)]
 
     @post("/keys", status_code=201)
-    async def create_key(self, request: AnyRequest, admin: AdminService, data: KeyCreate) -> KeyCreated:
+    async def create_key(self, request: AnyRequest, admin: Admin) -> KeyCreated:
         """Make a key for a tenant. Its text is in this answer and nowhere else."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
-        if data.expires_in_days is not None and not 0 < data.expires_in_days < 100_000:
-            raise InvalidRequest("Days until the key expires must be more than 0.", param="expires_in_days")
-        if len(data.name) > 200:
-            raise InvalidRequest("A key's name has at most 200 characters.", param="name")
+        wanted = convert(read_object(await request.body()), KeyCreate)
+        if not wanted.name.isprintable():
+            raise InvalidRequest("A key's name has no control characters.", param="name")
         now_s = time()
-        expires_at_s = now_s + data.expires_in_days * _DAY_S if data.expires_in_days else None
-        minted = await admin.accounts.create_key(data.tenant, name=data.name, now_s=now_s, expires_at_s=expires_at_s)
-        return KeyCreated(key=minted.text, id=minted.id, tenant=data.tenant)
+        expires_at_s = None if wanted.expires_in_days is None else now_s + wanted.expires_in_days * _DAY_S
+        made = await admin.accounts.create_key(wanted.tenant, name=wanted.name, now_s=now_s, expires_at_s=expires_at_s)
+        return KeyCreated(key=made.text, id=made.id, tenant=wanted.tenant)
 
     @post("/keys/{key_id:str}/revoke", status_code=200)
-    async def revoke_key(self, request: AnyRequest, admin: AdminService, key_id: str) -> KeyRow:
+    async def revoke_key(self, request: AnyRequest, admin: Admin, key_id: FromPath[str]) -> KeyRow:
         """Make a key useless, from the next request on."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
         return _key_row(await admin.accounts.revoke_key(key_id, time()))
@@ -120,45 +125,48 @@ class AdminController(Controller):
     async def usage(
         self,
         request: AnyRequest,
-        admin: AdminService,
-        tenant: str | None = None,
-        since: datetime | None = None,
+        admin: Admin,
+        tenant: FromQuery[str | None] = None,
+        since: FromQuery[datetime | None] = None,
         limit: Limit = 100,
         offset: Offset = 0,
     ) -> UsagePage:
         """The ledger, newest first."""
         admin.authenticate(request, Scope.ADMIN_READ)
-        return await _usage_page(admin.ledger, tenant, since, limit, offset)
+        page = await _usage_page(admin.ledger, tenant, since, limit, offset)
+        if tenant is not None and not page.totals:
+            admin.accounts.tenant(tenant)  # a mistyped name is not somebody who used nothing
+        return page
 
     @get("/gpus")
-    async def list_gpus(self, request: AnyRequest, admin: AdminService) -> list[GpuRow]:
+    async def list_gpus(self, request: AnyRequest, admin: Admin) -> list[GpuRow]:
         """Every engine."""
         admin.authenticate(request, Scope.ADMIN_READ)
         return admin.gpus.rows()
 
     @post("/gpus/{gpu:str}/drain", status_code=200)
-    async def drain(self, request: AnyRequest, admin: AdminService, gpu: str) -> GpuRow:
+    async def drain(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
         """Place nothing new on a GPU."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
         await admin.gpus.drain(gpu)
         return _gpu_row(admin.gpus, gpu)
 
     @post("/gpus/{gpu:str}/undrain", status_code=200)
-    async def undrain(self, request: AnyRequest, admin: AdminService, gpu: str) -> GpuRow:
+    async def undrain(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
         """Put a GPU back to work."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
         await admin.gpus.undrain(gpu)
         return _gpu_row(admin.gpus, gpu)
 
     @post("/gpus/{gpu:str}/restart", status_code=200)
-    async def restart(self, request: AnyRequest, admin: AdminService, gpu: str) -> GpuRow:
+    async def restart(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
         """Let a GPU's requests finish, then start its engine again; answers when that has begun."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
         await admin.gpus.restart(gpu)
         return _gpu_row(admin.gpus, gpu)
 
     @get("/explain/{request_id:str}")
-    async def explain(self, request: AnyRequest, admin: AdminService, request_id: str) -> Explanation:
+    async def explain(self, request: AnyRequest, admin: Admin, request_id: FromPath[str]) -> Explanation:
         """Why a request went where it went, and what then happened."""
         admin.authenticate(request, Scope.ADMIN_READ)
         explanation = await admin.decisions.find(request_id)
@@ -176,12 +184,12 @@ class TenantController(Controller):
     async def usage(
         self,
         request: AnyRequest,
-        admin: AdminService,
-        since: datetime | None = None,
+        admin: Admin,
+        since: FromQuery[datetime | None] = None,
         limit: Limit = 100,
         offset: Offset = 0,
     ) -> UsagePage:
-        """The caller's own requests, newest first."""
+        """The caller's own requests, newest first; everybody's for an operator."""
         principal = admin.authenticate(request, Scope.USAGE_READ)
         return await _usage_page(admin.ledger, principal.tenant, since, limit, offset)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -44,7 +45,9 @@ class Accounts:
         try:
             return self._tenants[TenantName(name)]
         except KeyError:
-            raise NotFound(f"There is no tenant {name!r}.", param="tenant") from None
+            near = get_close_matches(name, self._tenants, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise NotFound(f"There is no tenant {name!r}.{hint}", param="tenant") from None
 
     def keys(self, tenant: str | None = None) -> list[ApiKey]:
         """All keys, or one tenant's, oldest first. Raises `NotFound` for an unknown tenant."""

@@ -1,5 +1,7 @@
 """What operators see, over HTTP and in the command line's JSON. Points in time are ISO 8601, UTC."""
 
+from typing import Annotated
+
 import msgspec
 
 
@@ -40,8 +42,8 @@ class KeyCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Body of `POST /admin/v1/keys`."""
 
     tenant: str
-    name: str = ""
-    expires_in_days: float | None = None
+    name: Annotated[str, msgspec.Meta(max_length=200)] = ""
+    expires_in_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] | None = None
 
 
 class KeyCreated(msgspec.Struct, frozen=True, kw_only=True):

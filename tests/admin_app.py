@@ -1,0 +1,167 @@
+"""The admin routes over a real database and two GPUs that only take orders, for tests of routes and commands."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+
+import msgspec
+from litestar import Litestar
+from litestar.di import Provide
+
+from preble.daemon.api.admin import AdminController, AdminService, TenantController
+from preble.daemon.api.problems import exception_handlers
+from preble.daemon.errors import NotFound
+from preble.daemon.store.accounts import Accounts
+from preble.daemon.store.bootstrap import ensure_first_keys
+from preble.daemon.store.db import open_database
+from preble.daemon.store.decisions import DecisionLog
+from preble.daemon.store.ledger import Ledger
+from preble.daemon.tenancy.ledger import Status, UsageRecord
+from preble.daemon.tenancy.model import authenticate
+from preble.daemon.wire.admin import Actual, CandidateRow, Explanation, GpuRow
+
+FLUSH_S = 0.001
+
+
+def gpu_row(gpu: str, **changes: object) -> GpuRow:
+    row = GpuRow(
+        gpu=gpu,
+        state="ready",
+        model="preble-demo",
+        running=3,
+        waiting=1,
+        kv_used_ratio=0.25,
+        hit_ratio=0.8125,
+        load_ms=1410.4,
+        ttft_p50_ms=41.7,
+        pid=4711,
+        restarts=0,
+        uptime_s=61.0,
+        indexed_blocks=120,
+        draining=False,
+        detail="",
+    )
+    return msgspec.structs.replace(row, **changes)
+
+
+class Gpus:
+    """Keeps the orders it was given."""
+
+    def __init__(self) -> None:
+        self._rows = {
+            "cpu0": gpu_row("cpu0"),
+            "cpu1": gpu_row("cpu1", state="down", detail="exited with status 1", kv_used_ratio=None, ttft_p50_ms=None),
+        }
+
+    def rows(self) -> list[GpuRow]:
+        return list(self._rows.values())
+
+    async def drain(self, gpu: str) -> None:
+        self._change(gpu, draining=True)
+
+    async def undrain(self, gpu: str) -> None:
+        self._change(gpu, draining=False)
+
+    async def restart(self, gpu: str) -> None:
+        self._change(gpu, restarts=1)
+
+    def _change(self, gpu: str, **changes: object) -> None:
+        if gpu not in self._rows:
+            raise NotFound(f"there is no GPU {gpu!r}; there are cpu0, cpu1", param="gpu")
+        self._rows[gpu] = msgspec.structs.replace(self._rows[gpu], **changes)
+
+
+@dataclass(frozen=True)
+class AdminApp:
+    app: Litestar
+    accounts: Accounts
+    ledger: Ledger
+    decisions: DecisionLog
+
+
+@asynccontextmanager
+async def open_admin_app(data_dir: Path) -> AsyncIterator[AdminApp]:
+    """The app with its first keys in `data_dir`: operator.key and default.key."""
+    database = await open_database(data_dir)
+    accounts = await Accounts.load(database)
+    await ensure_first_keys(accounts, data_dir, create_default_tenant=True, now_s=time())
+    ledger, decisions = Ledger(database, FLUSH_S), DecisionLog(database, FLUSH_S, kept=100)
+
+    def check(request, scope):
+        principal = authenticate(request.headers.get("authorization"), accounts.lookup, time())
+        principal.require(scope)
+        return principal
+
+    service = AdminService(check, accounts, ledger, decisions, Gpus())
+    app = Litestar(
+        [AdminController, TenantController],
+        dependencies={"admin": Provide(lambda: service, sync_to_thread=False)},
+        exception_handlers=exception_handlers(),
+        openapi_config=None,
+        logging_config=None,
+    )
+    try:
+        yield AdminApp(app, accounts, ledger, decisions)
+    finally:
+        await ledger.close()
+        await decisions.close()
+        await database.dispose()
+
+
+def usage(number: int, tenant: str = "default", created_at_s: float | None = None) -> UsageRecord:
+    return UsageRecord(
+        request_id=f"req_{number}",
+        tenant=tenant,
+        key_id="k",
+        model="preble-demo",
+        endpoint="/v1/completions",
+        gpu="cpu0",
+        mode="exploit",
+        status=Status.FINISHED,
+        http_status=200,
+        created_at_s=float(number) if created_at_s is None else created_at_s,
+        prompt_tokens=10,
+        cached_tokens=4,
+        predicted_cached_tokens=4,
+        output_tokens=3,
+        attempts=1,
+        queue_ms=0.5,
+        ttft_ms=None,
+        latency_ms=20.0,
+    )
+
+
+def explanation(request_id: str = "req_1", **changes: object) -> Explanation:
+    """Exploited: the GPU that costs least in all does not hold the prefix, and loses."""
+    costs = {"gpu0": (2410, 1410.0, 0.0, 96.0), "gpu1": (2410, 1610.0, 0.0, 96.0), "gpu5": (0, 210.0, 55.0, 402.0)}
+    whole = Explanation(
+        request_id=request_id,
+        model="preble-demo",
+        gpu="gpu0",
+        mode="exploit",
+        reason="2410 tokens are cached and 710 are not: lowest cost of the 2 GPUs that cache the biggest part",
+        prompt_tokens=3120,
+        predicted_cached_tokens=2410,
+        candidates=[
+            CandidateRow(
+                gpu=gpu,
+                cached_tokens=cached,
+                missed_tokens=3120 - cached,
+                load_ms=load_ms,
+                evict_ms=evict_ms,
+                prefill_ms=prefill_ms,
+                cost_ms=load_ms + evict_ms + prefill_ms,
+                holds_prefix=cached > 0,
+                decode_ratio=0.25,
+            )
+            for gpu, (cached, load_ms, evict_ms, prefill_ms) in costs.items()
+        ],
+        attempts=1,
+        decided_at="2026-11-21T14:02:30.900+00:00",
+        actual=Actual(
+            status="finished", cached_tokens=2400, output_tokens=61, queue_ms=1900.0, ttft_ms=2400.0, latency_ms=3100.5
+        ),
+    )
+    return msgspec.structs.replace(whole, **changes)

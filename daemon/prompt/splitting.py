@@ -1,0 +1,44 @@
+"""Decides whether a tokenizer may be given a prompt piece by piece, cut at its added tokens. Tokenises nothing.
+
+The library itself cuts at added tokens first and treats what is between them separately. That makes the pieces'
+tokens the whole's, provided that an added token neither swallows white space around it nor depends on what is there,
+and that no later step depends on where in the prompt a piece was. Only steps known to be so are let through.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_PLACELESS_NORMALIZERS = frozenset({"NFC", "NFD", "NFKC", "NFKD", "Lowercase"})
+_PLACELESS_PRE_TOKENIZERS = frozenset({"ByteLevel", "Split", "Digits"})
+
+
+def added_token_pattern(tokenizer: Mapping[str, Any]) -> re.Pattern[str] | None:
+    """Return what matches the added tokens of `tokenizer` (a tokenizer.json), or None if it must have prompts whole.
+
+    The pattern has one group, so that `split` yields text and token by turns.
+    """
+    added = tokenizer["added_tokens"]
+    plain = all(not token[flag] for token in added for flag in ("lstrip", "rstrip", "single_word", "normalized"))
+    if not (added and plain and _is_placeless(tokenizer)):
+        return None
+    longest_first = sorted((token["content"] for token in added), key=len, reverse=True)
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+
+
+def _is_placeless(tokenizer: Mapping[str, Any]) -> bool:
+    model = tokenizer["model"]
+    return (
+        model.get("type") == "BPE"
+        and not model.get("dropout")
+        and _consists_of(_PLACELESS_NORMALIZERS, tokenizer["normalizer"], "normalizers")
+        and _consists_of(_PLACELESS_PRE_TOKENIZERS, tokenizer["pre_tokenizer"], "pretokenizers")
+    )
+
+
+def _consists_of(allowed: frozenset[str], step: Mapping[str, Any] | None, members: str) -> bool:
+    if step is None:
+        return True
+    if step["type"] == "Sequence":
+        return all(_consists_of(allowed, member, members) for member in step[members])
+    return step["type"] in allowed and not step.get("add_prefix_space")

@@ -1,31 +1,37 @@
-# Preble from a checkout. Needs nothing beforehand but Python 3.11 with venv.
+# `make serve` and `make test` need Python 3.11 and nothing else. ARGS is passed on: make serve ARGS="--config other.toml".
+
 PYTHON ?= python3.11
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test check lock clean
+.PHONY: help python serve test check lock clean
+.SILENT:
 
-help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+help: ## Say what there is
+	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
 
-setup: ## make .venv with the pinned packages; instant when it is up to date
-	@$(PYTHON) requirements/setup.py install
+python:
+	command -v $(PYTHON) >/dev/null || { echo "preble: $(PYTHON) is needed (or name another: make PYTHON=...)" >&2; exit 1; }
 
-# `exec` leaves no shell between make and the daemon, so that a SIGTERM to make reaches it.
-serve: setup ## start the daemon and its engines; ARGS="--config FILE" and the like are passed on
-	@exec $(BIN)/preble serve $(ARGS)
+serve: python ## Set up what is missing, then run the daemon in the foreground
+	$(PYTHON) requirements/setup.py
+	exec $(BIN)/preble serve $(ARGS)
 
-test: check ## run the checks, then the tests; ARGS="-k name" and the like are passed to pytest
-	@exec $(BIN)/pytest $(ARGS)
+test: python ## Set up what is missing, then check the code and run all tests
+	$(PYTHON) requirements/setup.py --dev
+	$(MAKE) --no-print-directory check
+	exec $(BIN)/pytest $(ARGS)
 
-check: setup ## format, lint, types, import directions
+check: ## Formatting, lint, types and import directions
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-lock: setup ## renew the pinned lists in requirements/
-	@$(BIN)/python requirements/setup.py lock
+lock: python ## Renew the pinned sets in requirements/
+	$(PYTHON) requirements/setup.py --dev
+	$(BIN)/python requirements/lock.py
 
-clean: ## remove .venv and caches; data in .preble stays
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+clean: ## Remove what set-up and tests made; data in .preble stays
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,8 +1,11 @@
-"""Makes `.venv` from the pinned lists beside this file (`install`), or renews the lists (`lock`).
+"""Sets up `.venv`, for `make serve` and (with --dev) `make test`: the pinned set, then Preble itself, editable.
 
-Runs on the standard library alone, since nothing else is there yet. Changes nothing outside the checkout.
+Runs before anything is installed, so it needs the standard library only. Packages go in with `--no-deps`: exactly what
+was tested, and nothing that its metadata drags along. `.venv/preble-setup.json` says what is in; a second run that
+finds its wishes there does nothing.
 """
 
+import argparse
 import fcntl
 import hashlib
 import json
@@ -13,223 +16,209 @@ import signal
 import subprocess
 import sys
 import tempfile
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-STAMP = VENV / "preble-setup.json"
-LOG = VENV / "preble-setup.log"
-
+PYTHON = VENV / "bin" / "python"
+STATE = VENV / "preble-setup.json"
+LOG = VENV / "setup.log"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-"""Where torch's CPU builds are when the configured package index has only those for CUDA."""
+"""Where torch's CPU build is for those whose package index has only the CUDA one."""
 
-NOT_ON_CPU = ("torchaudio", "torchcodec", "torchvision", "triton", "cuda-", "nvidia-")
-"""Parts for CUDA that the CPU engine declares, does not need, and in torchvision's case cannot live with."""
-
-LINUX_TAGS = [f"manylinux_2_{minor}_x86_64" for minor in range(35, 4, -1)]
-LINUX_TAGS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
-
-
-class SetupError(Exception):
-    """The set-up cannot go on; the message is for the user."""
+Pins = dict[str, str]  # name -> "Name==version"
+Watch = Callable[[str], None]
 
 
 def main() -> None:
-    """Do what the one argument says."""
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        if sys.version_info[:2] != (3, 11):
-            raise SetupError("the pinned packages are for Python 3.11: run make PYTHON=/path/to/python3.11 ...")
-        {"install": install, "lock": lock}[sys.argv[1]]()
-    except SetupError as error:
-        sys.exit(f"set-up: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def say(text: str) -> None:
-    """Tell the user what happens."""
-    print(f"set-up: {text}", file=sys.stderr, flush=True)
-
-
-def _terminated(*_: object) -> NoReturn:
-    sys.exit(143)
-
-
-# --- install ---
-
-
-def install() -> None:
-    """Bring `.venv` up to the lists; at once where it is."""
-    holder = os.open(HERE, os.O_RDONLY)
-    fcntl.flock(holder, fcntl.LOCK_EX)  # two set-ups at once would spoil each other's work; ends with this process
-    engine = "cuda" if has_gpu() else "cpu"
-    lists = [HERE / f"{name}.txt" for name in ("base", engine, "dev")]
-    wanted = {"engine": engine, "sources": digest([*lists, ROOT / "pyproject.toml"]), "root": str(ROOT)}
-    found = json.loads(STAMP.read_text()) if STAMP.exists() else {}
-    if found == wanted:
+    """Bring `.venv` up to date with the files, unless it is."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--dev", action="store_true", help="also what the tests and checks need")
+    dev = options.parse_args().dev
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    fcntl.flock(os.open(ROOT, os.O_RDONLY), fcntl.LOCK_EX)  # until this process ends: one set-up at a time
+    engine = "cuda" if has_cuda() else "cpu"
+    sets = {name: read_pins(name) for name in ("base", engine, "dev")}
+    wanted = {**sets["base"], **sets[engine], **(sets["dev"] if dev else {})}
+    place = {"root": str(ROOT), "engine": engine}
+    state = read_state()
+    if is_set_up(state, place, wanted):
         return
-    if found.get("engine", engine) != engine or not can_run_pip():
-        shutil.rmtree(VENV, ignore_errors=True)
-    if not VENV.exists():
-        say("making .venv")
-        run([sys.executable, "-m", "venv", str(VENV)], "no virtual environment could be made")
-    STAMP.unlink(missing_ok=True)
-    pins = [pin for path in lists for pin in read_pins(path)]
-    say(f"{len(pins)} packages for {'CUDA' if engine == 'cuda' else 'CPU'} engines; the first time takes minutes")
-    if engine == "cpu":
-        install_cpu_torch(next(pin for pin in pins if pin.startswith("torch==")))
-    pip_install([word for path in lists for word in ("-r", str(path))], progress(len(pins)))
-    pip_install(["--no-build-isolation", "-e", str(ROOT)])
-    STAMP.write_text(json.dumps(wanted))
-    say("done")
+    say(f"setting up {VENV} with {len(wanted)} packages, engine: {engine} (all of pip's words: {LOG})")
+    began_s = time.monotonic()
+    make_venv(afresh=state is not None and any(state[key] != place[key] for key in place))
+    had: Pins = (read_state() or {}).get("pins", {})
+    install(wanted)
+    install_project()
+    known = {**sets["base"], **sets[engine], **sets["dev"]}
+    uninstall(sorted(had.keys() - known.keys()))
+    kept = {name: pin for name, pin in had.items() if known.get(name) == pin}
+    write_state({**place, "project": project_digest(), "pins": {**kept, **wanted}})
+    say(f"set up in {time.monotonic() - began_s:.0f} s")
 
 
-def has_gpu() -> bool:
-    """Whether the driver lists a CUDA GPU: the same question that the daemon asks at start."""
+# --- what is wanted, and what is there ---
+
+
+def has_cuda() -> bool:
+    """Ask as the daemon does, which then runs the engine that is installed here."""
+    sys.path.insert(0, str(ROOT / ".dev"))
+    from preble.daemon.engine.hardware import detect
+
+    return bool(detect().cuda_devices)
+
+
+def read_pins(name: str) -> Pins:
+    """Read one list, without those it includes."""
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text().split("\n")
+    pins = [line.strip() for line in lines if "==" in line and not line.startswith("#")]
+    return {re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower(): pin for pin in pins}
+
+
+def read_state() -> dict[str, Any] | None:
+    """What the last set-up left; None if there was none."""
     try:
-        told = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)  # noqa: S607
-    except (OSError, subprocess.TimeoutExpired):
-        found = False
-    else:
-        found = told.returncode == 0 and told.stdout.startswith("GPU ")
-    if not found and Path("/dev/nvidia0").exists():
-        say("there is /dev/nvidia0, but nvidia-smi lists no GPU: going on without")
-    return found
+        return dict(json.loads(STATE.read_text()))
+    except (OSError, ValueError):
+        return None
 
 
-def digest(paths: Iterable[Path]) -> str:
-    """One hash over the files' contents."""
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
+def write_state(state: dict[str, Any]) -> None:
+    """Replace it whole, so that a set-up cut short is not taken for done."""
+    draft = STATE.with_suffix(".draft")
+    draft.write_text(json.dumps(state, indent=1))
+    draft.replace(STATE)
 
 
-def can_run_pip() -> bool:
-    """Whether `.venv` is whole enough to go on with, which after an interrupted start it may not be."""
-    asked = [str(VENV / "bin/python"), "-m", "pip", "--version"]
-    try:
-        return subprocess.run(asked, capture_output=True, check=False).returncode == 0  # noqa: S603
-    except OSError:
-        return False
+def is_set_up(state: dict[str, Any] | None, place: dict[str, str], wanted: Pins) -> bool:
+    """Whether all that is wanted is in."""
+    return (
+        state is not None
+        and {**state, **place} == state
+        and state.get("project") == project_digest()
+        and wanted.items() <= state["pins"].items()
+        and PYTHON.exists()
+    )
 
 
-def install_cpu_torch(pin: str) -> None:
-    """Install torch ahead of the rest, since its CPU build is not in every package index."""
-    try:
-        pip_install([pin])
-    except SetupError:
-        say(f"the package index has no {pin}: taking it from {TORCH_CPU_INDEX}")
-        pip_install(["--index-url", TORCH_CPU_INDEX, pin])
+def project_digest() -> str:
+    """Changes when Preble must be installed again: code is read from the checkout, commands and metadata are not."""
+    return hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
 
 
-def pip_install(arguments: list[str], each_line: Callable[[str], None] = lambda _: None) -> None:
-    """Install just what is named: the lists are complete, and resolving anew would bring CUDA's parts in."""
-    command = [str(VENV / "bin/python"), "-m", "pip", "install", "--no-deps", "--disable-pip-version-check"]
-    run([*command, "--progress-bar", "off", *arguments], f"pip could not install {arguments[-1]}", each_line)
+# --- doing it ---
 
 
-def progress(total: int) -> Callable[[str], None]:
-    """A listener to pip's lines that says now and then how far it is."""
-    seen = 0
-
-    def hear(line: str) -> None:
-        nonlocal seen
-        if line.startswith(("Collecting ", "Requirement already satisfied: ")):
-            seen += 1
-            if seen % 50 == 0:
-                say(f"fetched {seen} of {total}")
-        elif line.startswith("Installing collected packages"):
-            say("unpacking")
-
-    return hear
+def make_venv(*, afresh: bool) -> None:
+    """Make the environment or mend it; `afresh` for one that was moved here or is for other hardware."""
+    command = [sys.executable, "-m", "venv", *(["--clear"] if afresh else []), str(VENV)]
+    if STATE.exists() and PYTHON.exists() and not afresh:
+        return
+    made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if made.returncode != 0:
+        end(f"no virtual environment could be made; on Debian, `apt install python3.11-venv`.\n{made.stdout.strip()}")
+    LOG.write_text("")
 
 
-def run(command: list[str], failed: str, each_line: Callable[[str], None] = lambda _: None) -> None:
-    """Run to the end, with all output in LOG. Raises `SetupError` with the command's own last words."""
-    LOG.parent.mkdir(exist_ok=True)
-    last = ""
-    piped = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603
-    with LOG.open("a") as log, piped as process:
+def install(wanted: Pins) -> None:
+    """Install the pins; torch first, since a CPU build of it may have to come from elsewhere."""
+    if wanted["torch"].endswith("+cpu"):
+        install_torch_cpu(wanted["torch"])
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(wanted.values()))
+        file.flush()
+        if not pip("install", "--no-deps", "--requirement", file.name, watch=Progress(len(wanted))):
+            end("the packages could not be installed:\n" + last_words())
+
+
+def install_torch_cpu(pin: str) -> None:
+    """From the configured index, else from PyTorch's own."""
+    say(f"installing {pin}")
+    if pip("install", "--no-deps", pin):
+        return
+    say(f"the configured package index has no {pin}; trying PyTorch's own CPU wheels at {TORCH_CPU_INDEX}")
+    if not pip("install", "--no-deps", "--index-url", TORCH_CPU_INDEX, pin):
+        end(f"{pin} can be had from neither the configured package index nor {TORCH_CPU_INDEX}; see {LOG}")
+
+
+def install_project() -> None:
+    """Install Preble so that its code is read from this checkout."""
+    if not pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)):
+        end("Preble itself could not be installed:\n" + last_words())
+
+
+def uninstall(names: list[str]) -> None:
+    """Remove what an earlier list had and this one has not."""
+    if names:
+        say(f"removing {', '.join(names)}")
+        pip("uninstall", "--yes", *names)
+
+
+def pip(*arguments: str, watch: Watch = lambda line: None) -> bool:
+    """Run pip, its words going to the log and line by line to `watch`; say whether it succeeded."""
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with LOG.open("a") as log:
+        print("$", *command, file=log, flush=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
         try:
             for line in process.stdout or ():
                 log.write(line)
-                each_line(line)
-                last = line.strip() or last
-        except BaseException:
+                watch(line)
+            return process.wait() == 0
+        finally:
             process.terminate()
-            raise
-    if process.returncode:
-        raise SetupError(f"{failed}: {last}\nset-up: all of it is in {LOG.relative_to(ROOT)}")
+            process.wait()
 
 
-# --- lock ---
+class Progress:
+    """Tells how far pip is: one line that changes on a terminal, a line now and then elsewhere."""
+
+    _STEP = re.compile(r"(?:Collecting|Processing|Requirement already satisfied:) (\S+)")
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._seen = 0
+
+    def __call__(self, line: str) -> None:
+        """Take one line of pip's output."""
+        if step := self._STEP.match(line):
+            self._seen += 1
+            self._show(step[1].rpartition("/")[2])
+        elif line.startswith("Installing collected packages"):
+            say("unpacking them, which takes a minute or two", over=True)
+
+    def _show(self, what: str) -> None:
+        if sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            text = f"preble: getting package {self._seen} of {self._total}: {what}"
+            print(f"\r\x1b[K{text[:width]}", end="", flush=True)
+        elif self._seen % 50 == 0 or self._seen == self._total:
+            say(f"getting packages: {self._seen} of {self._total}")
 
 
-def lock() -> None:
-    """Write the lists anew with the newest versions that pip finds to go together."""
-    daemon = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    dev = ["-r", str(HERE / "dev.in")]
-    say("resolving for CPU")
-    everything = without_cuda(resolve([*daemon, *dev, "-r", str(HERE / "cpu.in")]))
-    base = resolve(daemon, everything)
-    tools = minus(resolve([*daemon, *dev], everything), base)
-    say("resolving for CUDA")
-    elsewhere = [word for tag in LINUX_TAGS for word in ("--platform", tag)]
-    elsewhere += ["--python-version", "3.11", "--only-binary=:all:"]
-    cuda = resolve([*daemon, *dev, "-r", str(HERE / "cuda.in")], base | tools, elsewhere)
-    write_list("base", base, "the daemon and its console")
-    write_list("dev", tools, "tests and linters")
-    write_list("cpu", minus(everything, base | tools), "the engine without a GPU")
-    write_list("cuda", minus(cuda, base | tools), "the engine on CUDA GPUs. Resolved, never run: no GPU was at hand")
+def last_words() -> str:
+    """The end of pip's log."""
+    return "\n".join(LOG.read_text().splitlines()[-12:])
 
 
-def resolve(wanted: list[str], fixed: Mapping[str, str] | None = None, options: Iterable[str] = ()) -> dict[str, str]:
-    """Ask pip which versions it would install; `fixed` ones stay. Downloads metadata only."""
-    with tempfile.TemporaryDirectory() as scratch:
-        report, constraints = Path(scratch, "report.json"), Path(scratch, "constraints.txt")
-        constraints.write_text("\n".join(pins_of(fixed or {})))
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--target", scratch]
-        command += ["--report", str(report), "-c", str(constraints), *options, *wanted]
-        run(command, "pip could not resolve")
-        installs = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
-    return {canonical(entry["name"]): entry["version"] for entry in installs}
+def say(text: str, *, over: bool = False) -> None:
+    """Print a line; `over` a line of progress, if there is one."""
+    print(("\r\x1b[K" if over and sys.stdout.isatty() else "") + f"preble: {text}", flush=True)
 
 
-def canonical(name: str) -> str:
-    """A package's name as the packaging standard normalises it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def without_cuda(versions: Mapping[str, str]) -> dict[str, str]:
-    """Leave CUDA's parts out and name torch's CPU build, whichever build pip saw."""
-    kept = {name: version for name, version in versions.items() if not name.startswith(NOT_ON_CPU)}
-    return kept | {"torch": kept["torch"].partition("+")[0] + "+cpu"}
-
-
-def minus(versions: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
-    """The entries whose names `others` does not have."""
-    return {name: version for name, version in versions.items() if name not in others}
-
-
-def write_list(name: str, versions: Mapping[str, str], what: str) -> None:
-    """Write NAME.txt: names and versions only, so that any package index may serve them."""
-    head = f"# {what[0].upper()}{what[1:]}.\n# Written by `make lock`; installed with --no-deps.\n"
-    (HERE / f"{name}.txt").write_text(head + "\n".join(pins_of(versions)) + "\n")
-    say(f"{name}.txt: {len(versions)} packages")
-
-
-def pins_of(versions: Mapping[str, str]) -> list[str]:
-    """As lines of a requirements file, in alphabetic order."""
-    return [f"{name}=={version}" for name, version in sorted(versions.items())]
-
-
-def read_pins(path: Path) -> list[str]:
-    """The lines of a list without its comments."""
-    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+def end(text: str) -> NoReturn:
+    """Give up, saying why."""
+    sys.exit(f"preble: set-up failed: {text}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        end("interrupted; the next run goes on from here")

@@ -1,45 +1,79 @@
-"""A decision for people: what was known, what each GPU would have cost, which rule fired, and what then happened."""
+"""A decision for people: what every GPU would have cost, which rule fired, and what then happened."""
 
 import click
 
-from preble.daemon.cli.output import table
-from preble.daemon.wire.admin import CandidateRow, Explanation
+from preble.daemon.cli.output import Cell, moment, table
+from preble.daemon.wire.admin import Actual, CandidateRow, Explanation
+
+_COLUMNS = ["GPU", "cached", "missed", "L load", "M evict", "P prefill", "L+M+P ms", "decoding %", "verdict"]
 
 
 def render(explanation: Explanation) -> None:
-    """Print it."""
-    click.echo(f"{explanation.request_id}  {explanation.model}  {explanation.decided_at}")
-    click.echo(f"{explanation.mode.upper()} on {explanation.gpu}: {explanation.reason}.")
-    click.echo(f"prompt {explanation.prompt_tokens} tokens\n")
-    columns = ["GPU", "holds", "cached", "missed", "L load ms", "M evict ms", "P prefill ms", "sum ms", ""]
-    table(columns, [_row(candidate, explanation) for candidate in explanation.candidates])
-    click.echo(f"\nWhat happened: {_outcome(explanation)}")
+    """Print it: the chosen GPU first, the others by what they would have cost."""
+    chosen = next(row for row in explanation.candidates if row.gpu == explanation.gpu)
+    others = sorted((row for row in explanation.candidates if row is not chosen), key=lambda row: row.cost_ms)
+    title = click.style(explanation.request_id, bold=True)
+    asked = f"{explanation.prompt_tokens:,} prompt tokens, {moment(explanation.decided_at)} UTC"
+    click.echo(f"{title}  {explanation.model}, {asked}\n")
+    mode = click.style(explanation.mode.replace("_", " ").upper(), fg="cyan", bold=True)
+    click.echo(f"{mode} on {explanation.gpu}: {explanation.reason}.\n")
+    table(_COLUMNS, [_row(row, chosen, explanation.mode) for row in (chosen, *others)])
+    click.echo(f"\n{click.style('What happened', bold=True)}: {explanation.actual.status}")
+    for name, text in _outcome(explanation, chosen):
+        click.echo(f"  {name:<11}{text}")
 
 
-def _row(candidate: CandidateRow, explanation: Explanation) -> list[object]:
+def _row(row: CandidateRow, chosen: CandidateRow, mode: str) -> list[Cell]:
     return [
-        candidate.gpu,
-        "yes" if candidate.holds_prefix else "no",
-        candidate.cached_tokens,
-        candidate.missed_tokens,
-        round(candidate.load_ms, 1),
-        round(candidate.evict_ms, 1),
-        round(candidate.prefill_ms, 1),
-        round(candidate.cost_ms, 1),
-        "<- chosen" if candidate.gpu == explanation.gpu else "",
+        row.gpu,
+        row.cached_tokens,
+        row.missed_tokens,
+        round(row.load_ms, 1),
+        round(row.evict_ms, 1),
+        round(row.prefill_ms, 1),
+        round(row.cost_ms, 1),
+        round(100 * row.decode_ratio),
+        _verdict(row, chosen, mode),
     ]
 
 
-def _outcome(explanation: Explanation) -> str:
+def _verdict(row: CandidateRow, chosen: CandidateRow, mode: str) -> str:
+    if row is chosen:
+        return "chosen"
+    if mode == "exploit" and not row.holds_prefix:
+        return "does not cache the biggest part"
+    more_ms = row.cost_ms - chosen.cost_ms
+    if more_ms > 0:
+        return f"costs {more_ms:,.1f} ms more"
+    return "costs the same; the first by name wins" if more_ms == 0 else f"costs {-more_ms:,.1f} ms less"
+
+
+def _outcome(explanation: Explanation, chosen: CandidateRow) -> list[tuple[str, str]]:
     actual = explanation.actual
-    parts = [actual.status]
-    if actual.cached_tokens is not None:
-        parts.append(
-            f"the engine had {actual.cached_tokens} tokens cached (expected {explanation.predicted_cached_tokens})"
-        )
-    parts.append(f"{actual.output_tokens} tokens of output")
-    times = {"waited": actual.queue_ms, "first token after": actual.ttft_ms, "all after": actual.latency_ms}
-    parts += [f"{name} {value:.1f} ms" for name, value in times.items() if value is not None]
+    lines = [("cached", _cached(actual.cached_tokens, explanation.predicted_cached_tokens))]
+    lines.append(("time", _times(actual, chosen.prefill_ms)))
+    lines.append(("output", f"{actual.output_tokens:,} tokens"))
     if explanation.attempts > 1:
-        parts.append(f"try {explanation.attempts}")
+        lines.append(("attempts", f"{explanation.attempts}; this is the last of them"))
+    return lines
+
+
+def _cached(found: int | None, predicted: int) -> str:
+    if found is None:
+        return f"not known; {predicted:,} tokens predicted"
+    difference = found - predicted
+    return f"{found:,} tokens found by the engine, {predicted:,} predicted" + (
+        f": {abs(difference):,} {'more' if difference > 0 else 'fewer'}" if difference else ", just as many"
+    )
+
+
+def _times(actual: Actual, predicted_prefill_ms: float) -> str:
+    parts = []
+    if actual.queue_ms is not None:
+        parts.append(f"{actual.queue_ms:,.1f} ms waiting")
+    if actual.queue_ms is not None and actual.ttft_ms is not None:
+        engine_ms = actual.ttft_ms - actual.queue_ms
+        parts.append(f"{engine_ms:,.1f} ms in the engine to the first token (prefill predicted: ")
+        parts[-1] += f"{predicted_prefill_ms:,.1f})"
+    parts.append(f"{actual.latency_ms:,.1f} ms in all")
     return ", ".join(parts)

@@ -1,13 +1,30 @@
 """How commands speak: data on stdout, everything else on stderr, and exit codes that mean one thing each."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, Never
+from typing import Any
 
 import click
 
 from preble.daemon.errors import ConfigError, PrebleError, Refused, Unreachable
+
+Cell = str | int | float | None
+"""None is shown as a dash: not known, or it did not come to that."""
+
+STYLES: Mapping[str, str] = {
+    "ready": "green",
+    "ok": "green",
+    "starting": "yellow",
+    "draining": "yellow",
+    "stopping": "yellow",
+    "warn": "yellow",
+    "backoff": "red",
+    "failed": "red",
+    "fail": "red",
+    "chosen": "bold green",
+}
+"""How a cell with just this word looks on a terminal."""
 
 
 class Exit(IntEnum):
@@ -18,6 +35,25 @@ class Exit(IntEnum):
     USAGE = 2
     UNREACHABLE = 3
     REFUSED = 4
+    INTERRUPTED = 130
+
+
+def exit_code(error: PrebleError) -> Exit:
+    """Which code a foreseeable fault ends a command with."""
+    match error:
+        case ConfigError():
+            return Exit.USAGE
+        case Unreachable():
+            return Exit.UNREACHABLE
+        case Refused():
+            return Exit.REFUSED
+        case _:
+            return Exit.FAILED
+
+
+def say(text: str) -> None:
+    """Narrate, on stderr."""
+    click.echo(text, err=True)
 
 
 def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
@@ -27,32 +63,54 @@ def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
         return
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2).decode())
+    click.echo(msgspec.json.format(msgspec.json.encode(data), indent=2))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under their names; `-` is for what is not known. Numbers stand to the right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print rows under their names, numbers to the right: drawn on a terminal, else aligned text of any width."""
+    numeric = [any(isinstance(row[at], int | float) for row in rows) for at in range(len(columns))]
+    texts = [[_text(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        _draw(columns, texts, numeric)
+    else:
+        _align(columns, texts, numeric)
+
+
+def moment(iso: str | None) -> str | None:
+    """A point in time from the wire (ISO 8601, UTC), to the second, for people."""
+    return None if iso is None else iso[:19].replace("T", " ")
+
+
+def percent(ratio: float | None) -> int | None:
+    """A share as a whole number."""
+    return None if ratio is None else round(100 * ratio)
+
+
+def _text(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    return "".join(letter if letter.isprintable() else "?" for letter in str(cell))  # no escape sequences from outside
+
+
+def _align(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = [
+            text.rjust(width) if to_the_right else text.ljust(width)
+            for text, width, to_the_right in zip(row, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    drawn = Table(box=None, header_style="bold", pad_edge=False)
-    for number, column in enumerate(columns):
-        numeric = any(isinstance(row[number], int | float) for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    drawn = Table(box=SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for column, to_the_right in zip(columns, numeric, strict=True):
+        drawn.add_column(column, justify="right" if to_the_right else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*("-" if cell is None else str(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False, markup=False).print(drawn)
-
-
-def fail(error: PrebleError) -> Never:
-    """Say what went wrong, in one line, and leave with its code."""
-    click.echo(f"preble: {error}", err=True)
-    match error:
-        case ConfigError():
-            sys.exit(Exit.USAGE)
-        case Unreachable():
-            sys.exit(Exit.UNREACHABLE)
-        case Refused():
-            sys.exit(Exit.REFUSED)
-        case _:
-            sys.exit(Exit.FAILED)
+        drawn.add_row(*(Text(text, style=STYLES.get(text, "")) for text in row))
+    Console(highlight=False, markup=False).print(drawn)

@@ -11,17 +11,29 @@ import msgspec
 from preble.daemon.errors import PrebleError, Refused, Unreachable
 from preble.daemon.wire.admin import Explanation, GpuRow, KeyCreated, KeyRow, TenantRow, UsagePage
 
+_CONNECT_TIMEOUT_S = 5.0
 _TIMEOUT_S = 120.0  # restarting a GPU waits for its requests
 _T = TypeVar("_T")
 
 
-class AdminClient:
-    """Speaks to one daemon with an operator's key. Every method raises `Unreachable` and `Refused`."""
+class BadKey(Refused):
+    """The daemon does not know the key, or got none."""
 
-    def __init__(self, url: str, key: str) -> None:
-        headers = {"authorization": f"Bearer {key}"}
-        self._url = url
-        self._http = httpx.Client(base_url=f"{url.rstrip('/')}/admin/v1", headers=headers, timeout=_TIMEOUT_S)
+
+class AdminClient:
+    """Speaks to one daemon with an operator's key. Every method raises `Unreachable` and `Refused`.
+
+    `key` None sends none: the daemon's refusal then says that it is there.
+    """
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(
+            base_url=f"{self._url}/admin/v1",
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
+            trust_env=False,  # a proxy for the web is none for the daemon
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -61,9 +73,10 @@ class AdminClient:
         """`drain`, `undrain` or `restart` one."""
         return self._post(f"/gpus/{_segment(gpu)}/{order}", GpuRow)
 
-    def usage(self, tenant: str | None = None, since: datetime | None = None) -> UsagePage:
-        """The ledger's newest rows, and the totals of all that match."""
-        return self._get("/usage", UsagePage, tenant=tenant, since=since.isoformat() if since else None)
+    def usage(self, tenant: str | None = None, since: datetime | None = None, limit: int = 100) -> UsagePage:
+        """The ledger's newest rows, up to 1000, and the totals of all that match."""
+        since_text = since.isoformat() if since else None
+        return self._get("/usage", UsagePage, tenant=tenant, since=since_text, limit=str(limit))
 
     def explain(self, request_id: str) -> Explanation:
         """Why a request went where it went."""
@@ -79,13 +92,16 @@ class AdminClient:
         try:
             response = self._http.request(method, path, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreachable(f"no daemon answers at {self._url}: {error}; is `preble serve` running?") from error
+            raise Unreachable(f"no daemon answers at {self._url}: {error}. Is `preble serve` running?") from error
         try:
             if response.is_success:
                 return msgspec.json.decode(response.content, type=kind)
-            message = response.json()["error"]["message"]
+            message = str(response.json()["error"]["message"])
         except (ValueError, KeyError, TypeError) as error:
-            raise PrebleError(f"{self._url} answered {response.status_code} and is no Preble daemon") from error
+            what = f"{self._url} is no Preble daemon of this version: it answered {method} {path} with"
+            raise PrebleError(f"{what} {response.status_code}") from error
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise BadKey(message)
         raise Refused(message) if response.is_client_error else PrebleError(message)
 
 

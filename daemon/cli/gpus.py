@@ -1,0 +1,80 @@
+"""`preble gpu`: the engines, and orders for them."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from preble.daemon.cli.output import emit, percent, say, table
+from preble.daemon.cli.remote import Remote, remote_command
+
+if TYPE_CHECKING:
+    from preble.daemon.wire.admin import GpuRow
+
+
+@click.group()
+def gpu() -> None:
+    """Engines, one per GPU."""
+
+
+@gpu.command("list")
+@remote_command
+def list_gpus(remote: Remote, as_json: bool) -> None:
+    """List engines, and what they do."""
+    with remote.client() as client:
+        rows = client.gpus()
+    emit(rows, as_json, lambda: _gpu_table(rows))
+
+
+@gpu.command("drain")
+@click.argument("name", metavar="GPU")
+@remote_command
+def drain(remote: Remote, name: str, as_json: bool) -> None:
+    """Place nothing new on a GPU; what runs there finishes."""
+    _order(remote, name, "drain", as_json)
+
+
+@gpu.command("undrain")
+@click.argument("name", metavar="GPU")
+@remote_command
+def undrain(remote: Remote, name: str, as_json: bool) -> None:
+    """Put a GPU back to work."""
+    _order(remote, name, "undrain", as_json)
+
+
+@gpu.command("restart")
+@click.argument("name", metavar="GPU")
+@remote_command
+def restart(remote: Remote, name: str, as_json: bool) -> None:
+    """Let a GPU's requests finish, then start its engine again."""
+    say(f"{name}: waiting for its running requests")
+    _order(remote, name, "restart", as_json)
+
+
+def _order(remote: Remote, name: str, order: str, as_json: bool) -> None:
+    with remote.client() as client:
+        row = client.order_gpu(name, order)
+    emit(row, as_json, lambda: _gpu_table([row]))
+
+
+def _gpu_table(rows: "Sequence[GpuRow]") -> None:
+    columns = ["gpu", "state", "model", "running", "waiting", "KV %", "hit %", "load ms", "TTFT p50 ms", "restarts"]
+    cells = [
+        [
+            row.gpu,
+            row.state,
+            row.model,
+            row.running,
+            row.waiting,
+            percent(row.kv_used_ratio),
+            percent(row.hit_ratio),
+            round(row.load_ms),
+            None if row.ttft_p50_ms is None else round(row.ttft_p50_ms),
+            row.restarts,
+        ]
+        for row in rows
+    ]
+    table(columns, cells)
+    for row in rows:
+        if row.detail:
+            say(f"{row.gpu}: {row.detail}")

@@ -1,0 +1,96 @@
+"""`preble usage` and `preble explain`: what was asked, what it cost, and why it went where it went."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from preble.daemon.cli.output import emit, moment, percent, table
+from preble.daemon.cli.remote import Remote, remote_command
+
+if TYPE_CHECKING:
+    from preble.daemon.wire.admin import UsagePage, UsageRow, UsageTotals
+
+_UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
+
+
+def _since(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+    """`2026-11-21`, `2026-11-21T14:02+01:00`, `90m`, `24h`, `7d`. Without an offset it is local time."""
+    if value is None:
+        return None
+    try:
+        if value[-1:] in _UNITS_S:
+            return datetime.now(UTC) - timedelta(seconds=float(value[:-1]) * _UNITS_S[value[-1]])
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        message = f"{value!r} is neither a time such as 2026-11-21T14:02 nor an age such as 90m, 24h, 7d"
+        raise click.BadParameter(message) from None
+
+
+@click.command()
+@click.option("--tenant", "tenant_name", help="Only this tenant's.")
+@click.option("--since", callback=_since, help="A date or time (ISO 8601), or an age: 90m, 24h, 7d.")
+@click.option("--limit", type=click.IntRange(0, 1000), default=0, help="Also list so many of the newest requests.")
+@remote_command
+def usage(remote: Remote, tenant_name: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
+    """Show what tenants have used. JSON always has requests: --limit, or else 100."""
+    with remote.client() as client:
+        page = client.usage(tenant_name, since, limit or 100)
+    emit(page, as_json, lambda: _render(page, limit))
+
+
+@click.command()
+@click.argument("request_id", metavar="REQUEST_ID")
+@remote_command
+def explain(remote: Remote, request_id: str, as_json: bool) -> None:
+    """Say why a request went where it went, and what then happened. Its id is in the x-request-id header."""
+    from preble.daemon.cli.explain import render
+
+    with remote.client() as client:
+        explanation = client.explain(request_id)
+    emit(explanation, as_json, lambda: render(explanation))
+
+
+def _render(page: "UsagePage", n_requests: int) -> None:
+    _totals_table(page.totals)
+    if n_requests:
+        click.echo()
+        _request_table(page.rows[:n_requests])
+
+
+def _totals_table(totals: "Sequence[UsageTotals]") -> None:
+    columns = ["tenant", "requests", "prompt tokens", "cached tokens", "hit %", "output tokens"]
+    cells = [
+        [
+            row.tenant,
+            row.requests,
+            row.prompt_tokens,
+            row.cached_tokens,
+            percent(row.cached_tokens / row.prompt_tokens) if row.prompt_tokens else None,
+            row.output_tokens,
+        ]
+        for row in totals
+    ]
+    table(columns, cells)
+
+
+def _request_table(rows: "Sequence[UsageRow]") -> None:
+    columns = ["request", "at (UTC)", "tenant", "model", "gpu", "mode", "status", "prompt", "cached", "output"]
+    cells = [
+        [
+            row.request_id,
+            moment(row.created_at),
+            row.tenant,
+            row.model,
+            row.gpu,
+            row.mode,
+            row.status,
+            row.prompt_tokens,
+            row.cached_tokens,
+            row.output_tokens,
+            *(None if value is None else round(value, 1) for value in (row.queue_ms, row.ttft_ms, row.latency_ms)),
+        ]
+        for row in rows
+    ]
+    table([*columns, "queue ms", "TTFT ms", "latency ms"], cells)

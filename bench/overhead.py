@@ -1,6 +1,6 @@
 """What the daemon adds to TTFT at low load: the same small streamed requests through it and to an engine directly.
 
-    .venv/bin/python bench/overhead.py --url http://127.0.0.1:8000 --key-file .preble/default.key --socket .preble/run/cpu0.sock
+    .venv/bin/python bench/overhead.py --socket SOCKET   # one of the running daemon's engines: .preble/run/*.sock
 
 Requests go one at a time, in turn to the daemon and straight to one of its engines' sockets, so that both see the same
 machine at the same moment. Prints p50 and p99 of each and the difference of the medians, in milliseconds.
@@ -28,8 +28,7 @@ async def time_to_first_token_ms(session: aiohttp.ClientSession, url: str, body:
     return (first_s - started_s) * 1000
 
 
-async def compare(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    key = Path(args.key_file).read_text().strip()
+async def compare(args: argparse.Namespace, key: str) -> dict[str, dict[str, float]]:
     messages = [{"role": "user", "content": "What is the capital of France? " * args.repeat}]
     body = {"model": args.model, "messages": messages, "max_tokens": 4, "stream": True, "temperature": 0}
     times: dict[str, list[float]] = {"direct": [], "preble": []}
@@ -61,7 +60,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--warm-up", type=int, default=30)
     parser.add_argument("--repeat", type=int, default=1, help="how often the question is repeated: a longer prompt")
-    figures = asyncio.run(compare(parser.parse_args()))
+    args = parser.parse_args()
+    figures = asyncio.run(compare(args, Path(args.key_file).read_text().strip()))
     added = figures["preble"]["p50_ms"] - figures["direct"]["p50_ms"]
     print(json.dumps({**figures, "added_p50_ms": round(added, 2)}, indent=2))
 

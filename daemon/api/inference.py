@@ -12,8 +12,9 @@ import msgspec
 from litestar import Controller, Request, Response, get, post
 from litestar.response import Stream
 
+from preble.daemon.api.bodies import convert, read_object
 from preble.daemon.api.problems import error_response
-from preble.daemon.errors import ApiError, InvalidRequest, NotFound
+from preble.daemon.errors import ApiError, NotFound
 from preble.daemon.flow.encode import ModelEncoder, engine_request_ids
 from preble.daemon.flow.request import Answer, Call, RequestLife
 from preble.daemon.flow.runtime import Cancelled
@@ -86,8 +87,8 @@ async def _infer(
     principal = inference.authenticate(request, Scope.INFERENCE)
     assert principal.tenant is not None, "only tenants' keys have the scope"
     raw = await request.body()
-    body = _object(raw)
-    wanted = _convert(body, kind)
+    body = read_object(raw)
+    wanted = convert(body, kind)
     model = _served(inference, wanted.model)
     request_id = RequestId(f"req_{token_hex(12)}")
     stream = bool(wanted.stream)
@@ -140,28 +141,6 @@ async def _deliver(answer: Answer, *, stream: bool) -> Response[Any]:
 async def _client_left(request: AnyRequest) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _object(raw: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.ValidationError as error:
-        raise InvalidRequest("The request body must be a JSON object.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from error
-    except RecursionError as error:
-        raise InvalidRequest("The request body is nested too deeply.") from error
-
-
-def _convert(body: dict[str, Any], kind: type[_Kind]) -> _Kind:
-    try:
-        return msgspec.convert(body, kind)
-    except msgspec.ValidationError as error:
-        what, at, where = str(error).rpartition(" - at `$.")
-        param = where.rstrip("`") if at else None
-        if param is None and (missing := str(error).partition("missing required field `")[2]):
-            param = missing.rstrip("`")
-        raise InvalidRequest(what or str(error), param=param) from error
 
 
 def _served(inference: InferenceService, name: str) -> ServedModel:

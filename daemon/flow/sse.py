@@ -6,7 +6,7 @@ import msgspec
 
 _END_OF_EVENT = b"\n\n"
 _DATA = b"data: "
-_USAGE = b'"usage":{'  # cannot occur inside a JSON string, where a quote is escaped
+_USAGE = b'"usage"'  # cannot occur inside a JSON string, where quotes are escaped
 _ERROR = b'data: {"error"'
 DONE = b"data: [DONE]\n\n"
 """The event that ends a stream. The tap keeps it back: whoever relays the stream knows whether it ended well."""
@@ -84,8 +84,8 @@ class SseTap:
             return False
         if _USAGE in event:
             body = _decode(event[len(_DATA) :])
-            self.usage = body.usage
-            if not body.choices:
+            self.usage = body.usage or self.usage
+            if body.usage is not None and not body.choices:
                 return not self._hide_usage
         self.n_events += 1
         return True

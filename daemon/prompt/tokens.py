@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from preble.daemon.prompt.splitting import added_token_pattern
 from preble.daemon.sched.blocks import TokenIds
 
-INLINE_CHARS = 2048
-"""Up to here tokenising takes about as long as handing it to a thread and back: see bench/prompt.py."""
+INLINE_CHARS = 512
+"""Up to here tokenising takes no longer than handing it to a thread and back (0.1 ms): see bench/prompt.py."""
 
 
 class Tokens:

@@ -70,7 +70,11 @@ def test_an_explanation_has_every_candidate_and_what_really_happened(daemon):
         [{"role": "user", "content": "Plain."}],
         [{"role": "system", "content": "Ünïcode ☃ and 漢字."}, {"role": "user", "content": "🙂 " * 50}],
         [{"role": "user", "content": [{"type": "text", "text": "Part one. "}, {"type": "text", "text": "Part two."}]}],
-        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, {"role": "user", "content": "So?"}],
+        [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Hello"},
+            {"role": "user", "content": "So?"},
+        ],
         [{"role": "system", "content": "s" * 2000}, {"role": "user", "content": "<|user|> is a token"}],
     ],
 )
@@ -105,7 +109,7 @@ def test_the_ledger_equals_the_engines_counters(daemon):
 
     with ThreadPoolExecutor(8) as clients:
         list(clients.map(one, range(60)))
-    new = wait_for(lambda: (r := rows(daemon)[rows_before:]) if len(rows(daemon)) == rows_before + 60 else None, 20, "60 rows")
+    new = wait_for(lambda: rows(daemon)[rows_before:] if len(rows(daemon)) == rows_before + 60 else None, 20, "60 rows")
     assert Counter(row["status"] for row in new) == {"finished": 45, "cancelled": 15}
     after = wait_for(lambda: idle_counters(daemon), 10, "idle engines")
     for counter, column in (
@@ -158,4 +162,3 @@ def test_metrics_tell_what_happened(daemon):
     assert 'tenant="default"' in page
     for gpu in daemon.gpus():
         assert f'gpu="{gpu}"' in page
-

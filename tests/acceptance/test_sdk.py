@@ -64,7 +64,15 @@ def test_completions_take_token_ids_and_batches(sdk):
 
 def test_sampling_options_reach_the_engine(sdk):
     answer = sdk.chat.completions.create(
-        model=MODEL, messages=HELLO, max_tokens=4, n=3, logprobs=True, top_logprobs=2, seed=7, temperature=1.0, stop=["zq"]
+        model=MODEL,
+        messages=HELLO,
+        max_tokens=4,
+        n=3,
+        logprobs=True,
+        top_logprobs=2,
+        seed=7,
+        temperature=1.0,
+        stop=["zq"],
     )
     assert len(answer.choices) == 3
     assert len(answer.choices[0].logprobs.content[0].top_logprobs) == 2
@@ -86,7 +94,12 @@ def test_tools(sdk):
 
 
 def test_response_format(sdk):
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
     answer = sdk.chat.completions.create(
         model=MODEL,
         messages=HELLO,

@@ -1,0 +1,287 @@
+"""A request's life against two stand-in engines: every way it can end, each settled exactly once."""
+
+import asyncio
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+import pytest
+from tests.core import CONFIG, LIMITS, MODEL, spec, up
+from tests.fake_engine import FakeEngine
+
+from preble.daemon.engine.client import EngineClient
+from preble.daemon.errors import EngineFailed, InvalidRequest, TimedOut, Unavailable
+from preble.daemon.flow.events import EngineDown
+from preble.daemon.flow.machine import Machine
+from preble.daemon.flow.request import Call, RequestLife
+from preble.daemon.flow.runtime import Cancelled, Runtime
+from preble.daemon.ids import KeyId, RequestId, TenantName
+
+PROMPT = "x" * 40
+DEADLINE_S = 10.0
+
+
+class House:
+    """Two engines, the machine's host, and everything that was settled."""
+
+    def __init__(self, engines, clients):
+        self.engines = engines
+        self.clients = clients
+        self.settled = []
+        self.runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None)
+        for gpu in engines:
+            self.runtime.post(up(gpu, limits=replace(LIMITS, max_num_seqs=1)))
+
+    def life(self, name="r1", *, stream=False, timeout_s=DEADLINE_S, **body):
+        body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 5, "stream": stream, **body}
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+
+        async def encode():
+            return spec(name, PROMPT)
+
+        call = Call(
+            request_id=RequestId(name),
+            tenant=TenantName("acme"),
+            key_id=KeyId("k"),
+            path="/v1/completions",
+            model=MODEL,
+            body=msgspec.json.encode(body),
+            stream=stream,
+            hide_usage=stream,
+            encode=encode,
+            engine_ids=(f"cmpl-{name}-0",),
+            received_s=monotonic(),
+        )
+        return RequestLife(
+            call, runtime=self.runtime, door=self.clients.__getitem__, settle=self.settled.append, timeout_s=timeout_s
+        )
+
+    @property
+    def busy(self):
+        return [engine for engine in self.engines.values() if engine.running]
+
+    async def at_rest(self):
+        """Everything has been settled and given back."""
+        await until(lambda: not self.runtime.spawned and not self.busy)
+        assert self.runtime.live_requests == 0
+        for view in self.runtime.views():
+            assert (view.running, view.waiting, view.sequences, view.held_blocks) == (0, 0, 0, 0)
+
+
+@pytest.fixture
+async def house():
+    with tempfile.TemporaryDirectory(prefix="p") as folder:  # a socket's path must be short
+        engines = {gpu: FakeEngine(Path(folder) / gpu, model=MODEL) for gpu in ("a", "b")}
+        clients = {gpu: EngineClient(Path(folder) / gpu) for gpu in engines}
+        async with engines["a"], engines["b"]:
+            house = House(engines, clients)
+            yield house
+            await house.at_rest()
+            assert len(house.settled) == len({one.call.request_id for one in house.settled}), "settled twice"
+        for client in clients.values():
+            await client.close()
+
+
+async def until(condition):
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.005)
+
+
+async def read(answer):
+    return b"".join([chunk async for chunk in answer.chunks])
+
+
+def events(stream: bytes):
+    return [event.removeprefix("data: ") for event in stream.decode().split("\n\n") if event]
+
+
+async def test_an_answer_is_relayed_and_settled(house):
+    answer = await house.life().answer()
+    body = json.loads(await read(answer))
+    assert body["choices"][0]["text"] == "abcde"
+    assert answer.headers["x-preble-gpu"] == "a"
+    (settled,) = house.settled
+    assert (settled.status, settled.http_status, settled.prompt_tokens, settled.output_tokens) == (
+        "finished",
+        200,
+        40,
+        5,
+    )
+    assert settled.ttft_ms is None
+    assert 0 <= settled.queue_ms <= settled.latency_ms
+
+
+async def test_a_stream_is_relayed_without_the_usage_that_only_we_asked_for(house):
+    stream = events(await read(await house.life(stream=True).answer()))
+    assert stream[-1] == "[DONE]"
+    texts = [json.loads(event)["choices"][0]["text"] for event in stream[:-1]]
+    assert "".join(texts) == "abcde"
+    (settled,) = house.settled
+    assert (settled.status, settled.output_tokens, settled.cached_tokens) == ("finished", 5, 0)
+    assert settled.queue_ms <= settled.ttft_ms <= settled.latency_ms
+
+
+async def test_an_engines_refusal_becomes_ours_and_is_not_tried_again(house):
+    with pytest.raises(InvalidRequest) as refused:
+        await house.life(max_tokens=-1).answer()
+    assert refused.value.param == "max_tokens"
+    (settled,) = house.settled
+    assert (settled.status, settled.http_status, settled.attempts, settled.output_tokens) == ("failed", 400, 1, 0)
+
+
+async def test_what_cannot_be_encoded_is_never_sent(house):
+    life = house.life()
+
+    async def encode():
+        raise InvalidRequest("no", param="messages")
+
+    object.__setattr__(life._call, "encode", encode)
+    with pytest.raises(InvalidRequest):
+        await life.answer()
+    assert house.engines["a"].bodies == []
+    assert house.settled[0].http_status == 400
+
+
+async def test_without_an_engine_a_request_is_refused(house):
+    for gpu in house.engines:
+        house.runtime.post(EngineDown(gpu=gpu))
+    with pytest.raises(Unavailable):
+        await house.life().answer()
+    assert (house.settled[0].status, house.settled[0].http_status) == ("refused", 503)
+
+
+# --- engines that fail ---
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_without_output_runs_again_on_another_engine(house, stream):
+    house.engines["a"].ms_per_prompt_token = 1000
+    answering = asyncio.create_task(house.life(stream=stream).answer())
+    await until(lambda: house.engines["a"].running)
+    house.runtime.post(EngineDown(gpu="a"))
+    await house.engines["a"].die()
+    answer = await answering
+    assert await read(answer)
+    assert answer.headers["x-preble-gpu"] == "b"
+    assert (house.settled[0].status, house.settled[0].attempts) == ("finished", 2)
+
+
+async def test_a_request_that_every_engine_fails_ends_with_an_error(house):
+    for engine in house.engines.values():
+        await engine.die()
+    with pytest.raises(EngineFailed):
+        await house.life().answer()
+    assert (house.settled[0].status, house.settled[0].http_status) == ("failed", 502)
+    assert house.settled[0].attempts == CONFIG.max_attempts
+
+
+async def test_a_stream_that_the_engine_breaks_off_ends_with_an_error_event(house):
+    house.engines["a"].ms_per_token = 20
+    answer = await house.life(stream=True, max_tokens=1000).answer()
+    stream = b""
+    async for chunk in answer.chunks:
+        if not stream:
+            house.engines["a"].cut()
+        stream += chunk
+    last = json.loads(events(stream)[-1])
+    assert last["error"]["code"] == "engine_failed"
+    assert "[DONE]" not in events(stream)
+    (settled,) = house.settled
+    assert (settled.status, settled.http_status) == ("failed", 502)
+    assert settled.output_tokens >= 1, "what was relayed is counted"
+
+
+# --- clients that leave ---
+
+
+async def test_a_client_that_leaves_a_stream_has_it_aborted_and_its_usage_counted(house):
+    house.engines["a"].ms_per_token = 5
+    answer = await house.life(stream=True, max_tokens=1000).answer()
+    await anext(answer.chunks)
+    left_s = monotonic()
+    await answer.chunks.aclose()
+    await until(lambda: not house.busy)
+    assert monotonic() - left_s < 1
+    assert house.engines["a"].aborted[0] == "cmpl-r1-0"
+    await house.at_rest()
+    (settled,) = house.settled
+    assert (settled.status, settled.http_status) == ("cancelled", 499)
+    assert settled.output_tokens == house.engines["a"].generation_tokens
+
+
+async def test_a_reader_cancelled_in_the_middle_of_a_read_is_seen_out_too(house):
+    house.engines["a"].ms_per_token = 100
+    answer = await house.life(stream=True, max_tokens=1000).answer()
+    await anext(answer.chunks)
+    reading = asyncio.create_task(anext(answer.chunks))
+    await asyncio.sleep(0.01)
+    reading.cancel()
+    await house.at_rest()
+    (settled,) = house.settled
+    assert (settled.status, settled.output_tokens) == ("cancelled", house.engines["a"].generation_tokens)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_leaves_before_the_first_output_is_aborted(house, stream):
+    house.engines["a"].ms_per_token = 200
+    life = house.life(stream=stream, max_tokens=1000)
+    answering = asyncio.create_task(life.answer())
+    await until(lambda: house.busy)
+    life.abandon(Cancelled())
+    with pytest.raises(Cancelled):
+        await answering
+    (settled,) = house.settled
+    assert (settled.status, settled.output_tokens) == ("cancelled", house.engines["a"].generation_tokens)
+
+
+async def test_a_client_that_leaves_while_its_request_waits_costs_nothing(house):
+    for engine in house.engines.values():
+        engine.ms_per_token = 50
+    running = [asyncio.create_task(house.life(name).answer()) for name in ("r1", "r2")]
+    await until(lambda: len(house.busy) == 2 or sum(view.waiting for view in house.runtime.views()))
+    life = house.life("r3")
+    waiting = asyncio.create_task(life.answer())
+    await until(lambda: any(view.waiting for view in house.runtime.views()))
+    life.abandon(Cancelled())
+    with pytest.raises(Cancelled):
+        await waiting
+    for answering in running:
+        await read(await answering)
+    sent = [body for engine in house.engines.values() for body in engine.bodies]
+    assert len(sent) == 2
+    assert {one.call.request_id: one.status for one in house.settled}["r3"] == "cancelled"
+
+
+async def test_an_abort_the_engine_does_not_obey_cuts_the_connection(house, monkeypatch):
+    monkeypatch.setattr("preble.daemon.flow.request._ABORT_PATIENCE_S", 0.1)
+    house.engines["a"].ms_per_token = 20
+    life = house.life(max_tokens=10_000)
+    object.__setattr__(life._call, "engine_ids", ("nobody",))
+    answering = asyncio.create_task(life.answer())
+    await until(lambda: house.busy)
+    life.abandon(Cancelled())
+    with pytest.raises(Cancelled):
+        await answering
+    await until(lambda: house.engines["a"].disconnected == 1)
+
+
+# --- time limits ---
+
+
+async def test_a_request_over_its_time_ends_with_504(house):
+    house.engines["a"].ms_per_token = 50
+    with pytest.raises(TimedOut):
+        await house.life(timeout_s=0.1, max_tokens=1000).answer()
+    assert (house.settled[0].status, house.settled[0].http_status) == ("failed", 504)
+
+
+async def test_a_stream_over_its_time_ends_with_an_error_event(house):
+    house.engines["a"].ms_per_token = 20
+    stream = events(await read(await house.life(stream=True, timeout_s=0.15, max_tokens=1000).answer()))
+    assert json.loads(stream[-1])["error"]["code"] == "timeout"
+    assert "[DONE]" not in stream

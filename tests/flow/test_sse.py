@@ -1,0 +1,42 @@
+"""The tap passes whole events on as they are, whatever pieces they come in."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preble.daemon.flow.sse import DONE, SseTap, usage_of
+
+TOKEN = b'data: {"choices":[{"text":"say \\"usage\\":{} and [DONE]"}]}\n\n'
+COUNTS = b'{"prompt_tokens":7,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}'
+USAGE = b'data: {"choices":[],"usage":' + COUNTS + b"}\n\n"
+STREAM = TOKEN + TOKEN + USAGE + DONE
+
+
+@given(st.sets(st.integers(0, len(STREAM))), st.booleans())
+def test_however_a_stream_is_cut_into_pieces_the_client_gets_the_same(cuts, hide):
+    tap = SseTap(hide_usage=hide)
+    edges = [0, *sorted(cuts), len(STREAM)]
+    passed = b"".join(tap.feed(STREAM[a:b]) for a, b in pairwise(edges))
+    assert passed == TOKEN + TOKEN + (b"" if hide else USAGE)
+    assert (tap.usage.prompt_tokens, tap.usage.completion_tokens, tap.usage.cached_tokens) == (7, 2, 4)
+    assert (tap.done, tap.error, tap.n_events) == (True, None, 2)
+
+
+def test_usage_beside_output_is_passed_on():
+    event = b'data: {"choices":[{"text":"x"}],"usage":{"prompt_tokens":7,"completion_tokens":1}}\n\n'
+    tap = SseTap(hide_usage=True)
+    assert tap.feed(event) == event
+    assert tap.usage.completion_tokens == 1
+
+
+def test_an_error_is_kept_back():
+    tap = SseTap(hide_usage=True)
+    assert tap.feed(TOKEN + b'data: {"error": {"message": "dead"}}\n\n') == TOKEN
+    assert tap.error == b'{"error": {"message": "dead"}}'
+
+
+def test_usage_of_a_whole_body():
+    assert usage_of(b'{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":1}}').prompt_tokens == 3
+    assert usage_of(b'{"choices":[]}') is None
+    assert usage_of(b"not json") is None

@@ -4,7 +4,7 @@ However a request ends (answered, refused, cut off by its client, by time or by 
 to the machine once and its usage is recorded once.
 """
 
-from asyncio import TimerHandle, get_running_loop, sleep, timeout
+from asyncio import Timeout, TimerHandle, get_running_loop, sleep, timeout
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -131,6 +131,8 @@ class RequestLife:
         self._attempt: AttemptId | None = None
         """The attempt that is running in an engine, until its end has been reported."""
         self._upstream: Upstream | None = None
+        self._reaching: Timeout | None = None
+        """Set until there is an answer to hand out: an engine sends nothing at all before it has one."""
         self._why_abandoned: ApiError | None = None
         self._queue_ms: float | None = None
         self._ttft_ms: float | None = None
@@ -163,11 +165,14 @@ class RequestLife:
             self._attempt = dispatch.attempt_id
             self._queue_ms = self._elapsed_ms()
             try:
-                return await self._try(dispatch)
-            except EngineError as error:
-                _log.warning("attempt_failed", gpu=dispatch.gpu, error=str(error))
+                async with timeout(None) as self._reaching:
+                    return await self._try(dispatch)
+            except (EngineError, TimeoutError) as error:
+                _log.warning("attempt_failed", gpu=dispatch.gpu, error=str(error) or "does not obey an abort")
                 await self._stack.aclose()
                 self._report_failed(retry=True)
+            finally:
+                self._reaching = None
 
     async def _try(self, dispatch: Dispatch) -> Answer:
         call = self._call
@@ -285,7 +290,10 @@ class RequestLife:
                     await door.abort(self._call.engine_ids)
                     await sleep(_ABORT_INTERVAL_S)
         except (EngineError, TimeoutError):
-            await self._stack.aclose()
+            if self._reaching is not None:
+                self._reaching.reschedule(0)
+            else:
+                await self._stack.aclose()
 
     # --- the end ---
 

@@ -270,6 +270,19 @@ async def test_an_abort_the_engine_does_not_obey_cuts_the_connection(house, monk
     await until(lambda: house.engines["a"].disconnected == 1)
 
 
+async def test_a_stream_whose_abort_the_engine_does_not_obey_is_cut_too(house, monkeypatch):
+    monkeypatch.setattr("preble.daemon.flow.request._ABORT_PATIENCE_S", 0.1)
+    house.engines["a"].ms_per_token = 20
+    life = house.life(stream=True, max_tokens=10_000)
+    object.__setattr__(life._call, "engine_ids", ("nobody",))
+    answer = await life.answer()
+    await anext(answer.chunks)
+    await answer.chunks.aclose()
+    await until(lambda: house.engines["a"].disconnected == 1)
+    await house.at_rest()
+    assert (house.settled[0].status, house.settled[0].output_tokens > 0) == ("cancelled", True)
+
+
 # --- time limits ---
 
 

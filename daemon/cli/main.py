@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,11 +10,16 @@ from preble.daemon import __version__
 from preble.daemon.cli.config_commands import config
 from preble.daemon.cli.db import db
 from preble.daemon.cli.gpus import gpu
-from preble.daemon.cli.output import Exit, emit, exit_code, say, table
-from preble.daemon.cli.remote import config_option, json_option, url_option
+from preble.daemon.cli.output import STYLES, Exit, emit, exit_code, printable, say
+from preble.daemon.cli.remote import Remote, config_option, json_option, remote_command
 from preble.daemon.cli.requests import explain, usage
 from preble.daemon.cli.tenants import key, tenant
 from preble.daemon.errors import PrebleError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from preble.daemon.cli.checks import Check
 
 
 class _Commands(click.Group):
@@ -49,16 +54,13 @@ def serve(config_path: Path) -> None:
 
 
 @main.command()
-@config_option
-@url_option
-@json_option
-def doctor(config_path: Path, url: str | None, as_json: bool) -> None:
+@remote_command
+def doctor(remote: Remote, as_json: bool) -> None:
     """Say what is missing or wrong on this machine, and the mend; exit code 1 if something fails."""
     from preble.daemon.cli.doctor import diagnose
 
-    checks = diagnose(config_path, url)
-    rows = [[check.status, check.name, check.detail, check.mend] for check in checks]
-    emit(checks, as_json, lambda: table(["status", "check", "found", "mend"], rows))
+    checks = diagnose(remote)
+    emit(checks, as_json, lambda: _render(checks))
     sys.exit(Exit.FAILED if any(check.status == "fail" for check in checks) else Exit.OK)
 
 
@@ -67,6 +69,16 @@ def doctor(config_path: Path, url: str | None, as_json: bool) -> None:
 def version(as_json: bool) -> None:
     """Print the version."""
     emit({"version": __version__}, as_json, lambda: click.echo(__version__))
+
+
+def _render(checks: "Sequence[Check]") -> None:
+    """One line per check, and its mend under it: too long for a table."""
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        status = click.style(f"{check.status:<5}", fg=STYLES[check.status])
+        click.echo(f"{status} {check.name:<{width}}  {printable(check.detail)}")
+        if check.mend:
+            click.echo(f"{'':<5} {'':<{width}}  mend: {printable(check.mend)}")
 
 
 for command in (tenant, key, gpu, explain, usage, db, config):

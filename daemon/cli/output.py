@@ -86,10 +86,15 @@ def percent(ratio: float | None) -> int | None:
     return None if ratio is None else round(100 * ratio)
 
 
+def printable(text: str) -> str:
+    """Keep escape sequences from outside off the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _text(cell: Cell) -> str:
     if cell is None:
         return "-"
-    return "".join(letter if letter.isprintable() else "?" for letter in str(cell))  # no escape sequences from outside
+    return printable(str(cell))
 
 
 def _align(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:

@@ -40,7 +40,7 @@ _config_if_any = click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
-    help="Where URL and key are looked up.  [default: preble.toml, if there is one]",
+    help="The configuration file.  [default: preble.toml]",
 )
 
 
@@ -58,7 +58,7 @@ class Remote:
         """A client with the operator's key. Raises `ConfigError`, and with each call `Unreachable` and `Refused`."""
         from preble.daemon.wire.client import AdminClient, BadKey
 
-        url = self._find_url()
+        url = self.find_url()
         key, source = self._find_key()
         try:
             with AdminClient(url, key) as client:
@@ -67,9 +67,10 @@ class Remote:
             what = f"does not take the key from {source}" if key else f"wants an operator's key; {source}"
             raise Refused(f"{url} {what}. Name another with --key-file or PREBLE_KEY.") from error
 
-    def _find_url(self) -> str:
+    def find_url(self) -> str:
+        """Where the daemon listens. Raises `ConfigError`."""
         if self.url is None:
-            return _url(self._config())
+            return url_of(self._config())
         if not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"--url: {self.url!r} is no address; the nearest is {'http://' + self.url!r}")
         return self.url
@@ -106,7 +107,8 @@ def remote_command(command: _Command) -> _Command:
     return with_remote  # type: ignore[return-value]
 
 
-def _url(config: "Config") -> str:
+def url_of(config: "Config") -> str:
+    """Where a daemon with this configuration can be reached from here. Raises `ConfigError`."""
     host = _ANY_ADDRESS.get(config.server.host, config.server.host)
     if config.server.port == 0:
         raise ConfigError("server.port is 0, so the daemon's port is not known here; name it with --url")

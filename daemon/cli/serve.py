@@ -1,6 +1,7 @@
 """`preble serve`: the daemon in the foreground, until SIGTERM or Ctrl-C."""
 
 import asyncio
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -19,8 +20,15 @@ def serve(config_path: Path) -> int:
     """Run until a signal says to end; the exit code. Raises `ConfigError`."""
     config = load(config_path)
     configure(config.log.level, config.log.format)
+    _allow_many_connections()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(config))
+
+
+def _allow_many_connections() -> None:
+    """Each waiting request holds one, and the usual soft limit of 1024 is there for programs that call select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(config: Config) -> int:

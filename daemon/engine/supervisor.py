@@ -122,7 +122,7 @@ class Supervisor:
             gpu=self.spec.gpu,
             model=self.spec.model.name,
             state=EngineState.DRAINING if self._state is EngineState.READY and self._draining else self._state,
-            detail=self._detail,
+            detail=self._detail or ("given nothing new until it is undrained" if self._draining else ""),
             pid=self._pid,
             epoch=self._epoch,
             restarts=max(0, self._epoch - 1),

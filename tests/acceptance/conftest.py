@@ -35,6 +35,7 @@ block_size = 32
 max_num_seqs = 64
 max_num_batched_tokens = 2048
 max_model_len = 8192
+extra_args = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
 """
 
 
@@ -105,9 +106,11 @@ class RunningDaemon:
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, f"the daemon ended: {(self.folder / 'daemon.log').read_text()[-3000:]}"
         try:
-            return httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200
+            if httpx.get(f"{self.url}/health/ready", timeout=5).status_code != 200:
+                return False
         except httpx.HTTPError:
             return False
+        return all(row["state"] == "ready" for row in self.gpus().values())  # one engine is enough for the route
 
     def stop(self) -> int:
         """End it as an operator would; by force, with everything below it, if it does not obey."""

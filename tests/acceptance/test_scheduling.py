@@ -147,8 +147,9 @@ def test_a_client_that_leaves_is_aborted_in_the_engine_within_a_second(daemon):
         with httpx.Client(base_url=daemon.url, headers=headers, timeout=30) as client:
             if stream:
                 with client.stream("POST", "/v1/completions", json={**body, "stream": True}) as response:
-                    next(response.iter_raw())
-                    assert counters(daemon)["vllm:num_requests_running"] == 1
+                    chunks = response.iter_raw()
+                    next(chunks)
+                    wait_for(lambda: counters(daemon)["vllm:num_requests_running"] == 1, 5, "it to run")
             else:
                 with pytest.raises(httpx.ReadTimeout):
                     client.post("/v1/completions", json=body, timeout=0.5)

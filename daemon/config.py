@@ -1,19 +1,23 @@
 """preble.toml as frozen structs. Reads the file, refuses what it does not know, and reads no environment."""
 
 import difflib
+import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
 from preble.daemon.errors import ConfigError
 from preble.daemon.ids import ModelName
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
+_LARGEST = 2**53  # no value is near; beyond it a database column or a JSON number could not hold it, and inf is not one
+Positive = Annotated[float, msgspec.Meta(gt=0, le=_LARGEST)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
+CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 DEMO_MODEL = "demo"
 """The `path` that stands for the generated model."""
@@ -37,7 +41,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """E2 and the daemon's waiting queues."""
 
     window_s: Positive = 180.0
-    decode_imbalance_ratio: Annotated[float, msgspec.Meta(ge=1)] = 1.5
+    decode_imbalance_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.5
     expected_output_tokens: Count = 64
     prefill_lead_steps: Positive = 2.0
     max_waiting_requests: Count = 4096
@@ -75,8 +79,8 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model and the engines that serve it."""
 
-    name: ModelName
-    path: str
+    name: Annotated[ModelName, msgspec.Meta(min_length=1)]
+    path: Text
     hardware: Literal["cuda", "cpu"] = "cuda"
     gpus: Literal["all"] | Annotated[tuple[CountOrZero, ...], msgspec.Meta(min_length=1)] = "all"
     engines: Count = 2
@@ -94,7 +98,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of preble.toml."""
 
-    data_dir: str = ".preble"
+    data_dir: Text = ".preble"
     server: ServerConfig = ServerConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     engines: EnginesConfig = EnginesConfig()
@@ -106,48 +110,111 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 def load(path: Path) -> Config:
     """Read and check the file.
 
-    `data_dir` comes back absolute. Raises `ConfigError`, which names the file, the key and, for an unknown key,
-    the nearest known one.
+    `data_dir` and models' folders come back absolute. Raises `ConfigError`, which names the file, the key and, for an
+    unknown key, the nearest known one.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        advice = "run this in the folder that has it, name it with --config, or begin one: preble config default"
+        raise ConfigError(f"{path}: there is no such file; {advice} > {path.name}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    _refuse_unknown_keys(path, raw)
     try:
+        _refuse_unknown_keys(raw)
         config = msgspec.convert(raw, Config)
+        _refuse_contradictions(config)
+        return _absolute(config, path.parent)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_readable(str(error))}") from error
-    names = [model.name for model in config.models]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{path}: models: two entries are named {name!r}")
-    return msgspec.structs.replace(config, data_dir=str((path.parent / config.data_dir).resolve()))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
-def _refuse_unknown_keys(path: Path, raw: dict[str, Any]) -> None:
-    _check_keys(path, raw, Config, "")
+def _refuse_unknown_keys(raw: dict[str, Any]) -> None:
+    _check_keys(raw, Config, "")
     for field in msgspec.structs.fields(Config):
         section = raw.get(field.name)
-        if isinstance(section, dict):
-            _check_keys(path, section, field.type, f"{field.name}.")
+        if isinstance(section, dict) and field.name != "models":
+            _check_keys(section, field.type, f"{field.name}.")
     models = raw.get("models")
+    if isinstance(models, dict):
+        raise ConfigError("models: each begins with [[models]], in double brackets")
     for number, entry in enumerate(models if isinstance(models, list) else []):
         if isinstance(entry, dict):
-            _check_keys(path, entry, ModelConfig, f"models[{number}].")
+            _check_keys(entry, ModelConfig, f"models[{number}].")
 
 
-def _check_keys(path: Path, table: dict[str, Any], struct: type[msgspec.Struct], prefix: str) -> None:
+def _check_keys(table: dict[str, Any], struct: type[msgspec.Struct], prefix: str) -> None:
     known = [field.name for field in msgspec.structs.fields(struct)]
     for key in table:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise ConfigError(f"{path}: unknown key {prefix}{key!r}; the nearest known key is {prefix}{near[0]!r}")
+            raise ConfigError(f"unknown key {prefix}{key}; the nearest known key is {prefix}{near[0]}")
+
+
+def _refuse_contradictions(config: Config) -> None:
+    """What is wrong on any machine, so that `preble config check` finds it on all."""
+    names: dict[str, str] = {}
+    takers: dict[int | str, str] = {}
+    for number, model in enumerate(config.models):
+        key = f"models[{number}]"
+        if model.name in names:
+            raise ConfigError(f"{key}.name: {model.name!r} is the name of {names[model.name]} too")
+        names[model.name] = key
+        if model.max_num_batched_tokens < model.max_num_seqs:
+            raise ConfigError(f"{key}.max_num_batched_tokens: vLLM wants at least max_num_seqs, {model.max_num_seqs}")
+        if model.hardware == "cuda":
+            _take_gpus(key, model.gpus, takers)
+
+
+def _take_gpus(key: str, gpus: Sequence[int | str], takers: dict[int | str, str]) -> None:
+    if takers and (gpus == "all" or "all" in takers):
+        raise ConfigError(f"{key}.gpus: {next(iter(takers.values()))} wants some of the same GPUs")
+    for gpu in [gpus] if gpus == "all" else gpus:
+        if gpu in takers:
+            raise ConfigError(f"{key}.gpus: CUDA device {gpu} is already taken by {takers[gpu]}")
+        takers[gpu] = key
+
+
+def _absolute(config: Config, base: Path) -> Config:
+    """Paths are meant from the file's folder, wherever a command runs."""
+    models = []
+    for number, model in enumerate(config.models):
+        folder = _resolved(base, model.path, f"models[{number}].path")
+        is_folder = model.path != DEMO_MODEL and folder.is_dir()  # else a Hugging Face id
+        models.append(msgspec.structs.replace(model, path=str(folder)) if is_folder else model)
+    data_dir = str(_resolved(base, config.data_dir, "data_dir"))
+    return msgspec.structs.replace(config, data_dir=data_dir, models=tuple(models))
+
+
+def _resolved(base: Path, path: str, key: str) -> Path:
+    try:
+        return (base / Path(path).expanduser()).resolve()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"{key}: {path!r}: {error}") from error
 
 
 def _readable(message: str) -> str:
     """Turn msgspec's "Expected `int`, got `str` - at `$.server.port`" into "server.port: Expected `int`, got `str`"."""
     what, at, where = message.rpartition(" - at `$.")
-    return f"{where.rstrip('`')}: {what}" if at else message
+    if not at:
+        return message
+    key = where.rstrip("`")
+    if what.startswith("Object missing required field"):
+        return f"{key}.{what.split('`')[1]}: it has no default and must be there"
+    if what.startswith("Invalid enum value"):
+        return f"{key}: {what.removeprefix('Invalid enum value ')} is none of {', '.join(_choices(key))}"
+    return f"{key}: {what}"
+
+
+def _choices(key: str) -> list[str]:
+    """What may stand there, as far as it is words."""
+    kind: Any = Config
+    for part in re.findall(r"[a-z_]+", key):
+        struct: Any = next((each for each in (kind, *get_args(kind)) if hasattr(each, "__struct_fields__")), None)
+        kind = next(field.type for field in msgspec.structs.fields(struct) if field.name == part)
+    parts = [kind, *get_args(kind)]
+    return [repr(word) for part in parts if get_origin(part) is Literal for word in get_args(part)]

@@ -117,7 +117,7 @@ def load(path: Path) -> Config:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         advice = "run this in the folder that has it, name it with --config, or begin one: preble config default"
-        raise ConfigError(f"{path}: there is no such file; {advice} > {path.name}") from None
+        raise ConfigError(f"{path}: there is no such file; {advice} > {path}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -2,13 +2,14 @@
 
 import tomllib
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import click
 
 from preble.daemon.cli.output import emit, say, table
-from preble.daemon.cli.remote import config_option, json_option
+from preble.daemon.cli.remote import CONFIG_FILE, config_option, json_option
 
 
 @click.group()
@@ -51,13 +52,29 @@ def show(config_path: Path, as_json: bool) -> None:
 
 
 @config.command()
-def schema() -> None:
-    """Print the file's JSON Schema, for editors."""
+@json_option
+def default(as_json: bool) -> None:
+    """Print a file to begin with: every key, its unit and its default."""
+    text = _file_to_begin_with().read_text(encoding="utf-8")
+    emit(tomllib.loads(text) if as_json else None, as_json, lambda: click.echo(text, nl=False))
+
+
+@config.command()
+@json_option
+def schema(as_json: bool) -> None:
+    """Print the file's JSON Schema, for editors. It is JSON in any case."""
     import msgspec
 
     from preble.daemon.config import Config
 
     emit(msgspec.json.schema(Config), True, lambda: None)
+
+
+def _file_to_begin_with() -> Path:
+    """In a wheel it lies inside the package, in a checkout beside it."""
+    package = Path(str(files("preble.daemon")))
+    packed = package / CONFIG_FILE
+    return packed if packed.exists() else package.resolve().parent / CONFIG_FILE
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,10 +1,12 @@
 """`preble db`: the database's schema."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from preble.daemon.cli.output import emit, say
+from preble.daemon.cli.output import emit, table
 from preble.daemon.cli.remote import config_option, json_option
 from preble.daemon.errors import PrebleError
 
@@ -25,11 +27,12 @@ def upgrade(config_path: Path, as_json: bool) -> None:
 
     data_dir = Path(load(config_path).data_dir)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    before = revision(data_dir)
-    run(data_dir)
-    file, now = str(data_dir / FILE_NAME), revision(data_dir)
-    found = {"database": file, "revision_before": before, "revision": now}
-    emit(found, as_json, lambda: say(f"{file} is at revision {now}" + (", as before" if now == before else "")))
+    file = str(data_dir / FILE_NAME)
+    with _readable(file):
+        before = revision(data_dir)
+        run(data_dir)
+        found = {"database": file, "revision_before": before, "revision": revision(data_dir)}
+    emit(found, as_json, lambda: table([*found], [[*found.values()]]))
 
 
 @db.command()
@@ -41,8 +44,20 @@ def check(config_path: Path, as_json: bool) -> None:
     from preble.daemon.store.db import FILE_NAME, newest_revision, revision
 
     data_dir = Path(load(config_path).data_dir)
-    file, found, wanted = str(data_dir / FILE_NAME), revision(data_dir), newest_revision(data_dir)
-    state = {"database": file, "revision": found, "wanted": wanted}
-    emit(state, as_json, lambda: say(f"{file} is at revision {found or 'none'}; this version wants {wanted}"))
-    if found != wanted:
+    file = str(data_dir / FILE_NAME)
+    with _readable(file):
+        state = {"database": file, "revision": revision(data_dir), "wanted": newest_revision(data_dir)}
+    emit(state, as_json, lambda: table([*state], [[*state.values()]]))
+    if state["revision"] != state["wanted"]:
         raise PrebleError(f"{file}: not this version's schema; next: preble db upgrade")
+
+
+@contextmanager
+def _readable(file: str) -> Iterator[None]:
+    """A file that is no database, or one that is locked, is worth a line and no traceback."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except DBAPIError as error:
+        raise PrebleError(f"{file}: {error.orig}") from error

@@ -1,5 +1,6 @@
 """The command line, put together. What a command needs is imported when it runs, so that help comes at once."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ class _Commands(click.Group):
     """Turns foreseeable faults into one line and an exit code that scripts can rely on."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except PrebleError as error:

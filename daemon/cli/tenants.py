@@ -24,7 +24,8 @@ def create_tenant(remote: Remote, name: str, as_json: bool) -> None:
     """Make a tenant: lower-case letters, digits and dashes."""
     with remote.client() as client:
         row = client.create_tenant(name)
-    emit(row, as_json, lambda: say(f"tenant {row.name} is made; next: preble key create {row.name}"))
+    emit(row, as_json, lambda: _tenant_table([row]))
+    say(f"next: preble key create {row.name}")
 
 
 @tenant.command("list")
@@ -98,7 +99,7 @@ def revoke_key(remote: Remote, key_id: str, as_json: bool) -> None:
     """Make a key useless, from the next request on."""
     with remote.client() as client:
         row = client.revoke_key(key_id)
-    emit(row, as_json, lambda: say(f"key {row.id} of {_owner(row)} is revoked"))
+    emit(row, as_json, lambda: _key_table([row]))
 
 
 def _key_table(rows: "Sequence[KeyRow]") -> None:

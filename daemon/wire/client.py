@@ -12,7 +12,8 @@ from preble.daemon.errors import PrebleError, Refused, Unreachable
 from preble.daemon.wire.admin import Explanation, GpuRow, KeyCreated, KeyRow, TenantRow, UsagePage
 
 _CONNECT_TIMEOUT_S = 5.0
-_TIMEOUT_S = 120.0  # restarting a GPU waits for its requests
+_TIMEOUT_S = 30.0
+_PATIENT = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
 _T = TypeVar("_T")
 
 
@@ -70,8 +71,8 @@ class AdminClient:
         return self._get("/gpus", list[GpuRow])
 
     def order_gpu(self, gpu: str, order: str) -> GpuRow:
-        """`drain`, `undrain` or `restart` one."""
-        return self._post(f"/gpus/{_segment(gpu)}/{order}", GpuRow)
+        """`drain`, `undrain` or `restart` one. A restart answers when the GPU's requests have ended, however long."""
+        return self._call("POST", f"/gpus/{_segment(gpu)}/{order}", GpuRow, timeout=_PATIENT)
 
     def usage(self, tenant: str | None = None, since: datetime | None = None, limit: int = 100) -> UsagePage:
         """The ledger's newest rows, up to 1000, and the totals of all that match."""
@@ -92,7 +93,8 @@ class AdminClient:
         try:
             response = self._http.request(method, path, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreachable(f"no daemon answers at {self._url}: {error}. Is `preble serve` running?") from error
+            why = str(error) or type(error).__name__
+            raise Unreachable(f"no daemon answers at {self._url}: {why}. Is `preble serve` running?") from error
         try:
             if response.is_success:
                 return msgspec.json.decode(response.content, type=kind)

@@ -144,6 +144,10 @@ class _TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: str
     cache_control: dict[str, Any] | UnsetType = UNSET
 
+    def read(self) -> dict[str, Any]:
+        shown = {"type": self.type, "text": self.text}
+        return shown if self.cache_control is UNSET else {**shown, "cache_control": self.cache_control}
+
 
 class _Message(msgspec.Struct, frozen=True):
     role: str
@@ -180,7 +184,7 @@ class _Message(msgspec.Struct, frozen=True):
             return "\n".join(part.text for part in parts if part.text)
         if self.role == "tool":
             return "\n".join(part.text for part in parts)
-        return [msgspec.to_builtins(part) for part in parts]
+        return [part.read() for part in parts]
 
     def _parts(self) -> list[_TextPart]:
         if isinstance(self.content, str):

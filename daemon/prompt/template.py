@@ -16,8 +16,11 @@ from preble.daemon.prompt.chat import Chat, Message, without_developer
 from preble.daemon.prompt.content_format import wants_parts
 from preble.daemon.prompt.refusal import NotReproducible
 
-_MARK = "END-OF-THE-OPEN-MESSAGE "
-"""Put behind a message that stays open. Its last character shows whether the template strips white space there."""
+_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
+"""Put behind a message that stays open. Its last character shows whether the template strips white space there.
+
+It is the engine's own, so that a text that contains it is cut where the engine cuts it.
+"""
 
 
 class ChatTemplate:
@@ -29,7 +32,6 @@ class ChatTemplate:
         parsed = environment.parse(source)
         self.wants_parts = wants_parts(parsed)
         """Whether messages' content is to be a list of parts rather than one text."""
-        self._shows_content = "content" in source
         self._knows_developer = '"developer"' in source or "'developer'" in source
         self._variables = meta.find_undeclared_variables(parsed)
         self._special_tokens = dict(special_tokens)
@@ -42,12 +44,11 @@ class ChatTemplate:
             messages = without_developer(messages)
         if not chat.continue_final_message:
             return self._render(chat, messages)
-        messages, open_text = _with_open_end(messages)
-        text = self._render(chat, messages)
-        if text.count(_MARK.rstrip()) != 1 or open_text.strip() not in text or not self._shows_content:
-            raise NotReproducible("the template does not show just once the message that is to be continued")
-        before, after = text.split(_MARK.rstrip())
-        return before if after.startswith(" ") else before.rstrip()
+        text = self._render(chat, _with_open_end(messages))
+        end = text.rfind(_MARK.rstrip())
+        if end < 0:
+            raise NotReproducible("the template does not show the message that is to be continued")
+        return text[:end] if text.startswith(_MARK, end) else text[:end].rstrip()
 
     def _render(self, chat: Chat, messages: Sequence[Message]) -> str:
         known = {name: value for name, value in chat.variables.items() if name in self._variables}
@@ -65,16 +66,16 @@ class ChatTemplate:
             raise NotReproducible(f"the chat template failed: {error!r}") from error
 
 
-def _with_open_end(messages: Sequence[Message]) -> tuple[list[Message], str]:
-    """Mark the end of the last message's text; also return that text."""
+def _with_open_end(messages: Sequence[Message]) -> list[Message]:
+    """Mark the end of the last message's text."""
     *before, last = messages
     content = last["content"]
     if isinstance(content, str):
-        return [*before, {**last, "content": content + _MARK}], content
+        return [*before, {**last, "content": content + _MARK}]
     if not content:
         raise NotReproducible("the message that is to be continued has no text")
     *parts, part = content
-    return [*before, {**last, "content": [*parts, {**part, "text": part["text"] + _MARK}]}], part["text"]
+    return [*before, {**last, "content": [*parts, {**part, "text": part["text"] + _MARK}]}]
 
 
 class _Refused(jinja2.TemplateError):

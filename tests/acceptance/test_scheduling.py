@@ -64,32 +64,6 @@ def test_an_explanation_has_every_candidate_and_what_really_happened(daemon):
     assert explanation["actual"]["cached_tokens"] == answer.usage.prompt_tokens_details.cached_tokens
 
 
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [{"role": "user", "content": "Plain."}],
-        [{"role": "system", "content": "Ünïcode ☃ and 漢字."}, {"role": "user", "content": "🙂 " * 50}],
-        [{"role": "user", "content": [{"type": "text", "text": "Part one. "}, {"type": "text", "text": "Part two."}]}],
-        [
-            {"role": "user", "content": "Hi"},
-            {"role": "assistant", "content": "Hello"},
-            {"role": "user", "content": "So?"},
-        ],
-        [{"role": "system", "content": "s" * 2000}, {"role": "user", "content": "<|user|> is a token"}],
-    ],
-)
-def test_routed_tokens_are_the_engines_own(daemon, messages):
-    raw = daemon.sdk().chat.completions.with_raw_response.create(model=MODEL, messages=messages, max_tokens=1)
-    explanation = wait_for(lambda: _explained(daemon, raw.headers["x-request-id"]), 5, "the explanation")
-    assert explanation["prompt_tokens"] == raw.parse().usage.prompt_tokens
-
-
-def _explained(daemon, request_id):
-    with daemon.admin() as admin:
-        response = admin.get(f"/explain/{request_id}")
-    return response.json() if response.status_code == 200 else None
-
-
 def test_the_ledger_equals_the_engines_counters(daemon):
     """Also when some clients leave early: an aborted request ends with its usage told."""
     before = counters(daemon)

@@ -10,7 +10,7 @@ from litestar import Controller, Request, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from preble.daemon.api.bodies import convert, read_object
+from preble.daemon.api.bodies import convert, read_body, read_object
 from preble.daemon.errors import InvalidRequest, NotFound
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.decisions import DecisionLog
@@ -83,7 +83,7 @@ class AdminController(Controller):
     async def create_tenant(self, request: AnyRequest, admin: Admin) -> TenantRow:
         """Make a tenant."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
-        wanted = convert(read_object(await request.body()), TenantCreate)
+        wanted = convert(read_object(await read_body(request)), TenantCreate)
         if not is_tenant_name(wanted.name):
             message = "A tenant's name has up to 63 lower-case letters, digits and dashes, and begins with no dash."
             raise InvalidRequest(message, param="name")
@@ -107,7 +107,7 @@ class AdminController(Controller):
     async def create_key(self, request: AnyRequest, admin: Admin) -> KeyCreated:
         """Make a key for a tenant. Its text is in this answer and nowhere else."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
-        wanted = convert(read_object(await request.body()), KeyCreate)
+        wanted = convert(read_object(await read_body(request)), KeyCreate)
         if not wanted.name.isprintable():
             raise InvalidRequest("A key's name has no control characters.", param="name")
         now_s = time()

@@ -4,23 +4,35 @@ import re
 from typing import Any, TypeVar
 
 import msgspec
+from litestar import Request
+from litestar.exceptions import InternalServerException
 
 from preble.daemon.errors import InvalidRequest
+from preble.daemon.flow.runtime import Cancelled
 
 _T = TypeVar("_T")
 _FIELD = re.compile(r"field `([^`]+)`")
 
 
+async def read_body(request: Request[Any, Any, Any]) -> bytes:
+    """All of it. Raises `Cancelled` when the client leaves before the end."""
+    try:
+        return await request.body()
+    except InternalServerException as error:
+        raise Cancelled from error
+
+
 def read_object(raw: bytes) -> dict[str, Any]:
     """The JSON object in a request's body. Raises `InvalidRequest`."""
     try:
-        return msgspec.json.decode(raw, type=dict[str, Any])
-    except msgspec.ValidationError as error:
-        raise InvalidRequest("The request body must be a JSON object.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        body = msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from error
     except RecursionError as error:
         raise InvalidRequest("The request body is nested too deeply.") from error
+    if not isinstance(body, dict):
+        raise InvalidRequest("The request body must be a JSON object.")
+    return body
 
 
 def convert(body: dict[str, Any], kind: type[_T]) -> _T:
@@ -29,6 +41,8 @@ def convert(body: dict[str, Any], kind: type[_T]) -> _T:
         return msgspec.convert(body, kind)
     except msgspec.ValidationError as error:
         what, _, where = str(error).rpartition(" - at `$.")
+        if what:
+            param = where.rstrip("`")
+            raise InvalidRequest(f"`{param}`: {what}.", param=param) from error
         named = _FIELD.search(str(error))
-        param = where.rstrip("`") if what else named and named.group(1)
-        raise InvalidRequest(f"{what or error}.", param=param) from error
+        raise InvalidRequest(f"{error}.", param=named and named.group(1)) from error

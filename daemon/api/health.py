@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from litestar import Controller, Response, get
+from litestar.di import NamedDependency
 
 from preble.daemon.errors import Unavailable
 
@@ -19,6 +20,9 @@ class HealthService:
     """The metrics page and its content type."""
 
 
+Health = NamedDependency[HealthService]
+
+
 class HealthController(Controller):
     """`/health/live`, `/health/ready` and `/metrics`."""
 
@@ -28,7 +32,7 @@ class HealthController(Controller):
         return {"status": "live"}
 
     @get("/health/ready")
-    async def ready(self, health: HealthService) -> dict[str, str]:
+    async def ready(self, health: Health) -> dict[str, str]:
         """Answer 200 when every model has an engine that takes requests, else 503 and the reason."""
         reason = health.unready()
         if reason is not None:
@@ -36,7 +40,7 @@ class HealthController(Controller):
         return {"status": "ready"}
 
     @get("/metrics")
-    async def metrics(self, health: HealthService) -> Response[Any]:
+    async def metrics(self, health: Health) -> Response[Any]:
         """Prometheus' text format."""
         page, content_type = health.render_metrics()
-        return Response(page, headers={"content-type": content_type}, media_type=content_type)
+        return Response(page, media_type=content_type)

@@ -1,20 +1,24 @@
 """The routes of tenants' applications: OpenAI's, answered by the engines."""
 
-from asyncio import FIRST_COMPLETED, create_task, wait
-from collections.abc import Awaitable, Callable, Mapping
+from asyncio import FIRST_COMPLETED, Task, create_task, wait
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_hex
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from litestar import Controller, Request, Response, get, post
-from litestar.response import Stream
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.types import ASGIApp, Receive, Send
+from litestar.types import Scope as AsgiScope
 
-from preble.daemon.api.bodies import convert, read_object
-from preble.daemon.api.problems import error_response
-from preble.daemon.errors import ApiError, NotFound
+from preble.daemon.api.bodies import convert, read_body, read_object
+from preble.daemon.api.problems import REQUEST_ID
+from preble.daemon.errors import NotFound
 from preble.daemon.flow.encode import ModelEncoder, engine_request_ids
 from preble.daemon.flow.request import Answer, Call, RequestLife
 from preble.daemon.flow.runtime import Cancelled
@@ -26,7 +30,7 @@ from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 AnyRequest = Request[Any, Any, Any]
 _Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
 
-_ADDED_USAGE = {"include_usage": True}
+_SHOWN_NAME_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,29 +53,34 @@ class InferenceService:
     """Begins a request's life."""
 
 
+Inference = NamedDependency[InferenceService]
+
+
 class InferenceController(Controller):
     """`/v1/chat/completions`, `/v1/completions` and `/v1/models`."""
 
     path = "/v1"
 
     @post("/chat/completions", status_code=200)
-    async def chat_completions(self, request: AnyRequest, inference: InferenceService) -> Response[Any]:
+    async def chat_completions(self, request: AnyRequest, inference: Inference) -> Response[Any]:
         """Answer a conversation."""
-        return await _infer(request, inference, ChatRequest, lambda encoder: encoder.chat)
+        return await _infer(request, inference, "/v1/chat/completions", ChatRequest, lambda encoder: encoder.chat)
 
     @post("/completions", status_code=200)
-    async def completions(self, request: AnyRequest, inference: InferenceService) -> Response[Any]:
+    async def completions(self, request: AnyRequest, inference: Inference) -> Response[Any]:
         """Continue a text."""
-        return await _infer(request, inference, CompletionRequest, lambda encoder: encoder.completion)
+        return await _infer(
+            request, inference, "/v1/completions", CompletionRequest, lambda encoder: encoder.completion
+        )
 
     @get("/models")
-    async def models(self, request: AnyRequest, inference: InferenceService) -> dict[str, Any]:
+    async def models(self, request: AnyRequest, inference: Inference) -> dict[str, Any]:
         """List the models served."""
         inference.authenticate(request, Scope.INFERENCE)
         return {"object": "list", "data": [_model_object(model) for model in inference.models.values()]}
 
     @get("/models/{name:path}")
-    async def model(self, request: AnyRequest, inference: InferenceService, name: str) -> dict[str, Any]:
+    async def model(self, request: AnyRequest, inference: Inference, name: FromPath[str]) -> dict[str, Any]:
         """Describe one model."""
         inference.authenticate(request, Scope.INFERENCE)
         return _model_object(_served(inference, name.removeprefix("/")))
@@ -80,73 +89,117 @@ class InferenceController(Controller):
 async def _infer(
     request: AnyRequest,
     inference: InferenceService,
+    path: str,
     kind: type[_Kind],
     encode: Callable[[ModelEncoder], Callable[[RequestId, _Kind, Mapping[str, Any]], Awaitable[RequestSpec]]],
 ) -> Response[Any]:
     received_s = monotonic()
+    request_id = RequestId(f"req_{token_hex(12)}")
+    request.state[REQUEST_ID] = request_id
     principal = inference.authenticate(request, Scope.INFERENCE)
     assert principal.tenant is not None, "only tenants' keys have the scope"
-    raw = await request.body()
+    raw = await read_body(request)
     body = read_object(raw)
     wanted = convert(body, kind)
     model = _served(inference, wanted.model)
-    request_id = RequestId(f"req_{token_hex(12)}")
     stream = bool(wanted.stream)
     hide_usage = stream and not (wanted.stream_options and wanted.stream_options.include_usage)
-    if hide_usage:
-        options = body.get("stream_options") or {}
-        raw = msgspec.json.encode({**body, "stream_options": options | _ADDED_USAGE})
     call = Call(
         request_id=request_id,
         tenant=principal.tenant,
         key_id=principal.key_id,
-        path=request.url.path,
+        path=path,
         model=model.name,
-        body=raw,
+        body=_with_usage(raw, body) if hide_usage else raw,
         stream=stream,
         hide_usage=hide_usage,
         encode=partial(encode(model.encoder), request_id, wanted, body),
         engine_ids=engine_request_ids(request_id, wanted),
         received_s=received_s,
     )
-    return await _respond(request, inference.live(call), request_id, stream=stream)
+    answer = await _first_output(request, inference.live(call))
+    if stream:
+        return _Stream(answer)
+    content = b"".join([chunk async for chunk in answer.chunks])
+    return Response(content, headers=dict(answer.headers), media_type=answer.content_type)
 
 
-async def _respond(request: AnyRequest, life: RequestLife, request_id: RequestId, *, stream: bool) -> Response[Any]:
-    """Wait for the first output, or for the client to leave, whichever comes first."""
+def _with_usage(raw: bytes, body: Mapping[str, Any]) -> bytes:
+    """The client's own words, but for one: the engine is to append the usage to its stream.
+
+    It is not to put it into every event, which the client gets only if it asks for usage.
+    """
+    options = {**(body.get("stream_options") or {}), "include_usage": True}
+    options.pop("continuous_usage_stats", None)
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({**fields, "stream_options": options})
+
+
+async def _first_output(request: AnyRequest, life: RequestLife) -> Answer:
+    """Wait for the first output, or for the client to leave, or for the server to give up on it at its end."""
     answering = create_task(life.answer())
-    leaving = create_task(_client_left(request))
+    answering.add_done_callback(_note_error)
+    leaving = create_task(_client_left(request.receive))
     try:
         await wait((answering, leaving), return_when=FIRST_COMPLETED)
-        if not answering.done():
-            life.abandon(Cancelled())
-        answer = await answering
-    except ApiError as error:
-        refused = error_response(error)
-        refused.headers["x-request-id"] = request_id
-        return refused
     finally:
         leaving.cancel()
-    return await _deliver(answer, stream=stream)
+        if not answering.done():
+            life.abandon(Cancelled())
+            await wait((answering,))
+    return answering.result()
 
 
-async def _deliver(answer: Answer, *, stream: bool) -> Response[Any]:
-    if stream:
-        kind = answer.content_type.partition(";")[0]  # the framework adds the charset itself
-        return Stream(answer.chunks, headers=answer.headers, media_type=kind)
-    body = b"".join([chunk async for chunk in answer.chunks])
-    return Response(body, headers=dict(answer.headers), media_type=answer.content_type)
+class _Stream(Response[None]):
+    """An answer on its way out. However that ends, the answer is closed: on that hangs the end of its request."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(None)
+        self._chunks = cast(AsyncGenerator[bytes, None], answer.chunks)
+        self._head = {"content-type": answer.content_type, **answer.headers}
+
+    def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]
+        return self._relay
+
+    async def _relay(self, _: AsgiScope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._chunks):
+            first = await anext(self._chunks)  # at once: closing does nothing to a generator that has not begun
+            sending = create_task(self._send(first, send))
+            leaving = create_task(_client_left(receive))
+            try:
+                await wait((sending, leaving), return_when=FIRST_COMPLETED)
+            finally:
+                leaving.cancel()
+                sending.cancel()
+                await wait((sending,))
+        if not sending.cancelled():
+            sending.result()
+
+    async def _send(self, first: bytes, send: Send) -> None:
+        headers = [(name.encode(), value.encode()) for name, value in self._head.items()]
+        await send({"type": "http.response.start", "status": self.status_code or 200, "headers": headers})
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        async for chunk in self._chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _client_left(request: AnyRequest) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _client_left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _note_error(task: Task[Answer]) -> None:
+    """Nobody may be left to hear of it, which is not an error."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _served(inference: InferenceService, name: str) -> ServedModel:
     model = inference.models.get(name)
     if model is None:
-        message = f"The model `{name}` does not exist. Served here: {', '.join(sorted(inference.models)) or 'none'}."
+        shown = name if len(name) <= _SHOWN_NAME_LENGTH else f"{name[:_SHOWN_NAME_LENGTH]}..."
+        message = f"The model `{shown}` does not exist. Served here: {', '.join(sorted(inference.models)) or 'none'}."
         raise NotFound(message, param="model", code="model_not_found")
     return model
 

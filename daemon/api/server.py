@@ -1,4 +1,4 @@
-"""The HTTP server in front of the routes: uvicorn, with the limits on request heads that it lacks."""
+"""The HTTP server in front of the routes: uvicorn, with the limits on what a client may take its time for."""
 
 from asyncio import TimerHandle
 from asyncio import Transport as AsyncTransport
@@ -6,11 +6,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
+from litestar.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from preble.daemon.config import ServerConfig
-from preble.daemon.errors import ApiError
+from preble.daemon.errors import InvalidRequest
+
+_BODY_TIMEOUT_S = 120.0  # the largest body then needs 1.1 Mbit/s
+_LINGER_S = 2.0
 
 
 class _HeadTooLarge(Exception):
@@ -18,47 +22,63 @@ class _HeadTooLarge(Exception):
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Cuts off a client whose request head is too large or does not end in time."""
+    """Cuts off a client whose request head is too large, or whose head or body does not end in time."""
 
     max_header_bytes: int
     header_timeout_s: float
+    body_timeout_s: float
 
     _in_head = True
+    _in_message = False
     _head_bytes = 0
-    _head_timer: TimerHandle | None = None
+    """Of the head that is coming, as far as the parser has reported it."""
+    _unreported_bytes = 0
+    """Come since the parser's last report: a piece of one header, which it keeps until its end."""
+    _hung_up = False
+    _timer: TimerHandle | None = None
 
     def connection_made(self, transport: AsyncTransport) -> None:  # type: ignore[override]
         """Expect a head from the first moment on."""
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(self.header_timeout_s, self.transport.close)
+        self._expect_within(self.header_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Check what the parser does not see: one header may come in many pieces."""
+        if self._hung_up or (not self._in_message and not data.strip(b"\r\n")):
+            return  # empty lines between requests keep no connection alive
+        self._unreported_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._is_too_large():
+            self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """Expect a head, again on a connection that is kept."""
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(self.header_timeout_s, self.transport.close)
+        self._in_head = self._in_message = True
+        self._head_bytes = 0
+        self._expect_within(self.header_timeout_s)
+
+    def on_url(self, url: bytes) -> None:
+        """Count a piece of the URL."""
+        self._count(len(url))
+        super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Count a header; many of them may come in one piece."""
-        self._head_bytes += len(name) + len(value)
-        if self._head_bytes > self.max_header_bytes:
-            raise _HeadTooLarge
+        self._count(len(name) + len(value))
         super().on_header(name, value)
 
-    def data_received(self, data: bytes) -> None:
-        """Count what comes of a head that is not complete: one header may come in many pieces."""
-        super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > self.max_header_bytes:
-                self.send_400_response("")
-
     def on_headers_complete(self) -> None:
-        """The head is here: what follows is the body, which the routes limit."""
+        """The head is here: what follows is the body, whose size the routes limit."""
         self._in_head = False
-        self._stop_waiting()
+        self._expect_within(self.body_timeout_s)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Nothing to wait for any more."""
+        self._in_message = False
+        self._stop_waiting()
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing to wait for any more."""
@@ -67,21 +87,50 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or a head too large, in the shape of every other error; then hang up."""
-        too_large = self._head_bytes > self.max_header_bytes
-        status = "431 Request Header Fields Too Large" if too_large else "400 Bad Request"
-        problem = ApiError(
-            "The request head is too large." if too_large else "The request is not valid HTTP.",
-            code="headers_too_large" if too_large else "bad_http",
-        ).body()
-        body = msgspec.json.encode({"error": {**problem, "type": "invalid_request_error"}})
+        if self._is_too_large():
+            status, problem = "431 Request Header Fields Too Large", _HEAD_TOO_LARGE
+        else:
+            status, problem = "400 Bad Request", _NOT_HTTP
+        body = msgspec.json.encode({"error": problem.body()})
         head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
+        self._hang_up(head.encode() + b"connection: close\r\n\r\n" + body)
+
+    def _hang_up(self, last_words: bytes) -> None:
+        """Say this, unless another answer is on its way, and throw away what still comes, until the client ends too.
+
+        To close at once, with something unread, would be a reset, which can take from the client what was said.
+        """
+        self._hung_up = True
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if not answering or not self.cycle.response_started:
+            self.transport.write(last_words)
+        self.transport.write_eof()
+        self._expect_within(_LINGER_S)
+
+    def _count(self, n_bytes: int) -> None:
+        self._unreported_bytes = 0
+        self._head_bytes += n_bytes
+        if self._is_too_large():
+            raise _HeadTooLarge
+
+    def _is_too_large(self) -> bool:
+        return self._head_bytes + self._unreported_bytes > self.max_header_bytes
+
+    def _expect_within(self, timeout_s: float) -> None:
+        self._stop_waiting()
+        self._timer = self.loop.call_later(timeout_s, self.transport.close)
 
     def _stop_waiting(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+_HEAD_TOO_LARGE = InvalidRequest("The request head is too large.", code="headers_too_large")
+_NOT_HTTP = InvalidRequest("The request is not valid HTTP.", code="bad_http")
 
 
 class _Server(Server):
@@ -91,15 +140,20 @@ class _Server(Server):
         return nullcontext()
 
 
-def make_server(app: Any, config: ServerConfig) -> Server:
+def make_server(app: ASGIApp, config: ServerConfig) -> Server:
     """A server for `app` that leaves signals and logging to its caller: await `serve()`, end it by `should_exit`."""
-    limits = {"max_header_bytes": config.max_header_bytes, "header_timeout_s": config.header_timeout_s}
+    limits = {
+        "max_header_bytes": config.max_header_bytes,
+        "header_timeout_s": config.header_timeout_s,
+        "body_timeout_s": _BODY_TIMEOUT_S,
+    }
     return _Server(
         Config(
-            app,
+            _with_head(app),
             host=config.host,
             port=config.port,
             http=type("ConfiguredProtocol", (LimitedProtocol,), limits),
+            ws="none",
             loop="uvloop",
             lifespan="on",
             log_config=None,
@@ -109,3 +163,13 @@ def make_server(app: Any, config: ServerConfig) -> Server:
             timeout_graceful_shutdown=round(config.drain_timeout_s),
         )
     )
+
+
+def _with_head(app: ASGIApp) -> ASGIApp:
+    """Answer HEAD as GET is answered; the server leaves the body out."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        as_get: Any = {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
+        await app(as_get, receive, send)
+
+    return answer

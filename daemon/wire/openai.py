@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import msgspec
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
+_Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]  # OpenAI's bound; an engine would try any number
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -17,7 +18,7 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: _Count | None = None
+    n: _Choices | None = None
     max_tokens: _Count | None = None
     cache_salt: str | None = None
 

@@ -1,6 +1,5 @@
 """What `preble doctor` says of a daemon: whether one runs, and how it and its engines are."""
 
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import httpx
 
 from preble.daemon import __version__
 from preble.daemon.cli.checks import Check, fail, ok, warn
+from preble.daemon.cli.listening import take_address
 from preble.daemon.cli.remote import Remote
 from preble.daemon.config import ServerConfig
 from preble.daemon.errors import PrebleError
@@ -24,17 +24,12 @@ def is_preble(url: str) -> bool:
 
 def check_port(server: ServerConfig) -> Check:
     """Whether a daemon could listen where it is to."""
-    where = f"{server.host}:{server.port}"
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            server.host or None, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the daemon does
-            probe.bind(address)
-    except OSError as error:
-        return fail("port", f"{where}: {error.strerror}", "end what holds it, or change server.host or server.port")
-    return ok("port", f"{where} is free")
+        for each in take_address(server):
+            each.close()
+    except PrebleError as error:
+        return fail("port", str(error), "end what holds it, or change server.host or server.port")
+    return ok("port", f"{server.host}:{server.port} is free")
 
 
 def check_daemon(url: str, remote: Remote) -> Iterator[Check]:

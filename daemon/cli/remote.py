@@ -109,10 +109,15 @@ def remote_command(command: _Command) -> _Command:
 
 def url_of(config: "Config") -> str:
     """Where a daemon with this configuration can be reached from here. Raises `ConfigError`."""
-    host = _ANY_ADDRESS.get(config.server.host, config.server.host)
     if config.server.port == 0:
         raise ConfigError("server.port is 0, so the daemon's port is not known here; name it with --url")
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.server.port}"
+    return url_at(config.server.host, config.server.port)
+
+
+def url_at(host: str, port: int) -> str:
+    """The address of a daemon that listens there, as this machine reaches it."""
+    host = _ANY_ADDRESS.get(host, host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _read(path: Path) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -10,19 +11,21 @@ import uvloop
 
 from preble.daemon.api.server import make_server
 from preble.daemon.app import Daemon, open_daemon
+from preble.daemon.cli.listening import take_address
+from preble.daemon.cli.remote import url_at
 from preble.daemon.config import Config, load
-from preble.daemon.errors import PrebleError
 from preble.daemon.obs.log import configure
 from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
 
 
 def serve(config_path: Path) -> int:
-    """Run until a signal says to end; the exit code. Raises `ConfigError`."""
+    """Run until a signal says to end; the exit code. Raises `PrebleError`."""
     config = load(config_path)
     configure(config.log.level, config.log.format)
     _allow_many_connections()
+    sockets = take_address(config.server)  # first, so that a second daemon ends before it has started engines
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config))
+        return runner.run(_serve(config, sockets))
 
 
 def _allow_many_connections() -> None:
@@ -31,35 +34,35 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, sockets: list[socket.socket]) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    url = url_at(config.server.host, sockets[0].getsockname()[1])
     async with open_daemon(config, _say) as daemon:
         server = make_server(daemon.app, config.server)
-        serving = loop.create_task(server.serve())
-        announcing = loop.create_task(_announce(config, daemon))
+        serving = loop.create_task(server.serve(sockets))
+        announcing = loop.create_task(_announce(url, daemon))
         ended = loop.create_task(stopping.wait())
         await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
         _say("ending: no new requests; running ones may finish")
         announcing.cancel()
         server.should_exit = True
         await serving
-        if not stopping.is_set():
-            raise PrebleError(f"cannot listen on {config.server.host}:{config.server.port}: it is in use")
     _say("ended")
-    return 0
+    return 0 if stopping.is_set() else 1
 
 
-async def _announce(config: Config, daemon: Daemon) -> None:
+async def _announce(url: str, daemon: Daemon) -> None:
     await daemon.settled()
-    if (reason := daemon.unready()) is not None:
-        _say(f"not ready: {reason}")
-        return
-    url = f"http://{config.server.host}:{config.server.port}"
     key_file = daemon.data_dir / DEFAULT_KEY_FILE
-    _say(_READY.format(url=url, model=daemon.model, key_file=key_file))
+    if (reason := daemon.unready()) is not None:
+        _say(f"not ready: {reason} The engines' logs are in {daemon.data_dir / 'logs'}")
+    elif key_file.exists():
+        _say(_READY.format(url=url, model=daemon.model, key_file=key_file))
+    else:
+        _say(f"Preble is ready on {url}. A tenant's key is made with: preble key create TENANT")
 
 
 def _say(text: str) -> None:

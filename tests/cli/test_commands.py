@@ -1,0 +1,146 @@
+"""What commands print where, against a daemon's real admin routes."""
+
+import json
+
+import click
+import httpx
+import pytest
+from tests.cli.running import preble
+
+from preble.daemon.cli.main import main
+from preble.daemon.cli.output import Exit
+
+
+def data(*arguments: str, **environment: str):
+    """A command's JSON; nothing but JSON is on stdout."""
+    result = preble(*arguments, "--json", **environment)
+    assert (result.exit_code, result.exception) == (0, None), result.stderr
+    return json.loads(result.stdout)
+
+
+def leaves(command: click.Command, *path: str):
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from leaves(inner, *path, name)
+    else:
+        yield " ".join(path), command
+
+
+COMMANDS = dict(leaves(main))
+
+
+@pytest.mark.parametrize("name", COMMANDS.keys() - {"serve"})
+def test_every_command_that_prints_data_prints_it_as_json_too(name):
+    assert any("--json" in option.opts for option in COMMANDS[name].params)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_every_option_says_what_it_is_for(name):
+    assert COMMANDS[name].help
+    assert all(option.help for option in COMMANDS[name].params if isinstance(option, click.Option))
+
+
+# --- GPUs ---
+
+
+def test_gpus_are_listed_with_what_the_contract_promises(daemon):
+    first, second = data("gpu", "list")
+    wanted = {"gpu", "state", "model", "running", "waiting", "kv_used_ratio", "hit_ratio", "load_ms", "ttft_p50_ms"}
+    assert wanted <= first.keys()
+    assert (second["state"], second["kv_used_ratio"]) == ("down", None)
+
+
+def test_a_table_has_a_line_per_gpu_and_what_is_not_known_is_a_dash(daemon):
+    result = preble("gpu", "list")
+    head, first, second = result.stdout.splitlines()
+    assert head.split()[:3] == ["gpu", "state", "model"]
+    assert first.split() == ["cpu0", "ready", "preble-demo", "3", "1", "25", "81", "1410", "42", first.split()[-1]]
+    assert second.split()[5:9] == ["-", "81", "1410", "-"]
+    assert result.stderr == "cpu1: exited with status 1\n"
+
+
+def test_orders_for_a_gpu_print_how_it_is_then(daemon):
+    assert data("gpu", "drain", "cpu0")["draining"] is True
+    assert data("gpu", "undrain", "cpu0")["draining"] is False
+    assert data("gpu", "restart", "cpu0")["restarts"] == 1
+    restarted = preble("gpu", "restart", "cpu0")
+    assert restarted.stdout.splitlines()[1].startswith("cpu0")
+    assert "waiting" in restarted.stderr
+
+
+# --- tenants and keys ---
+
+
+def test_a_tenant_is_made_shown_and_listed(daemon):
+    made = preble("tenant", "create", "made")
+    assert made.stdout.splitlines()[1].split()[:2] == ["made", "0"]
+    assert made.stderr == "next: preble key create made\n"
+    assert data("tenant", "show", "made")["name"] == "made"
+    assert {"acme", "default", "made"} <= {row["name"] for row in data("tenant", "list")}
+
+
+def test_a_key_is_all_that_stdout_has_so_that_it_can_be_kept_in_a_variable(daemon):
+    result = preble("key", "create", "acme", "--name", "app")
+    key = result.stdout.removesuffix("\n")
+    assert httpx.get(f"{daemon.url}/v1/usage", headers={"authorization": f"Bearer {key}"}).status_code == 200
+    assert "not shown again" in result.stderr
+    assert key not in result.stderr
+    assert key not in preble("key", "list", "--json").stdout
+
+
+def test_a_revoked_key_no_longer_works(daemon):
+    created = data("key", "create", "acme", "--expires-days", "1.5")
+    assert created.keys() == {"key", "id", "tenant"}
+    row = next(row for row in data("key", "list", "--tenant", "acme") if row["id"] == created["id"])
+    assert row["expires_at"] > row["created_at"]
+    assert data("key", "revoke", created["id"])["revoked_at"] is not None
+    headers = {"authorization": f"Bearer {created['key']}"}
+    assert httpx.get(f"{daemon.url}/v1/usage", headers=headers).status_code == 401
+
+
+def test_an_operators_key_has_no_tenant_and_says_so(daemon):
+    assert "(operator)" in preble("key", "list").stdout
+
+
+# --- usage and decisions ---
+
+
+def test_usage_is_totals_and_on_request_the_newest_requests(daemon):
+    totals = preble("usage").stdout
+    assert [line.split()[:2] for line in totals.splitlines()[1:]] == [["acme", "3"], ["default", "1"]]
+    assert "req_" not in totals
+    assert "req_3" in preble("usage", "--limit", "1").stdout
+    page = data("usage", "--tenant", "acme")
+    assert [row["request_id"] for row in page["rows"]] == ["req_2", "req_1", "req_0"]
+
+
+@pytest.mark.parametrize(("since", "tenants"), [("1h", ["default"]), ("7d", ["acme", "default"]), ("2020-01-01", None)])
+def test_usage_since_takes_ages_and_dates(daemon, since, tenants):
+    assert [row["tenant"] for row in data("usage", "--since", since)["totals"]] == (tenants or ["acme", "default"])
+
+
+@pytest.mark.parametrize("since", ["", "yesterday", "h", "nanh", "1e400d", "2026-13-01"])
+def test_a_time_that_is_none_is_a_usage_error_that_shows_how_to_write_one(since):
+    result = preble("usage", "--since", since)
+    assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
+    assert "2026-11-21T14:02" in result.stderr
+
+
+def test_a_decision_is_explained_with_every_candidate_and_what_happened(daemon):
+    told = data("explain", "req_1")
+    assert (told["gpu"], told["mode"], told["actual"]["cached_tokens"]) == ("gpu0", "exploit", 2400)
+    assert {"gpu", "cached_tokens", "missed_tokens", "load_ms", "evict_ms", "prefill_ms"} <= told["candidates"][
+        0
+    ].keys()
+
+
+def test_an_explanation_for_people_says_why_each_of_the_others_lost(daemon):
+    text = preble("explain", "req_1").stdout
+    rows = {line.split()[0]: line for line in text.splitlines() if line.startswith("gpu")}
+    assert list(rows) == ["gpu0", "gpu5", "gpu1"]
+    assert rows["gpu0"].endswith("chosen")
+    assert rows["gpu5"].endswith("does not cache the biggest part")
+    assert rows["gpu1"].endswith("costs 200.0 ms more")
+    assert "EXPLOIT on gpu0: 2410 tokens are cached" in text
+    assert "2,400 tokens found by the engine, 2,410 predicted: 10 fewer" in text
+    assert "1,900.0 ms waiting, 500.0 ms in the engine to the first token (prefill predicted: 96.0)" in text

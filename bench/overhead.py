@@ -36,14 +36,13 @@ async def compare(args: argparse.Namespace, key: str) -> dict[str, dict[str, flo
     preble = aiohttp.ClientSession()
     async with direct, preble:
         for number in range(args.warm_up + args.requests):
-            pair = {
-                "direct": await time_to_first_token_ms(direct, "http://engine/v1/chat/completions", body, {}),
-                "preble": await time_to_first_token_ms(
-                    preble, f"{args.url}/v1/chat/completions", body, {"authorization": f"Bearer {key}"}
-                ),
-            }
-            if number >= args.warm_up:
-                for name, time_ms in pair.items():
+            pair = [
+                ("direct", direct, "http://engine/v1/chat/completions", {}),
+                ("preble", preble, f"{args.url}/v1/chat/completions", {"authorization": f"Bearer {key}"}),
+            ]
+            for name, session, url, headers in pair if number % 2 else reversed(pair):
+                time_ms = await time_to_first_token_ms(session, url, body, headers)
+                if number >= args.warm_up:
                     times[name].append(time_ms)
     return {
         name: {"p50_ms": round(median(values), 2), "p99_ms": round(quantiles(values, n=100)[98], 2)}

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
+from httptools import HttpParserUpgrade, HttpRequestParser
 from litestar.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -19,6 +20,28 @@ _LINGER_S = 2.0
 
 class _HeadTooLarge(Exception):
     """Raised inside the parser, which then stops and has the protocol answer."""
+
+
+class _NoProxy(Exception):
+    """The client takes us for one. Raised as above."""
+
+
+class _Parser(HttpRequestParser):
+    """Reads on where a client offers another protocol: no offer is taken up, and a body behind it is a body.
+
+    Java's own client, for one, offers HTTP/2 with its first request. The parser would stop behind the head.
+    """
+
+    def __init__(self, protocol: "LimitedProtocol") -> None:
+        super().__init__(protocol)
+        self._protocol = protocol
+
+    def feed_data(self, data: Any) -> None:
+        """Parse what came."""
+        try:
+            super().feed_data(data)
+        except HttpParserUpgrade as offered:
+            self.feed_data(self._protocol.head_without_offer() + data[offered.args[0] :])
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -36,6 +59,11 @@ class LimitedProtocol(HttpToolsProtocol):
     """Come since the parser's last report: a piece of one header, which it keeps until its end."""
     _hung_up = False
     _timer: TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.parser = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn
 
     def connection_made(self, transport: AsyncTransport) -> None:  # type: ignore[override]
         """Expect a head from the first moment on."""
@@ -70,12 +98,18 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is here: what follows is the body, whose size the routes limit."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _NoProxy
+            return  # it comes again, without the offer
         self._in_head = False
         self._expect_within(self.body_timeout_s)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Nothing to wait for any more."""
+        if self.parser.should_upgrade():
+            return
         self._in_message = False
         self._stop_waiting()
         super().on_message_complete()
@@ -84,6 +118,12 @@ class LimitedProtocol(HttpToolsProtocol):
         """Nothing to wait for any more."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def head_without_offer(self) -> bytes:
+        """The head that is here, without the header that offers another protocol."""
+        version = self.parser.get_http_version().encode()
+        fields = [name + b": " + value + b"\r\n" for name, value in self.headers if name != b"upgrade"]
+        return b"%s %s HTTP/%s\r\n%s\r\n" % (self.parser.get_method(), self.url, version, b"".join(fields))
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or a head too large, in the shape of every other error; then hang up."""

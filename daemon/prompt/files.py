@@ -33,11 +33,14 @@ def read_model(model: Path) -> ModelFiles:
     """Read `model`, a folder or else a Hugging Face id. Raises `ConfigError`, which names the file."""
     folder = model if model.is_dir() else _downloaded(model.as_posix())
     config = _config(folder / _CONFIG)
-    special_tokens = _special_tokens(config)
-    templates = _templates(folder, config)
-    default = _compiled(model, templates.get("default"), special_tokens)
-    tool_use = _compiled(model, templates.get("tool_use"), special_tokens)
-    tokenizer = _tokenizer(folder / _TOKENIZER, config, special_tokens)
+    try:
+        special_tokens = _special_tokens(config)
+        templates = _templates(folder, config)
+        tokenizer = _tokenizer(folder / _TOKENIZER, config, special_tokens)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # what a file of another shape leads to
+        raise ConfigError(f"models.path: {folder} has files that cannot be understood: {error!r}") from error
+    default = _compiled(folder, templates.get("default"), special_tokens)
+    tool_use = _compiled(folder, templates.get("tool_use"), special_tokens)
     return ModelFiles(tokenizer, default, tool_use or default)
 
 

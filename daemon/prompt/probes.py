@@ -32,6 +32,8 @@ PROBES: Mapping[str, Mapping[str, Any]] = {
     "parts": {
         "messages": [{"role": "user", "content": [{"type": "text", "text": "One"}, {"type": "text", "text": " two"}]}]
     },
+    "a developer": {"messages": [_QUESTION, {"role": "developer", "content": "Be terse."}, _QUESTION]},
+    "reasoning effort": {"messages": [_QUESTION], "reasoning_effort": "none"},
     "tools": {"messages": [_SYSTEM, _QUESTION], "tools": [_WEATHER], "tool_choice": "none"},
     "tools of choice": {"messages": [_QUESTION], "tools": [_WEATHER]},
     "a tool's result": {

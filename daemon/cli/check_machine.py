@@ -1,4 +1,4 @@
-"""What `preble doctor` looks at before any configuration: Python, the engine's package, devices, memory, limits."""
+"""What `preble doctor` says of the machine: Python, the engine's package, devices, limits."""
 
 import platform
 import resource
@@ -15,11 +15,10 @@ from preble.daemon.config import Config
 from preble.daemon.engine.hardware import Hardware
 from preble.daemon.engine.launch import EngineSpec
 
-_GIB = 1 << 30
 _OLDEST_PYTHON = (3, 11)
 _OLDEST_DRIVER = {12: 525, 13: 580}  # CUDA's major version: the first driver branch that runs it (NVIDIA's CUDA notes)
-_CPU_ENGINE_GIB = 2.0  # vLLM 0.32 itself: two engines with 1 GiB of KV cache each took 6 GiB together
 _OWN_FILES = 200  # of the daemon: database, logs, sockets of engines
+_PCI_DEVICES = Path("/sys/bus/pci/devices")
 _NVIDIA = "0x10de"
 _DISPLAY = "0x03"  # PCI's class of display controllers, which GPUs for computing are in too
 
@@ -74,32 +73,6 @@ def check_driver(hardware: Hardware) -> list[Check]:
     return [ok("driver", found)]
 
 
-def check_memory(specs: Sequence[EngineSpec]) -> Check:
-    """Whether the configured CPU engines fit into memory. Theirs is the machine's; that of GPUs is their own."""
-    need_gib = sum(
-        _CPU_ENGINE_GIB + spec.model.cpu_kv_cache_gib + _weights_bytes(Path(spec.model_path)) / _GIB
-        for spec in specs
-        if spec.hardware == "cpu"
-    )
-    free_gib = available_bytes() / _GIB
-    found = f"{free_gib:.1f} GiB available; {len(specs)} engines want about {need_gib:.1f} GiB"
-    if free_gib >= need_gib:
-        return ok("memory", found)
-    return warn("memory", found, "fewer `engines`, a smaller `cpu_kv_cache_gib`, or more memory")
-
-
-def available_bytes() -> int:
-    """What the kernel could still give, and what our control group lets us have."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    except OSError:
-        return free
-    return free if limit == "max" else min(free, max(0, int(limit) - used))
-
-
 def check_open_files(config: Config, specs: Sequence[EngineSpec]) -> Check:
     """Whether as many connections can be open as the queues may get long. `serve` raises the soft limit itself."""
     n_models = len({spec.model.name for spec in specs})
@@ -131,7 +104,7 @@ def _devices(hardware: Hardware) -> str:
 
 
 def _has_nvidia_card() -> bool:
-    for device in Path("/sys/bus/pci/devices").glob("*"):
+    for device in _PCI_DEVICES.glob("*"):
         try:
             vendor, kind = (device / "vendor").read_text().strip(), (device / "class").read_text().strip()
         except OSError:
@@ -154,7 +127,3 @@ def _driver_version() -> str | None:
 def _cuda_runtime() -> str | None:
     """The CUDA that the installed torch brings along."""
     return _installed("nvidia-cuda-runtime") or _installed("nvidia-cuda-runtime-cu12")
-
-
-def _weights_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_dir() else 0

@@ -1,4 +1,4 @@
-"""What `preble doctor` says of the configured models: which devices they get, and whether their files are there."""
+"""What `preble doctor` says of the configured models: their devices, whether their files are there, if they fit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,8 @@ from preble.daemon.engine.launch import EngineSpec
 from preble.daemon.errors import ConfigError
 
 _CONFIG = "config.json"
-_HUB_PATTERN_PARTS = 2  # owner/name
+_GIB = 1 << 30
+_CPU_ENGINE_GIB = 2.0  # vLLM 0.32 itself: two engines with 1 GiB of KV cache each took 6 GiB together
 
 
 def check_plan(specs: Sequence[EngineSpec], hardware: Hardware) -> Check:
@@ -27,10 +28,57 @@ def check_model(model: ModelConfig, data_dir: Path) -> Check:
     name = f"model {model.name}"
     if model.path == DEMO_MODEL:
         return ok(name, f"the demo model; the daemon makes it in {data_dir / 'models'} where it is missing")
-    folder = Path(model.path)
-    if not folder.is_dir():
-        return _check_hub_model(name, model.path)
-    return _check_folder(name, folder)
+    folder = _local_folder(model.path)
+    if folder is not None:
+        return _check_folder(name, folder)
+    if not _is_hub_id(model.path):
+        return fail(name, f"there is no folder {model.path}", "change models.path, or put the model there")
+    detail = f"{model.path} is no folder here, so it is fetched from the Hugging Face hub when the daemon starts"
+    return warn(name, detail, f"fetch it now: hf download {model.path}")
+
+
+def check_memory(specs: Sequence[EngineSpec]) -> Check:
+    """Whether CPU engines fit into what is free. Call it only while they do not run."""
+    need_gib = sum(_CPU_ENGINE_GIB + spec.model.cpu_kv_cache_gib + weights_gib(spec.model.path) for spec in specs)
+    free_gib = available_bytes() / _GIB
+    found = f"{free_gib:.1f} GiB available; {len(specs)} engines want about {need_gib:.1f} GiB"
+    if free_gib >= need_gib:
+        return ok("memory", found)
+    return warn("memory", found, "fewer `engines`, a smaller `cpu_kv_cache_gib`, or more memory")
+
+
+def check_gpu_memory(specs: Sequence[EngineSpec], hardware: Hardware) -> list[Check]:
+    """Whether GPUs are large enough for their model's weights, where both sizes are known."""
+    size_mib = {device.index: device.memory_mib for device in hardware.cuda_devices}
+    checks = []
+    for spec in specs:
+        sizes = [size_mib[device] for device in spec.devices]
+        share_gib = sum(size or 0 for size in sizes) / 1024 * spec.model.gpu_memory_utilization
+        need_gib = weights_gib(spec.model.path)
+        if None not in sizes and need_gib >= share_gib:
+            detail = f"{spec.model.name} has {need_gib:.1f} GiB of weights, and its engine may use {share_gib:.1f} GiB"
+            mend = "raise tensor_parallel_size, or have vLLM quantise it (extra_args)"
+            checks.append(warn(f"memory of {spec.gpu}", detail, mend))
+    return checks
+
+
+def available_bytes() -> int:
+    """What the kernel could still give, and what our control group lets us have."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except OSError:
+        return free
+    return free if limit == "max" else min(free, max(0, int(limit) - used))
+
+
+def weights_gib(path: str) -> float:
+    """What a model's weights take, as they are stored; 0 where they are not here yet."""
+    folder = _local_folder(path)
+    files = folder.glob("*.safetensors") if folder is not None else ()
+    return sum(file.stat().st_size for file in files) / _GIB
 
 
 def _check_folder(name: str, folder: Path) -> Check:
@@ -49,17 +97,22 @@ def _check_folder(name: str, folder: Path) -> Check:
     return ok(name, str(folder))
 
 
-def _check_hub_model(name: str, path: str) -> Check:
+def _local_folder(path: str) -> Path | None:
+    """Where a model's files are, in a folder of its own or in the hub's cache. Asks nobody."""
     from huggingface_hub import try_to_load_from_cache
+
+    if Path(path).is_dir():
+        return Path(path)
+    cached = try_to_load_from_cache(path, _CONFIG) if _is_hub_id(path) else None
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _is_hub_id(path: str) -> bool:
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
     try:
-        if path.startswith((".", "/", "~")) or path.count("/") >= _HUB_PATTERN_PARTS:
-            raise HFValidationError
-        cached = try_to_load_from_cache(path, _CONFIG)
+        validate_repo_id(path)
     except HFValidationError:
-        return fail(name, f"there is no folder {path}", "change models.path, or put the model there")
-    if isinstance(cached, str):
-        return _check_folder(name, Path(cached).parent)
-    detail = f"{path} is no folder, so it would be fetched from the Hugging Face hub when the daemon starts"
-    return warn(name, detail, f"fetch it now: hf download {path}")
+        return False
+    return True

@@ -9,11 +9,10 @@ from preble.daemon.cli.check_machine import (
     check_driver,
     check_engine_package,
     check_hardware,
-    check_memory,
     check_open_files,
     check_python,
 )
-from preble.daemon.cli.check_models import check_model, check_plan
+from preble.daemon.cli.check_models import check_gpu_memory, check_memory, check_model, check_plan
 from preble.daemon.cli.checks import Check, fail, ok
 from preble.daemon.cli.remote import CONFIG_FILE, Remote, url_of
 from preble.daemon.config import Config, load
@@ -56,6 +55,7 @@ def _configured(config: Config, hardware: Hardware, remote: Remote) -> Iterator[
         yield check_plan(specs, hardware)
     for model in {spec.model.name: spec.model for spec in specs}.values():
         yield check_model(model, data_dir)
+    yield from check_gpu_memory([spec for spec in specs if spec.hardware == "cuda"], hardware)
     yield from check_data(data_dir)
     yield check_sockets(data_dir, [spec.gpu for spec in specs])
     yield check_open_files(config, specs)

@@ -2,7 +2,7 @@
 
 import click
 
-from preble.daemon.cli.output import Cell, moment, table
+from preble.daemon.cli.output import Cell, moment, printable, table
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation
 
 _COLUMNS = ["GPU", "cached", "missed", "L load", "M evict", "P prefill", "L+M+P ms", "decoding %", "verdict"]
@@ -12,9 +12,9 @@ def render(explanation: Explanation) -> None:
     """Print it: the chosen GPU first, the others by what they would have cost."""
     chosen = next(row for row in explanation.candidates if row.gpu == explanation.gpu)
     others = sorted((row for row in explanation.candidates if row is not chosen), key=lambda row: row.cost_ms)
-    title = click.style(explanation.request_id, bold=True)
+    title = click.style(printable(explanation.request_id), bold=True)
     asked = f"{explanation.prompt_tokens:,} prompt tokens, {moment(explanation.decided_at)} UTC"
-    click.echo(f"{title}  {explanation.model}, {asked}\n")
+    click.echo(f"{title}  {printable(explanation.model)}, {asked}\n")
     mode = click.style(explanation.mode.replace("_", " ").upper(), fg="cyan", bold=True)
     click.echo(f"{mode} on {explanation.gpu}: {explanation.reason}.\n")
     table(_COLUMNS, [_row(row, chosen, explanation.mode) for row in (chosen, *others)])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from preble.daemon.cli.output import emit, percent, say, table
+from preble.daemon.cli.output import emit, percent, printable, say, table
 from preble.daemon.cli.remote import Remote, remote_command
 
 if TYPE_CHECKING:
@@ -77,4 +77,4 @@ def _gpu_table(rows: "Sequence[GpuRow]") -> None:
     table(columns, cells)
     for row in rows:
         if row.detail:
-            say(f"{row.gpu}: {row.detail}")
+            say(printable(f"{row.gpu}: {row.detail}"))

@@ -32,7 +32,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except PrebleError as error:
-            say(f"{click.style('preble:', fg='red')} {error}")
+            say(f"{click.style('preble:', fg='red')} {printable(str(error))}")
             ctx.exit(exit_code(error))
         except KeyboardInterrupt:
             ctx.exit(Exit.INTERRUPTED)

@@ -88,13 +88,13 @@ def percent(ratio: float | None) -> int | None:
 
 def printable(text: str) -> str:
     """Keep escape sequences from outside off the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
 def _text(cell: Cell) -> str:
     if cell is None:
         return "-"
-    return printable(str(cell))
+    return printable(str(cell)).replace("\n", "?")
 
 
 def _align(columns: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> None:

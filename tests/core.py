@@ -42,20 +42,15 @@ def up(gpu: str, *, epoch: int = 1, limits: EngineLimits = LIMITS, model: str = 
 
 
 def stored(gpu: str, text: str, *, epoch: int = 1, after: str = "") -> events.KvReported:
-    """The engine's report that it caches `text`, which follows `after`; it names blocks by their text's hash."""
-    names = [hash((after + text)[: len(after) + end]) for end in range(BLOCK, len(text) + 1, BLOCK)]
-    change = events.BlocksStored(
-        hashes=tuple(names),
-        parent_hash=hash(after) if after else None,
-        token_ids=tuple(tokens(text)[: len(names) * BLOCK].tolist()),
-        lora="",
-        salt="",
-    )
+    """The report that a GPU caches `text`, which follows `after`."""
+    n_before = len(after) // BLOCK
+    chain = keys(after + text)
+    change = events.BlocksStored(keys=chain[n_before:], parent=chain[n_before - 1] if n_before else None)
     return events.KvReported(gpu=GpuId(gpu), epoch=epoch, changes=(change,))
 
 
 def removed(gpu: str, *texts: str, epoch: int = 1) -> events.KvReported:
-    change = events.BlocksRemoved(hashes=tuple(hash(text) for text in texts))
+    change = events.BlocksRemoved(keys=tuple(keys(text)[-1] for text in texts))
     return events.KvReported(gpu=GpuId(gpu), epoch=epoch, changes=(change,))
 
 

@@ -5,14 +5,15 @@ Every message of the engine is turned into changes exactly once and in order. Wh
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Never
 
 import msgspec
 import zmq
 import zmq.asyncio
 
-from preble.daemon.flow.events import BlocksCleared, BlocksRemoved, BlocksStored, KvChange, KvReported
+from preble.daemon.engine.blocknames import Removed, Stored, Told
+from preble.daemon.flow.events import BlocksCleared, KvChange, KvReported
 from preble.daemon.ids import GpuId
 
 _END_SEQ = b"\xff" * 8
@@ -54,19 +55,19 @@ class _Batch(msgspec.Struct, array_like=True):
 _decoder = msgspec.msgpack.Decoder(_Batch)
 
 
-def decode(payload: bytes) -> list[KvChange]:
-    """Turn one message of an engine into changes of the prefix cache on its GPU; other media do not count.
+def decode(payload: bytes) -> list[Told]:
+    """Read one message of an engine: changes of the prefix cache on its GPU; other media do not count.
 
     Raises `msgspec.ValidationError` or `msgspec.DecodeError` if the payload is not what vLLM sends.
     """
-    changes: list[KvChange] = []
+    changes: list[Told] = []
     for event in _decoder.decode(payload).events:
         match event:
             case _Stored() if _on_gpu(event) and event.kv_cache_spec_kind in (None, "full_attention"):
                 if (stored := _stored(event)) is not None:
                     changes.append(stored)
             case _Removed() if _on_gpu(event):
-                changes.append(BlocksRemoved(hashes=_names(event.block_hashes)))
+                changes.append(Removed(_names(event.block_hashes)))
             case _Cleared():
                 changes.append(BlocksCleared())
     return changes
@@ -76,7 +77,7 @@ def _on_gpu(event: _Stored | _Removed) -> bool:
     return event.medium in (None, "GPU") and event.group_idx in (None, 0)
 
 
-def _stored(event: _Stored) -> BlocksStored | None:
+def _stored(event: _Stored) -> Stored | None:
     """Keep the leading blocks that tokens, LoRA and salt alone tell apart; images and embeddings need more."""
     count, salt = len(event.block_hashes), ""
     for number, keys in enumerate(event.extra_keys or ()):
@@ -90,7 +91,7 @@ def _stored(event: _Stored) -> BlocksStored | None:
             salt = str(rest[0])
     if count == 0:
         return None
-    return BlocksStored(
+    return Stored(
         hashes=_names(event.block_hashes[:count]),
         parent_hash=None if event.parent_block_hash is None else _name(event.parent_block_hash),
         token_ids=event.token_ids[: count * event.block_size],
@@ -122,13 +123,15 @@ class KvListener:
         endpoint: str,
         replay_endpoint: str,
         post: Callable[[KvReported], None],
+        ours: Callable[[Iterable[Told]], Iterable[KvChange]],
         on_gap: Callable[[int], None],
     ) -> None:
-        """`on_gap` is told how many messages a gap had, repaired or not."""
+        """`ours` puts into our keys what the engine says in its names; `on_gap` is told how many messages a gap had."""
         self._gpu = gpu
         self._epoch = epoch
         self._replay_endpoint = replay_endpoint
         self._post = post
+        self._ours = ours
         self._on_gap = on_gap
         self._next_seq = 0
         self._changes: list[KvChange] = []
@@ -202,7 +205,7 @@ class KvListener:
 
     def _resume_at(self, seq: int) -> None:
         """Give up what came before `seq`."""
-        self._changes.append(BlocksCleared())
+        self._take([BlocksCleared()])
         self._next_seq = seq
 
     def _accept(self, seq: int, payload: bytes) -> None:
@@ -210,12 +213,17 @@ class KvListener:
             return
         self._next_seq = seq + 1
         try:
-            changes = decode(payload)
-            self._changes += changes
-            self._n_blocks += sum(len(change.hashes) for change in changes if not isinstance(change, BlocksCleared))
+            told = decode(payload)
         except msgspec.MsgspecError:
             self._on_gap(1)
-            self._changes.append(BlocksCleared())  # whatever it said, we cannot know any more what is cached
+            told = [BlocksCleared()]  # whatever it said, we cannot know any more what is cached
+        self._take(told)
+
+    def _take(self, told: list[Told]) -> None:
+        for change in self._ours(told):
+            self._changes.append(change)
+            if not isinstance(change, BlocksCleared):
+                self._n_blocks += len(change.keys)
 
     def _flush(self) -> None:
         if self._changes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from preble.daemon.config import EnginesConfig
+from preble.daemon.engine.blocknames import BlockNames
 from preble.daemon.engine.calibrate import calibrate
 from preble.daemon.engine.client import EngineClient
 from preble.daemon.engine.kvevents import KvListener
@@ -245,6 +246,7 @@ class Supervisor:
             endpoint=f"ipc://{self._sockets.kv_events}",
             replay_endpoint=f"ipc://{self._sockets.kv_replay}",
             post=self._post,
+            ours=BlockNames(self.spec.model.name, self.spec.model.block_size).ours,
             on_gap=lambda missed: self._say(f"{self.spec.gpu}: {missed} KV event messages were missed"),
         )
 

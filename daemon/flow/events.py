@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
+from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId
 from preble.daemon.sched.types import EngineLimits, RequestSpec, TimeModel
 
 
@@ -75,21 +75,16 @@ class ClientGone:
 class BlocksStored:
     """An engine put blocks into its prefix cache."""
 
-    hashes: tuple[int, ...]
-    """The engine's own name of each block."""
-    parent_hash: int | None
-    """The engine's name of the block before the first one; None at the start of a prompt."""
-    token_ids: tuple[int, ...]
-    """`len(hashes)` times block size."""
-    lora: str
-    salt: str
+    keys: tuple[BlockKey, ...]
+    parent: BlockKey | None
+    """The block before the first one; None at the start of a prompt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlocksRemoved:
     """An engine evicted blocks."""
 
-    hashes: tuple[int, ...]
+    keys: tuple[BlockKey, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

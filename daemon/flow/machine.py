@@ -67,11 +67,6 @@ class Machine:
         """Blocks in the model's prefix index."""
         return len(self._scheduler.index(model))
 
-    @property
-    def unplaced_reports(self) -> int:
-        """Reported blocks dropped because the report of their parent was lost."""
-        return self._scheduler.unknown_parents
-
     def _react(self, event: Event) -> Iterator[Effect]:
         match event:
             case Arrived(request=spec):
@@ -227,15 +222,15 @@ class Machine:
         engine = self._scheduler.engines.get(report.gpu)
         if engine is None or not engine.up or engine.epoch != report.epoch:
             return
+        index = self._scheduler.index(engine.model)
         for change in report.changes:
             match change:
-                case BlocksStored():
-                    self._scheduler.blocks_stored(
-                        engine, change.hashes, change.parent_hash, change.token_ids, change.lora, change.salt
-                    )
-                case BlocksRemoved(hashes=hashes):
-                    self._scheduler.blocks_removed(engine, hashes)
+                case BlocksStored(keys=keys, parent=parent):
+                    index.store(engine.gpu, parent, keys)
+                case BlocksRemoved(keys=keys):
+                    for key in keys:
+                        index.remove(engine.gpu, key)
                 case BlocksCleared():
-                    self._scheduler.blocks_cleared(engine)
+                    index.clear(engine.gpu)
         engine.note_reported_prefills()
         yield from self._start_waiting(engine)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId
+from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.types import Candidate, Decision, EngineLimits, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given, LoadWindow
@@ -66,8 +66,6 @@ class Engine:
         self.waiting: dict[RequestId, Attempt] = {}
         """In order of arrival."""
         self.running: dict[AttemptId, Attempt] = {}
-        self.key_of_hash: dict[int, BlockKey] = {}
-        """The engine's own names of the blocks it caches."""
         self._prefilling: dict[AttemptId, Attempt] = {}
         self._index = index
         self._window = window
@@ -102,7 +100,6 @@ class Engine:
     def stop(self) -> list[Attempt]:
         """The engine is gone: forget its cache and what ran there, and hand back what waited, oldest first."""
         self.up = False
-        self.key_of_hash.clear()
         for attempt in self.running.values():
             self._leave(attempt)
             attempt.lost = True

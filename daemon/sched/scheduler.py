@@ -1,4 +1,4 @@
-"""All engines and what they cache: places requests by E2, and takes in what the engines report.
+"""All engines and what they cache: places requests by E2.
 
 It knows where requests should go and what that costs; the life of a request is the machine's (`flow.machine`).
 """
@@ -6,11 +6,8 @@ It knows where requests should go and what that costs; the life of a request is 
 from collections.abc import Sequence
 from itertools import count
 
-import numpy as np
-
 from preble.daemon.config import SchedulerConfig
-from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName
-from preble.daemon.sched.blocks import BlockHasher, root_key
+from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.e2 import choose
 from preble.daemon.sched.engine import Attempt, Engine
 from preble.daemon.sched.index import PrefixIndex
@@ -24,11 +21,8 @@ class Scheduler:
     def __init__(self, config: SchedulerConfig) -> None:
         self.engines: dict[GpuId, Engine] = {}
         """By name, in the order of names."""
-        self.unknown_parents = 0
-        """Reported blocks that could not be placed in a chain, because a report before them was lost."""
         self._config = config
         self._indexes: dict[ModelName, PrefixIndex] = {}
-        self._hashers: dict[int, BlockHasher] = {}
         self._attempt_ids = count(1)
 
     def engine_up(
@@ -87,41 +81,3 @@ class Scheduler:
             candidates=candidates,
             decided_s=now_s,
         )
-
-    # --- reports ---
-
-    def blocks_stored(
-        self,
-        engine: Engine,
-        hashes: Sequence[int],
-        parent_hash: int | None,
-        token_ids: Sequence[int],
-        lora: str,
-        salt: str,
-    ) -> None:
-        """An engine cached blocks; `hashes` are its own names of them."""
-        parent: BlockKey | None = None
-        if parent_hash is not None:
-            parent = engine.key_of_hash.get(parent_hash)
-            if parent is None:
-                self.unknown_parents += len(hashes)
-                return
-        block_size = engine.limits.block_size
-        hasher = self._hashers.setdefault(block_size, BlockHasher(block_size))
-        before = root_key(engine.model, lora=lora, salt=salt) if parent is None else parent
-        keys = hasher.chain(before, np.asarray(token_ids, dtype=np.uint32))
-        engine.key_of_hash.update(zip(hashes, keys, strict=True))
-        self.index(engine.model).store(engine.gpu, parent, keys)
-
-    def blocks_removed(self, engine: Engine, hashes: Sequence[int]) -> None:
-        """An engine evicted blocks."""
-        index = self.index(engine.model)
-        for name in hashes:
-            key = engine.key_of_hash.pop(name, None)
-            if key is not None:
-                index.remove(engine.gpu, key)
-
-    def blocks_cleared(self, engine: Engine) -> None:
-        """An engine's cache is empty, or unknown, which counts as empty."""
-        engine.key_of_hash.clear()
-        self.index(engine.model).clear(engine.gpu)

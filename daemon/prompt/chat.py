@@ -93,7 +93,7 @@ def read_body(body: Mapping[str, Any]) -> ChatBody:
         raise InvalidRequest("`tools` is empty: leave it out, or name a tool.", param="tools")
     try:
         return msgspec.convert(body, ChatBody)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter for half of a surrogate pair
         raise NotReproducible(str(error)) from error
 
 

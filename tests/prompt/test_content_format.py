@@ -5,7 +5,7 @@ import pytest
 
 from preble.daemon.prompt.content_format import wants_parts
 
-ENVIRONMENT = jinja2.Environment(autoescape=False, extensions=["jinja2.ext.loopcontrols"])  # noqa: S701
+ENVIRONMENT = jinja2.Environment(autoescape=False, extensions=["jinja2.ext.loopcontrols"])
 MESSAGES = "{% for m in messages %}BODY{% endfor %}"
 ITEMS = "{% for item in SOURCE %}{{ item.text }}{% endfor %}"
 MACRO = "{% macro show(c) %}{% for item in c %}{{ item }}{% endfor %}{% endmacro %}"

@@ -1,0 +1,94 @@
+"""What is remembered of texts, and how much of it."""
+
+from sys import getsizeof
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.prompt.models import word_tokenizer
+
+from preble.daemon.prompt import NotReproducible
+from preble.daemon.prompt.tokens import SegmentCache, Tokens, token_ids
+
+IDS = token_ids([1, 2, 3])
+ENTRY_BYTES = getsizeof("a") + getsizeof(IDS)
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.integers(0, 40)), max_size=60), st.integers(0, 1_000))
+def test_the_cache_stays_below_its_limit_and_knows_its_size(puts, limit_bytes):
+    cache = SegmentCache(limit_bytes)
+    kept = {}
+    for text, n_tokens in puts:
+        ids = kept.setdefault(text, token_ids(range(n_tokens)))
+        cache.put(text, ids)
+        assert cache.size_bytes <= limit_bytes
+        if getsizeof(text) + getsizeof(ids) <= limit_bytes:
+            assert cache.get(text) == ids
+    sizes = [getsizeof(text) + getsizeof(ids) for text, ids in kept.items() if cache.get(text) is not None]
+    assert cache.size_bytes == sum(sizes)
+
+
+def test_the_least_recently_used_is_forgotten_first():
+    cache = SegmentCache(3 * ENTRY_BYTES)
+    for text in "abc":
+        cache.put(text, IDS)
+    assert cache.get("a") is IDS
+    cache.put("d", IDS)
+    assert [text for text in "abcd" if cache.get(text)] == ["a", "c", "d"]
+
+
+def test_what_is_larger_than_the_cache_pushes_nothing_out():
+    cache = SegmentCache(ENTRY_BYTES)
+    cache.put("a", IDS)
+    cache.put("b", token_ids(range(1_000)))
+    assert cache.get("a") is IDS
+    assert cache.get("b") is None
+
+
+@pytest.fixture
+def tokens():
+    return Tokens(word_tokenizer(), cache_bytes=10_000)
+
+
+def begun(tokens, text, **options):
+    return tokens.begin([text], **({"add_special_tokens": False} | options))
+
+
+def test_only_what_is_new_is_tokenised(tokens):
+    tokens.finish(begun(tokens, "the theme<|end|>there"))
+    draft = begun(tokens, "there<|end|>the theme<|user|>then<|end|>then")
+    assert draft.missing == ["then"]
+    assert draft.missing_chars == 4
+
+
+def test_an_added_token_in_the_text_is_that_token(tokens):
+    assert not begun(tokens, "<|end|><think>").missing
+
+
+def test_a_prompt_with_special_tokens_around_it_is_not_confused_with_one_without(tokens):
+    [bare] = tokens.finish(begun(tokens, "the"))
+    [whole] = tokens.finish(begun(tokens, "the", add_special_tokens=True))
+    assert whole.tolist() == [word_tokenizer().token_to_id("<s>"), *bare.tolist()]
+    assert tokens.finish(begun(tokens, "the"))[0].tolist() == bare.tolist()
+
+
+def test_what_is_returned_is_the_callers_to_change(tokens):
+    [first] = tokens.finish(begun(tokens, "the"))
+    before = first.tolist()
+    first[:] = 0
+    [second] = tokens.finish(begun(tokens, "the"))
+    assert second.tolist() == before
+
+
+def test_a_tokenizer_that_splits_special_tokens_is_given_prompts_whole():
+    tokenizer = word_tokenizer()
+    tokenizer.encode_special_tokens = True
+    tokens = Tokens(tokenizer, cache_bytes=10_000)
+    [ids] = tokens.finish(begun(tokens, "the<s>then"))
+    assert ids.tolist() == tokenizer.encode("the<s>then", add_special_tokens=False).ids
+    assert tokenizer.token_to_id("<s>") not in ids
+
+
+def test_half_a_surrogate_pair_is_left_to_the_engine(tokens):
+    with pytest.raises(NotReproducible, match="surrogate"):
+        begun(tokens, "the \ud800")

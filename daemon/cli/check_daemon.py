@@ -47,7 +47,7 @@ def check_daemon(url: str, remote: Remote) -> Iterator[Check]:
         yield warn("gpus", f"not asked: {error}", "name the operator's key with --key-file or PREBLE_KEY")
         return
     for row in rows:
-        yield _check_gpu(row)
+        yield check_gpu(row)
 
 
 def _check_ready(url: str) -> Check:
@@ -71,7 +71,8 @@ def _check_version(url: str) -> Iterator[Check]:
         yield warn("version", detail, "restart the daemon, so that both are of one version")
 
 
-def _check_gpu(row: GpuRow) -> Check:
+def check_gpu(row: GpuRow) -> Check:
+    """Whether it is in service, or on its way."""
     name, found = f"gpu {row.gpu}", f"{row.state}, for {row.model}" + (f": {row.detail}" if row.detail else "")
     match row.state:
         case "ready":

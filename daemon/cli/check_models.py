@@ -99,20 +99,21 @@ def _check_folder(name: str, folder: Path) -> Check:
 
 def _local_folder(path: str) -> Path | None:
     """Where a model's files are, in a folder of its own or in the hub's cache. Asks nobody."""
-    from huggingface_hub import try_to_load_from_cache
-
     if Path(path).is_dir():
         return Path(path)
+    from huggingface_hub import try_to_load_from_cache
+
     cached = try_to_load_from_cache(path, _CONFIG) if _is_hub_id(path) else None
     return Path(cached).parent if isinstance(cached, str) else None
 
 
 def _is_hub_id(path: str) -> bool:
+    """Whether the hub could have a model of this name."""
+    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(path)
+        try_to_load_from_cache(path, _CONFIG)
     except HFValidationError:
         return False
     return True

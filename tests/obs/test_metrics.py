@@ -1,0 +1,237 @@
+"""The metrics page: names as Prometheus wants them, the values of what happened, and no series without bound."""
+
+import itertools
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from preble.daemon.flow.request import Call, Settled
+from preble.daemon.flow.settle import Bookkeeper
+from preble.daemon.ids import AttemptId, GpuId, KeyId, ModelName, RequestId, TenantName
+from preble.daemon.obs.metrics import GpuGauge, Metrics
+from preble.daemon.sched.types import Decision, Mode
+from preble.daemon.tenancy.ledger import Status
+
+UNITS = ("_seconds", "_tokens", "_ratio", "_blocks", "_bytes")
+COUNTED_THINGS = ("_requests", "_decisions", "_mismatches", "_running", "_waiting", "_up")
+LABELS = {"model", "tenant", "gpu", "mode", "status"}
+
+
+def gauge(gpu="cpu0", **changes):
+    values = {"running": 2, "waiting": 3, "kv_used_ratio": 0.25, "hit_ratio": 0.5, "load_seconds": 1.5}
+    return GpuGauge(gpu=gpu, model="m", up=True, indexed_blocks=7, **{**values, **changes})
+
+
+@pytest.fixture
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture
+def books(metrics):
+    return Bookkeeper(record_usage=lambda _: None, record_explanation=lambda _: None, metrics=metrics)
+
+
+def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, status=Status.FINISHED, **changes):
+    async def encode():
+        raise AssertionError
+
+    call = Call(
+        request_id=RequestId(request_id),
+        tenant=TenantName(tenant),
+        key_id=KeyId("k"),
+        path="/v1/completions",
+        model=ModelName("m"),
+        body=b"{}",
+        stream=True,
+        hide_usage=False,
+        encode=encode,
+        engine_ids=(),
+        received_s=0.0,
+    )
+    decision = Decision(
+        request_id=call.request_id,
+        attempt_id=AttemptId(1),
+        model=call.model,
+        gpu=GpuId(gpu),
+        mode=mode,
+        reason="",
+        prompt_tokens=100,
+        cached_tokens=64,
+        candidates=(),
+        decided_s=0.0,
+    )
+    values = {
+        "decision": decision,
+        "http_status": 200,
+        "error": None,
+        "received_at_s": 0.0,
+        "attempts": 1,
+        "prompt_tokens": 100,
+        "cached_tokens": 48,
+        "output_tokens": 5,
+        "queue_ms": 20.0,
+        "ttft_ms": 300.0,
+        "latency_ms": 700.0,
+    }
+    return Settled(call=call, status=status, **{**values, **changes})
+
+
+def families(metrics):
+    page, content_type = metrics.render()
+    assert content_type.startswith("text/plain; version=")
+    return {family.name: family for family in text_string_to_metric_families(page.decode())}
+
+
+def samples(metrics):
+    """Every value by its name and labels."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in families(metrics).values()
+        for sample in family.samples
+        if not sample.name.endswith(("_created", "_bucket"))
+    }
+
+
+def value(metrics, name, **labels):
+    return samples(metrics).get((f"preble_{name}", *sorted(labels.items())))
+
+
+# --- names ---
+
+
+@pytest.fixture
+def page(metrics, books):
+    """All families, each with a value."""
+    books.settle(settled(prompt_tokens=99))
+    metrics.observe_decision(0.001)
+    metrics.auth_failure()
+    metrics.track_gpus(lambda: [gauge()])
+    return {name: family for name, family in families(metrics).items() if not name.endswith("_created")}
+
+
+def test_every_family_is_ours_says_what_it_is_and_has_a_value(page):
+    for name, family in page.items():
+        assert name.startswith("preble_")
+        assert name.islower()
+        assert family.documentation.endswith(".")
+        assert family.samples
+
+
+def test_counters_end_in_total_and_nothing_else_does(page):
+    for family in page.values():
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                assert sample.name.endswith("_total") == (family.type == "counter")
+
+
+def test_names_end_in_their_base_unit_or_in_what_they_count(page):
+    for name, family in page.items():
+        assert name.endswith(UNITS + COUNTED_THINGS), name
+        if family.type == "histogram":
+            assert name.endswith("_seconds"), name
+    assert not [name for name in page if "_ms" in name or "percent" in name]
+
+
+# --- values ---
+
+
+def test_a_finished_request_is_on_the_page_in_base_units(metrics, books):
+    books.settle(settled())
+    by_tenant = {"model": "m", "tenant": "acme"}
+    by_gpu = {"model": "m", "gpu": "cpu0"}
+    assert value(metrics, "requests_total", **by_tenant, status="finished") == 1
+    assert value(metrics, "decisions_total", **by_gpu, mode="exploit") == 1
+    assert value(metrics, "prompt_tokens_total", **by_tenant) == 100
+    assert value(metrics, "cached_prompt_tokens_total", **by_tenant) == 48
+    assert value(metrics, "predicted_cached_prompt_tokens_total", **by_tenant) == 64
+    assert value(metrics, "output_tokens_total", **by_tenant) == 5
+    assert value(metrics, "mispredicted_cached_tokens_total", **by_gpu) == 16
+    assert value(metrics, "time_to_first_token_seconds_sum", **by_gpu) == pytest.approx(0.3)
+    assert value(metrics, "request_latency_seconds_sum", **by_gpu) == pytest.approx(0.7)
+    assert value(metrics, "queue_wait_seconds_sum", **by_gpu) == pytest.approx(0.02)
+    assert value(metrics, "prompt_length_mismatches_total", model="m") is None
+
+
+def test_a_second_request_is_added_to_the_first(metrics, books):
+    books.settle(settled())
+    books.settle(settled(request_id="r2", cached_tokens=80))
+    assert value(metrics, "requests_total", model="m", tenant="acme", status="finished") == 2
+    assert value(metrics, "mispredicted_cached_tokens_total", model="m", gpu="cpu0") == 32
+    assert value(metrics, "request_latency_seconds_count", model="m", gpu="cpu0") == 2
+
+
+def test_a_request_that_was_never_placed_counts_for_its_tenant_and_for_no_gpu(metrics, books):
+    before = samples(metrics)
+    books.settle(settled(decision=None, status=Status.REFUSED, cached_tokens=None, queue_ms=None, ttft_ms=None))
+    new = {key: each for key, each in samples(metrics).items() if key not in before}
+    assert new == {("preble_requests_total", ("model", "m"), ("status", "refused"), ("tenant", "acme")): 1}
+
+
+def test_what_is_not_known_is_not_counted_as_zero(metrics, books):
+    books.settle(settled(cached_tokens=None, ttft_ms=None, queue_ms=None, status=Status.CANCELLED))
+    names = {name for name, *_ in samples(metrics)}
+    assert "preble_request_latency_seconds_count" in names
+    assert not names & {
+        "preble_cached_prompt_tokens_total",
+        "preble_predicted_cached_prompt_tokens_total",
+        "preble_mispredicted_cached_tokens_total",
+        "preble_time_to_first_token_seconds_count",
+        "preble_queue_wait_seconds_count",
+    }
+
+
+def test_a_prompt_that_the_engine_counts_otherwise_is_noticed(metrics, books):
+    books.settle(settled(prompt_tokens=101))
+    assert value(metrics, "prompt_length_mismatches_total", model="m") == 1
+
+
+def test_decisions_and_strangers_are_counted(metrics):
+    metrics.observe_decision(0.0004)
+    metrics.auth_failure()
+    assert value(metrics, "decision_seconds_sum") == pytest.approx(0.0004)
+    assert value(metrics, "unauthenticated_requests_total") == 1
+
+
+def test_engines_are_shown_as_they_are_at_the_scrape(metrics):
+    rows = [gauge()]
+    metrics.track_gpus(lambda: rows)
+    labels = {"model": "m", "gpu": "cpu0"}
+    shown = ("engine_up", "requests_running", "requests_waiting", "kv_cache_used_ratio", "prefix_hit_ratio")
+    assert [value(metrics, name, **labels) for name in shown] == [1, 2, 3, 0.25, 0.5]
+    assert [value(metrics, name, **labels) for name in ("load_seconds", "indexed_blocks")] == [1.5, 7]
+    rows[0] = gauge(running=9, kv_used_ratio=None, hit_ratio=None)
+    assert value(metrics, "requests_running", **labels) == 9
+    assert value(metrics, "kv_cache_used_ratio", **labels) is None
+    rows.clear()
+    assert value(metrics, "engine_up", **labels) is None
+
+
+def test_two_daemons_in_one_process_do_not_share_their_numbers(metrics, books):
+    books.settle(settled())
+    assert value(Metrics(), "requests_total", model="m", tenant="acme", status="finished") is None
+
+
+# --- how many series ---
+
+
+def test_series_are_told_apart_by_few_things_only(page):
+    for family in page.values():
+        for sample in family.samples:
+            assert sample.labels.keys() <= LABELS | {"le"}
+
+
+def test_requests_make_no_series_of_their_own(metrics, books):
+    every = list(itertools.product(("acme", "zoo"), ("cpu0", "cpu1"), Mode, Status))
+
+    def settle(prefix):
+        for number, (tenant, gpu, mode, status) in enumerate(every):
+            books.settle(
+                settled(request_id=f"{prefix}{number}", tenant=tenant, gpu=gpu, mode=mode, status=status, error=prefix)
+            )
+        return len(samples(metrics))
+
+    n_series = settle("a")
+    assert settle("b") == n_series
+    by_tenant, by_gpu = 2 * (len(Status) + 4), 2 * (len(Mode) + 1 + 3 * 2)
+    assert n_series == by_tenant + by_gpu + 1 + 2  # and strangers, and the time of decisions

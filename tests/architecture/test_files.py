@@ -1,0 +1,124 @@
+"""What every file must keep to: its size, no trace of the machine it was written on, and links that lead somewhere."""
+
+import ast
+import re
+
+import pytest
+from tests.architecture.tree import ROOT, texts, tracked_files
+
+MAX_LINES = 400
+MAX_FUNCTION_LINES = 60
+HOMES = ("/ro" + "ot/", "/ho" + "me/", "/wo" + "rk/", "/Us" + "ers/")  # in two, for this file is looked at too
+OWN_PATH = re.compile("|".join(rf"(?<![\w.{{}}])(?:{home})\w" for home in HOMES) + r"|/t" + r"mp/[\w./-]*farm")
+ADDRESS = re.compile(r"https?://[^\s\"'`<>()\[\]{}]+")
+INDEX = re.compile(r"https?://(?:[^/]*(?:pypi|pythonhosted|pytorch)|.*/(?:simple|whl|pypi)(?:/|$))")
+TORCH_CPU_INDEX = "https://" + "download.pytorch.org/whl/cpu"
+PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.+!_-]*")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+NAMED_FILE = re.compile(r"`((?:\.?[\w-]+/)*[\w.-]+\.(?:py|md|toml|txt|in|mako)|(?:[\w-]+/)+)`")
+PLACES = ("daemon", "tui", "migrations", "tests", "docs", "bench", "requirements", ".ci", ".dev")
+
+
+def functions(source: str):
+    """Name and length of each function, without the strings that explain it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.body[0].lineno + 1
+
+
+def code() -> list:
+    found = [path for folder in ("daemon", "tui") for path in (ROOT / folder).rglob("*.py")]
+    assert len(found) > 50
+    return found
+
+
+def own_paths(text: str) -> list[str]:
+    return OWN_PATH.findall(text)
+
+
+def indexes(text: str) -> list[str]:
+    return [address for address in ADDRESS.findall(text) if INDEX.match(address)]
+
+
+def missing(name: str, text: str) -> list[str]:
+    """What a document names that is not there."""
+    links = [link.partition("#")[0] for link in LINK.findall(text) if "://" not in link and not link.startswith("#")]
+    named = [path for path in NAMED_FILE.findall(text) if "/" not in path.strip("/") or path.split("/")[0] in PLACES]
+    return [link for link in links if not ((ROOT / name).parent / link).exists()] + [
+        path for path in named if not _is_somewhere(path)
+    ]
+
+
+def _is_somewhere(path: str) -> bool:
+    return (ROOT / path).exists() or ("/" not in path and any(file.name == path for file in tracked_files()))
+
+
+def documents() -> dict[str, str]:
+    return {name: text for name, text in texts(tracked_files()).items() if name.endswith(".md")}
+
+
+def test_no_module_is_too_long():
+    too_long = {str(path): n for path in code() if (n := len(path.read_text().splitlines())) > MAX_LINES}
+    assert not too_long
+
+
+def test_no_function_is_too_long():
+    too_long = [
+        f"{path}: {name} has {lines} lines"
+        for path in code()
+        for name, lines in functions(path.read_text())
+        if lines > MAX_FUNCTION_LINES
+    ]
+    assert not too_long
+
+
+def test_no_file_knows_the_machine_it_was_written_on():
+    found = {name: paths for name, text in texts(tracked_files()).items() if (paths := own_paths(text))}
+    assert not found
+
+
+def test_packages_come_from_the_users_own_index():
+    found = {(name, index) for name, text in texts(tracked_files()).items() for index in indexes(text)}
+    assert found == {("requirements/setup.py", TORCH_CPU_INDEX)}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.name)
+def test_pinned_lists_hold_names_and_versions_only(path):
+    lines = path.read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#") and line != "-r base.txt"]
+    assert pins
+    assert not [line for line in pins if not PIN.fullmatch(line)]
+    assert not [line for line in lines if "://" in line]
+    assert pins == sorted(set(pins), key=lambda pin: pin.partition("==")[0].lower().replace("_", "-"))
+
+
+def test_decisions_are_numbered_in_order():
+    records = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    assert [int(record.name[:4]) for record in records] == list(range(1, len(records) + 1))
+    for number, record in enumerate(records, 1):
+        assert record.read_text().startswith(f"# {number}. "), record.name
+        assert re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", record.name)
+
+
+def test_documents_name_only_what_there_is():
+    found = {name: absent for name, text in documents().items() if (absent := missing(name, text))}
+    assert not found
+
+
+def test_all_of_this_would_be_seen():
+    """The patterns above, against what they are to find and what they are to let pass."""
+    for home in HOMES:
+        assert own_paths(f'PATH = "{home}somebody"')
+        assert not own_paths(f"docs{home}x {{url}}{home}x")
+    assert own_paths("/t" + "mp/a-farm")
+    assert not own_paths("/tmp/x")
+    assert indexes("see https://py" + "pi.org/simple and https://mirror.example/py" + "pi/simple/ there") != []
+    assert not indexes("https://docs.vllm.ai https://arxiv.org/abs/2407.00023")
+    assert not PIN.fullmatch("torch @ https://x")
+    assert not PIN.fullmatch("torch>=2")
+    assert PIN.fullmatch("torch==2.1+cpu")
+    assert missing("README.md", "[a](docs/nothing.md) `daemon/nothing.py` `tests/nothing/` `nothing.toml`") == [
+        "docs/nothing.md", "daemon/nothing.py", "tests/nothing/", "nothing.toml",
+    ]  # fmt: skip
+    assert not missing("README.md", "[a](LICENSE) [b](https://x.y) [c](#part) `daemon/app.py` `tests/sched/` `app.py`")
+    assert dict(functions("def f():\n    'x'\n    return 1\n")) == {"f": 2}

@@ -23,13 +23,12 @@ def configure(level: str, format_: Literal["auto", "console", "json"]) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        structlog.processors.format_exc_info,  # the console's own way prints local variables: prompts, and keys
         hide_named_secrets,
         *([_without_control_characters] if console else []),  # JSON escapes them
     ]
-    # A plain traceback, as structlog's own prints local variables: prompts and keys among them.
-    printer = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
-    after: list[Any] = [printer if console else structlog.processors.JSONRenderer(), hide_keys]
+    printer = structlog.dev.ConsoleRenderer(colors=colours) if console else structlog.processors.JSONRenderer()
+    after: list[Any] = [printer, hide_keys]
     structlog.configure(
         processors=[*before, *after],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),

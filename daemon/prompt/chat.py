@@ -221,7 +221,7 @@ def _whole_text(content: str | list[dict[str, Any]]) -> str:
 def _arguments(written: str) -> dict[str, Any]:
     """Read a tool call's arguments; what is no JSON object counts as an empty one."""
     try:
-        arguments = loads(written) if written else {}
+        arguments = loads(written)
     except JSONDecodeError:
         return {}
     except (ValueError, RecursionError) as error:

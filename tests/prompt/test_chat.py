@@ -51,6 +51,10 @@ def test_a_tools_result_is_always_one_text():
     assert read(message, content_as_parts=True) == {"role": "tool", "content": "a\n\nb", "tool_call_id": "c1"}
 
 
+def test_only_a_tool_shows_which_call_it_answers():
+    assert read(USER | {"tool_call_id": "c1"}) == USER
+
+
 def test_calls_show_their_arguments_as_an_object():
     shown = read({"role": "assistant", "content": None, "tool_calls": [CALL]})
     assert shown["content"] == ""
@@ -181,8 +185,9 @@ def test_developers_become_systems_and_come_first_as_one():
     assert without_developer([developer, USER]) == [{"role": "system", "content": "D"}, USER]
     assert without_developer([system, USER, developer]) == [{"role": "system", "content": "S\n\nD"}, USER]
     assert without_developer([USER, developer]) == [{"role": "system", "content": "D"}, USER]
-    empty = {"role": "developer", "content": parts("D", "E"), "tools": None}
-    assert without_developer([{"role": "system", "content": ""}, empty, USER]) == [
+    several = {"role": "developer", "content": parts("D", "E"), "tools": None}
+    assert without_developer([several, USER]) == [{"role": "system", "content": parts("D", "E")}, USER]
+    assert without_developer([{"role": "system", "content": ""}, several, USER]) == [
         {"role": "system", "content": "D\nE"},
         USER,
     ]

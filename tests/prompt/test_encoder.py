@@ -5,7 +5,7 @@ import threading
 from contextlib import suppress
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.prompt.conftest import TEMPLATE
 from tests.prompt.models import word_tokenizer, write_model
@@ -137,6 +137,8 @@ BODIES = st.builds(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(BODIES)
+@example({"messages": "\ud800"})
+@example({"messages": [{"role": "user", "content": "\ud800"}], "prompt": "\ud800"})
 async def test_any_body_becomes_tokens_or_is_refused_or_left_to_the_engine(word, body):
     for encode in (word.encode_chat, word.encode_completion):
         with suppress(NotReproducible):

@@ -21,6 +21,7 @@ def rendered(folder):
     "config",
     [
         {"bos_token": "<late>"},
+        {"added_tokens_decoder": {"500": {"content": "<later>", **TOKEN}, "60": {"content": "<late>", **TOKEN}}},
         {"eos_token": {"__type": "AddedToken", "content": "<late>", **TOKEN}},
         {"additional_special_tokens": ["<late>", "<later>"]},
         {"extra_special_tokens": ["<late>"]},

@@ -133,9 +133,9 @@ def test_tools_that_are_nested_too_deeply_to_be_shown_are_left_to_the_engine():
         ours("{{ mood | tojson }}", chat)
 
 
-def test_a_variable_is_visible_only_where_the_template_asks_for_it():
-    chat = read({"messages": TURNS[:1], "chat_template_kwargs": {"range": 1, "loop": 2, "mood": "x"}})
-    assert ours("{{ mood }}", chat) == "x"
+def test_a_variable_takes_no_function_of_the_templates_away():
+    chat = read({"messages": TURNS[:1], "chat_template_kwargs": {"range": 1, "mood": "x"}})
+    assert ours("{% for n in range(2) %}{{ n }}{{ mood }}{% endfor %}", chat) == "0x1x"
 
 
 @pytest.mark.parametrize("quote", ["'", '"'])

@@ -108,5 +108,7 @@ class AdminClient:
 
 
 def _segment(text: str) -> str:
-    """One part of a path, whatever is in it."""
-    return quote(text, safe="") or "-"
+    """One part of a path. Raises `Refused` for what would be more, or none: nothing has such a name."""
+    if text in ("", ".", "..") or "/" in text:
+        raise Refused(f"nothing is named {text!r}")
+    return quote(text)

@@ -99,6 +99,14 @@ def test_an_address_that_is_not_this_machines_is_a_fault():
     assert check_port(ServerConfig(host="192.0.2.1")).status == "fail"
 
 
+def test_a_name_may_stand_for_addresses_that_this_machine_lacks_if_it_has_one(monkeypatch):
+    def both(*_, **__):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 0)) for address in ("192.0.2.1", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    assert check_port(ServerConfig(host="both", port=0)).status == "ok"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", ""])
 def test_every_way_to_name_this_machine_will_do(host):
     assert check_port(ServerConfig(host=host, port=0)).status == "ok"

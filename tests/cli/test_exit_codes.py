@@ -49,7 +49,12 @@ def test_what_the_daemon_refuses_is_4_in_the_daemons_words(daemon):
     assert "'acme'" in complaint(Exit.REFUSED, "tenant", "show", "acne")
     complaint(Exit.REFUSED, "tenant", "create", "default")
     complaint(Exit.REFUSED, "explain", "req_nothing")
-    complaint(Exit.REFUSED, "key", "revoke", "../tenants")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../tenants", "/", "a?b=c", "a#b", "%2e", "ä", "a b", "\x1b"])
+def test_a_name_is_one_part_of_a_path_whatever_is_in_it(daemon, name):
+    for command in (["tenant", "show"], ["key", "revoke"], ["gpu", "drain"], ["explain"]):
+        assert "route" not in complaint(Exit.REFUSED, *command, name)
 
 
 def test_no_daemon_is_3_and_says_how_to_start_one(daemon, free_port):
@@ -145,11 +150,26 @@ def stranger(status: int, body: bytes):
         (200, b'[{"gpu": 1}]', Exit.FAILED),
         (500, b'{"error": {"message": "it broke"}}', Exit.FAILED),
         (409, b'{"error": {"message": "not now"}}', Exit.REFUSED),
+        (409, b'{"error": {}}', Exit.FAILED),
+        (409, b'{"error": "not now"}', Exit.FAILED),
+        (409, b"[]", Exit.FAILED),
     ],
 )
 def test_an_answer_that_is_no_daemons_is_1_and_never_a_traceback(daemon, status, body, code):
     with stranger(status, body) as url:
         complaint(code, "gpu", "list", "--url", url)
+
+
+def test_what_a_daemon_says_does_not_steer_the_terminal(daemon):
+    with stranger(409, b'{"error": {"message": "\\u001b[2Jgone"}}') as url:
+        assert "?[2Jgone" in complaint(Exit.REFUSED, "gpu", "list", "--url", url)
+
+
+def test_a_stranger_is_not_taken_for_a_daemon(daemon):
+    with stranger(200, b"{}") as url:
+        result = preble("doctor", "--url", url)
+    assert result.exit_code == Exit.FAILED
+    assert f"no Preble daemon answers at {url}" in result.stdout
 
 
 def test_ctrl_c_is_130(daemon, monkeypatch):

@@ -4,8 +4,8 @@
 
 First a chat of several turns, made of this file's text: cold, warm (its last message is new each time, as in real use)
 and repeated; reading and rendering are included. Then, for texts of several lengths, the time to tokenise on the loop,
-and through a thread until the loop has the tokens. Last, for bodies of about 1 MB, some made to be slow, the longest
-time for which another task of the loop had to wait (the median and the worst of several tries).
+and through a thread until the loop has the tokens. Last, for bodies of 1 MB, or just too light for a thread, some made
+to be slow, the longest time for which another task of the loop had to wait (the median and the worst of seven tries).
 """
 
 import argparse
@@ -80,9 +80,10 @@ def big_bodies() -> dict[str, dict]:
     return {
         "one message": {"messages": [{"role": "user", "content": TEXT[:MILLION]}]},
         "30 turns": chat(MILLION, 30),
-        "one message, just not heavy": {"messages": [{"role": "user", "content": TEXT[:130_000]}]},
+        "one message, just not heavy": {"messages": [{"role": "user", "content": TEXT[:65_000]}]},
+        "only added tokens, just not heavy": {"messages": [{"role": "user", "content": "<s>" * 21_666}]},
         "30,000 messages": {"messages": [question] * 30_000},
-        "300 messages": {"messages": [question] * 300},
+        "150 messages, just not heavy": {"messages": [question] * 150},
         "a tool with 30,000 parameters": {
             "messages": [question],
             "tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}],

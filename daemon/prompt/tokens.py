@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from preble.daemon.prompt.refusal import NotReproducible
 from preble.daemon.prompt.splitting import added_token_pattern
@@ -67,14 +67,24 @@ class Tokens:
         missing = dict.fromkeys(piece for pieces in prompts for piece in pieces if isinstance(piece, str))
         return Draft(prompts, list(missing))
 
-    def finish(self, draft: Draft) -> list[TokenIds]:
-        """Tokenise what is missing. Nearly all of that is done without the interpreter lock."""
-        encodings = self._tokenizer.encode_batch_fast(list(draft.missing), add_special_tokens=draft.add_special_tokens)
+    def finish(self, draft: Draft, *, at_once: bool = False) -> list[TokenIds]:
+        """Tokenise what is missing, nearly all of that on several cores and without the interpreter lock.
+
+        With `at_once`, in this very thread: the cores may all be busy with the long text of another.
+        """
+        encodings = self._encoded(draft) if at_once else self._encoded_on_all_cores(draft)
         fresh = {text: token_ids(encoding.ids) for text, encoding in zip(draft.missing, encodings, strict=True)}
         if not draft.add_special_tokens:
             for text, ids in fresh.items():
                 self._cache.put(text, ids)
         return [_joined(pieces, fresh) for pieces in draft.prompts]
+
+    def _encoded(self, draft: Draft) -> list[Encoding]:
+        special = draft.add_special_tokens
+        return [self._tokenizer.encode(text, add_special_tokens=special) for text in draft.missing]
+
+    def _encoded_on_all_cores(self, draft: Draft) -> list[Encoding]:
+        return self._tokenizer.encode_batch_fast(list(draft.missing), add_special_tokens=draft.add_special_tokens)
 
     def _known(self, piece: str) -> Ids | None:
         return self._added_ids.get(piece) or self._cache.get(piece)

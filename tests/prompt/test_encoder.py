@@ -217,20 +217,22 @@ def test_a_heavy_body_is_not_read_to_its_end():
 
 @pytest.fixture
 def threads(monkeypatch):
-    """Names of threads that rendered, and of those that tokenised."""
+    """Threads that rendered, and that tokenised. On the loop, tokenising must not wait for cores busy with others."""
     seen = {"render": [], "tokenise": []}
+    render, finish = template.ChatTemplate.render, Tokens.finish
 
-    def spy(owner, name, which):
-        real = getattr(owner, name)
+    def rendering(*arguments):
+        seen["render"].append(threading.current_thread())
+        return render(*arguments)
 
-        def called(*arguments):
-            seen[which].append(threading.current_thread())
-            return real(*arguments)
+    def finishing(*arguments, at_once=False):
+        thread = threading.current_thread()
+        seen["tokenise"].append(thread)
+        assert at_once is (thread is threading.main_thread())
+        return finish(*arguments, at_once=at_once)
 
-        monkeypatch.setattr(owner, name, called)
-
-    spy(template.ChatTemplate, "render", "render")
-    spy(Tokens, "finish", "tokenise")
+    monkeypatch.setattr(template.ChatTemplate, "render", rendering)
+    monkeypatch.setattr(Tokens, "finish", finishing)
     return seen
 
 

@@ -89,6 +89,28 @@ def test_a_tokenizer_that_splits_special_tokens_is_given_prompts_whole():
     assert tokenizer.token_to_id("<s>") not in ids
 
 
+class Watched:
+    """A tokenizer that tells which of its methods were called."""
+
+    def __init__(self):
+        self.real, self.called = word_tokenizer(), set()
+
+    def __getattr__(self, name):
+        self.called.add(name)
+        return getattr(self.real, name)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_only_what_may_wait_is_given_to_all_cores(at_once):
+    tokenizer = Watched()
+    tokens = Tokens(tokenizer, cache_bytes=10_000)
+    draft = begun(tokens, "the<s>then")
+    tokenizer.called.clear()
+    [ids] = tokens.finish(draft, at_once=at_once)
+    assert tokenizer.called == ({"encode"} if at_once else {"encode_batch_fast"})
+    assert ids.tolist() == tokenizer.real.encode("the<s>then", add_special_tokens=False).ids
+
+
 def test_half_a_surrogate_pair_is_left_to_the_engine(tokens):
     with pytest.raises(NotReproducible, match="surrogate"):
         begun(tokens, "the \ud800")

@@ -37,9 +37,16 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     create_default_tenant: bool = True
 
 
+PolicyName = Literal["e2", "e2_paper", "round_robin", "least_loaded", "prefix_affinity"]
+
+
 class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """E2 and the daemon's waiting queues."""
 
+    policy: PolicyName = "e2"
+    cached_first: bool = True
+    move_waiting: bool = True
+    load_weight: NotNegative = 0.1
     window_s: Positive = 180.0
     decode_imbalance_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.5
     expected_output_tokens: Count = 64

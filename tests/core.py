@@ -13,7 +13,7 @@ from preble.daemon.sched.types import EngineLimits, Prompt, RequestSpec, TimeMod
 MODEL = ModelName("m")
 BLOCK = 4
 LIMITS = EngineLimits(block_size=BLOCK, kv_blocks=1000, max_num_seqs=8, max_num_batched_tokens=100, max_model_len=2000)
-TIMES = TimeModel(prefill_base_ms=1.0, prefill_ms_per_token=1.0, decode_ms_per_token=1.0)
+TIMES = TimeModel(prefill_base_ms=1.0, prefill_ms_per_token=1.0, decode_ms_per_sequence=1.0)
 CONFIG = SchedulerConfig(window_s=180.0, expected_output_tokens=4, prefill_lead_steps=2.0, max_waiting_requests=50)
 HASHER = BlockHasher(BLOCK)
 

@@ -20,6 +20,8 @@ _LONG_ENOUGH_MS = 400.0
 """Once a prefill takes so long, longer ones are not tried."""
 _REPEATS = 2
 _DECODE_TOKENS = 32
+_BATCH = 16
+"""Sequences decoded at once, to tell the part of a step that they share from each one's own."""
 _TOKEN_IDS = (5, 200)
 """From these ids prompts are drawn; every vocabulary has them."""
 
@@ -31,18 +33,23 @@ class _Probe:
     client: EngineClient
     model: ModelName
 
-    async def best_ms(self, prompt_tokens: int, output_tokens: int) -> float:
+    async def best_ms(self, prompt_tokens: int, output_tokens: int, batch: int = 1) -> float:
         """Return the shortest of a few runs; whatever else the machine does only ever adds time."""
-        return min([await self._run_ms(prompt_tokens, output_tokens) for _ in range(_REPEATS)])
+        return min([await self._run_ms(prompt_tokens, output_tokens, batch) for _ in range(_REPEATS)])
 
-    async def _run_ms(self, prompt_tokens: int, output_tokens: int) -> float:
+    async def step_ms(self, prompt_tokens: int, batch: int) -> float:
+        """Return how long a step takes that decodes `batch` sequences."""
+        first_ms = await self.best_ms(prompt_tokens, 1, batch)
+        return max(0.0, await self.best_ms(prompt_tokens, 1 + _DECODE_TOKENS, batch) - first_ms) / _DECODE_TOKENS
+
+    async def _run_ms(self, prompt_tokens: int, output_tokens: int, batch: int) -> float:
         body = {
             "model": self.model,
             "prompt": np.random.default_rng().integers(*_TOKEN_IDS, size=prompt_tokens).tolist(),
             "cache_salt": uuid4().hex,
+            "n": batch,
             "max_tokens": output_tokens,
             "ignore_eos": True,
-            "temperature": 0,
         }
         started_s = time.perf_counter()
         await self.client.complete(body)
@@ -63,13 +70,17 @@ async def calibrate(client: EngineClient, model_name: ModelName, limits: EngineL
         measured.append((length, await probe.best_ms(length, 1)))
         if measured[-1][1] > _LONG_ENOUGH_MS:
             break
-    decoded_ms = await probe.best_ms(lengths[0], 1 + _DECODE_TOKENS)
+    alone_ms = await probe.step_ms(lengths[0], 1)
+    batch = min(_BATCH, limits.max_num_seqs)
+    step_ms = max(alone_ms, await probe.step_ms(lengths[0], batch))
+    per_sequence = (step_ms - alone_ms) / (batch - 1) if batch > 1 else alone_ms
     base, per_token, per_token2 = fit_prefill(measured)
     return TimeModel(
         prefill_base_ms=base,
         prefill_ms_per_token=per_token,
         prefill_ms_per_token2=per_token2,
-        decode_ms_per_token=max(0.0, decoded_ms - measured[0][1]) / _DECODE_TOKENS,
+        decode_base_ms=max(0.0, alone_ms - per_sequence),
+        decode_ms_per_sequence=per_sequence,
     )
 
 

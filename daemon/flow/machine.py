@@ -50,7 +50,10 @@ class Machine:
         """Advance by one event. `now_s` is monotonic seconds and must not decrease."""
         assert now_s >= self._now_s, f"time went back from {self._now_s} to {now_s}"
         self._now_s = now_s
-        return tuple(self._react(event))
+        effects = list(self._react(event))
+        for model in self._scheduler.models:
+            effects += self._feed_idle(model)
+        return tuple(effects)
 
     def views(self, now_s: float) -> tuple[EngineView, ...]:
         """Every engine that was ever up, as it is now. Ages the load windows, and changes nothing else."""
@@ -107,8 +110,16 @@ class Machine:
         return Refusal.QUEUE_FULL if waiting >= self._config.max_waiting_requests else None
 
     def _place(self, spec: RequestSpec, number: int) -> Iterator[Effect]:
-        attempt = self._scheduler.place(spec, number, self._now_s)
-        self._live[spec.request_id] = attempt
+        yield from self._placed(self._scheduler.place(spec, number, self._now_s))
+
+    def _feed_idle(self, model: ModelName) -> Iterator[Effect]:
+        """Take what waits to where nothing does."""
+        while (attempt := self._scheduler.move_to_idle(model, self._now_s)) is not None:
+            del self._by_attempt[self._live[attempt.spec.request_id].attempt_id]
+            yield from self._placed(attempt)
+
+    def _placed(self, attempt: Attempt) -> Iterator[Effect]:
+        self._live[attempt.spec.request_id] = attempt
         self._by_attempt[attempt.attempt_id] = attempt
         yield Placed(decision=attempt.decision)
         yield from self._start_waiting(self._engine_of(attempt))
@@ -208,7 +219,7 @@ class Machine:
         if not draining:
             yield from self._unpark(engine.model)
         elif self._scheduler.serving(engine.model):  # else what waits here runs here: nobody else could take it
-            for attempt in list(engine.waiting.values()):
+            for attempt in list(engine.waiting):
                 yield from self._place_again(engine.withdraw(attempt), attempt.number)
 
     def _unpark(self, model: ModelName) -> Iterator[Effect]:

@@ -117,9 +117,10 @@ class Runtime:
             case Placed(decision=decision):
                 ticket = self._tickets[decision.request_id]
                 ticket.decision = decision
-                ticket.attempts += 1
             case Dispatch():
-                self._tickets[effect.request_id].dispatch(effect)
+                ticket = self._tickets[effect.request_id]
+                ticket.attempts += 1
+                ticket.dispatch(effect)
             case Abort():
                 self._tickets[effect.request_id].on_abort(effect)
             case Refuse(request_id=request_id, why=why):

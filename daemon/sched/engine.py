@@ -4,10 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
+from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
+from preble.daemon.sched.order import WaitingLine
+from preble.daemon.sched.policies import Traits
 from preble.daemon.sched.types import Candidate, Decision, EngineLimits, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given, LoadWindow
+
+_BATCH_WEIGHT = 0.1
+"""Of the batch that an attempt ends in, in the engine's usual one: it follows over some ten requests."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -28,6 +33,10 @@ class Attempt:
     """Uncached prompt tokens that the engine has yet to compute, while it runs."""
     private_blocks: int = 0
     """KV blocks it takes, while it runs, beyond its full prompt blocks."""
+    prefill_us: int = 0
+    """GPU time until its prompt has been computed."""
+    decode_us: int = 0
+    """GPU time from then to its expected end."""
     lost: bool = False
     """Its engine went down: nothing of it is accounted for any more."""
 
@@ -48,6 +57,8 @@ class EngineView:
     """KV blocks that running requests hold, or are expected to."""
     load_ms: float
     """L: prefill and decode time given to it within the window."""
+    outstanding_ms: float
+    """O: prefill and decode time given to it and not spent yet."""
     decode_ratio: float
     resident_blocks: int
     kv_blocks: int
@@ -57,24 +68,34 @@ class EngineView:
 class Engine:
     """Accounts of one engine: load, cache names, running attempts, and the queue before it."""
 
-    def __init__(self, gpu: GpuId, model: ModelName, index: PrefixIndex, window: LoadWindow, lead_steps: float) -> None:
+    def __init__(
+        self,
+        gpu: GpuId,
+        model: ModelName,
+        index: PrefixIndex,
+        window: LoadWindow,
+        traits: Traits,
+        lead_steps: float,
+    ) -> None:
         self.gpu = gpu
         self.model = model
         self.up = False
         self.draining = False
         self.epoch = 0
-        self.waiting: dict[RequestId, Attempt] = {}
-        """In order of arrival."""
+        self.waiting: WaitingLine[Attempt] = WaitingLine(self._cached_share, grouped=traits.grouped)
         self.running: dict[AttemptId, Attempt] = {}
         self._prefilling: dict[AttemptId, Attempt] = {}
         self._index = index
         self._window = window
+        self._traits = traits
         self._lead_steps = lead_steps
         self._limits: EngineLimits | None = None
         self._time_model: TimeModel | None = None
         self._sequences = 0
         self._unprefilled_tokens = 0
         self._private_blocks = 0
+        self._outstanding_us = 0
+        self._usual_batch = 1.0
 
     @property
     def takes_new(self) -> bool:
@@ -104,7 +125,7 @@ class Engine:
             self._leave(attempt)
             attempt.lost = True
         self._index.clear(self.gpu)
-        return [self.withdraw(attempt) for attempt in list(self.waiting.values())]
+        return [self.withdraw(attempt) for attempt in list(self.waiting)]
 
     # --- what E2 asks ---
 
@@ -115,15 +136,22 @@ class Engine:
         """
         cached_tokens = self._reusable_tokens(spec, self._index.cached_blocks(stretches, self.gpu))
         missed_tokens = spec.prompt.n_tokens - cached_tokens
+        prefill_ms = self.time_model.prefill_ms(missed_tokens)
+        evict_ms = self._evict_ms(spec, stretches, missed_tokens)
+        queued_ms = self._traits.load_weight * self.load_ms + self._traits.outstanding_weight * self.outstanding_ms
         return Candidate(
             gpu=self.gpu,
             cached_tokens=cached_tokens,
             missed_tokens=missed_tokens,
             load_ms=self.load_ms,
-            evict_ms=self._evict_ms(spec, stretches, missed_tokens),
-            prefill_ms=self.time_model.prefill_ms(missed_tokens),
+            evict_ms=evict_ms,
+            prefill_ms=prefill_ms,
+            outstanding_ms=self.outstanding_ms,
+            cost_ms=queued_ms + evict_ms + prefill_ms,
             holds_prefix=biggest is not None and 2 * cached_of(biggest, self.gpu) >= biggest.n_blocks,
             decode_ratio=self.decode_ratio,
+            requests=len(self.waiting) + len(self.running),
+            resident_blocks=self._index.resident_blocks(self.gpu),
         )
 
     def _reusable_tokens(self, spec: RequestSpec, n_blocks: int) -> int:
@@ -143,10 +171,16 @@ class Engine:
         return self._decode_load_ms / load_ms if load_ms > 0 else 0.0
 
     @property
+    def outstanding_ms(self) -> float:
+        """O: prefill and decode of everything that waits or runs here, less what has been done of it."""
+        return self._outstanding_us / 1000
+
+    @property
     def _decode_load_ms(self) -> float:
         if self._time_model is None:
             return 0.0
-        return self._window.n_requests * self._time_model.decode_ms(self._window.mean_output_tokens)
+        batch = self._usual_batch if self._traits.batched_decode else 1.0
+        return self._window.n_requests * self._time_model.decode_ms(self._window.mean_output_tokens, batch)
 
     def _evict_ms(self, spec: RequestSpec, stretches: Sequence[Stretch], missed_tokens: int) -> float:
         """M: sum over the nodes that LRU would evict of prefill time times the share of requests that use them."""
@@ -184,11 +218,17 @@ class Engine:
 
     def enqueue(self, attempt: Attempt) -> None:
         """Let it wait for its turn."""
-        self.waiting[attempt.spec.request_id] = attempt
+        missed_tokens = attempt.decision.prompt_tokens - attempt.decision.cached_tokens
+        attempt.prefill_us = round(1000 * self.time_model.prefill_ms(missed_tokens))
+        expected_tokens = self._expected_output_tokens(attempt.spec)
+        attempt.decode_us = round(1000 * self.time_model.decode_ms(expected_tokens, self._usual_batch))
+        self._outstanding_us += attempt.prefill_us + attempt.decode_us
+        self.waiting.add(attempt.spec.request_id, attempt)
 
     def withdraw(self, attempt: Attempt) -> Attempt:
         """Take back a waiting attempt, with everything it was counted for."""
-        del self.waiting[attempt.spec.request_id]
+        self.waiting.remove(attempt.spec.request_id)
+        self._done(attempt)
         leaf = attempt.leaf
         if leaf is not None:
             self._index.fulfil(leaf, self.gpu)
@@ -197,11 +237,18 @@ class Engine:
         return attempt
 
     def next_to_start(self) -> Attempt | None:
-        """The oldest waiting attempt, if the engine could start it soon."""
-        if not self.up or not self.waiting:
-            return None
-        attempt = next(iter(self.waiting.values()))
-        return attempt if not self.running or self._fits(attempt.spec) else None
+        """The first of the waiting line, if the engine could start it soon."""
+        attempt = self.waiting.first() if self.up else None
+        return attempt if attempt is not None and (not self.running or self._fits(attempt.spec)) else None
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether it takes new requests and has none to prefill."""
+        return self.takes_new and self._unprefilled_tokens == 0 and not self.waiting
+
+    def could_start(self, spec: RequestSpec) -> bool:
+        """Whether the request would start at once if it were given here now."""
+        return not self.waiting and (not self.running or self._fits(spec))
 
     def _fits(self, spec: RequestSpec) -> bool:
         stretches = self._index.match(spec.prompt.block_keys)
@@ -216,6 +263,11 @@ class Engine:
             and blocks <= self.limits.kv_blocks
         )
 
+    def _cached_share(self, attempt: Attempt) -> float:
+        """Of its prompt, what would not have to be computed if it started now."""
+        stretches = self._index.match(attempt.spec.prompt.block_keys)
+        return 1 - self._uncomputed_tokens(attempt.spec, stretches) / attempt.spec.prompt.n_tokens
+
     def _uncomputed_tokens(self, spec: RequestSpec, stretches: Sequence[Stretch]) -> int:
         """Prompt tokens the engine would compute if the request started now: waiting ones do not count as cached."""
         return spec.prompt.n_tokens - self._reusable_tokens(spec, self._index.computed_blocks(stretches, self.gpu))
@@ -228,7 +280,7 @@ class Engine:
     def launch(self, attempt: Attempt) -> None:
         """It goes to the engine now."""
         spec = attempt.spec
-        del self.waiting[spec.request_id]
+        self.waiting.start(spec.request_id)
         attempt.running = True
         attempt.unprefilled_tokens = self._uncomputed_tokens(spec, self._index.match(spec.prompt.block_keys))
         attempt.private_blocks = self._private_blocks_of(spec)
@@ -245,6 +297,8 @@ class Engine:
             return
         self._unprefilled_tokens -= attempt.unprefilled_tokens
         attempt.unprefilled_tokens = 0
+        self._outstanding_us -= attempt.prefill_us
+        attempt.prefill_us = 0
         if attempt.leaf is not None:
             self._index.set_chain_resident(attempt.leaf, self.gpu)
 
@@ -262,6 +316,7 @@ class Engine:
 
     def _leave(self, attempt: Attempt) -> None:
         self._prefilling.pop(attempt.attempt_id, None)
+        self._done(attempt)
         self._sequences -= attempt.spec.n_sequences
         self._unprefilled_tokens -= attempt.unprefilled_tokens
         self._private_blocks -= attempt.private_blocks
@@ -269,9 +324,15 @@ class Engine:
             self._index.fulfil(attempt.leaf, self.gpu)
             self._index.release(attempt.leaf, self.gpu)
 
+    def _done(self, attempt: Attempt) -> None:
+        """Nothing of it is outstanding any more."""
+        self._outstanding_us -= attempt.prefill_us + attempt.decode_us
+        attempt.prefill_us = attempt.decode_us = 0
+
     def learn_output(self, now_s: float, output_tokens: int) -> None:
-        """An attempt finished with this many tokens."""
+        """An attempt finished with this many tokens, and is still counted as running."""
         self._window.finish(now_s, output_tokens)
+        self._usual_batch += _BATCH_WEIGHT * (self._sequences - self._usual_batch)
 
     def view(self) -> EngineView:
         """A copy of its state, for people."""
@@ -285,6 +346,7 @@ class Engine:
             sequences=self._sequences,
             held_blocks=self._index.active_blocks(self.gpu) + self._private_blocks,
             load_ms=self.load_ms,
+            outstanding_ms=self.outstanding_ms,
             decode_ratio=self.decode_ratio,
             resident_blocks=self._index.resident_blocks(self.gpu),
             kv_blocks=self._limits.kv_blocks if self._limits else 0,

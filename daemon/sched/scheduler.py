@@ -8,11 +8,14 @@ from itertools import count
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
-from preble.daemon.sched.e2 import choose
 from preble.daemon.sched.engine import Attempt, Engine
 from preble.daemon.sched.index import PrefixIndex
-from preble.daemon.sched.types import Decision, EngineLimits, RequestSpec, TimeModel
+from preble.daemon.sched.policies import Choice, Policy, make_policy
+from preble.daemon.sched.types import Candidate, Decision, EngineLimits, Mode, RequestSpec, TimeModel
 from preble.daemon.sched.window import LoadWindow
+
+_MOVABLE = 4
+"""Of a waiting line's end, so many requests are considered for another engine."""
 
 
 class Scheduler:
@@ -23,6 +26,7 @@ class Scheduler:
         """By name, in the order of names."""
         self._config = config
         self._indexes: dict[ModelName, PrefixIndex] = {}
+        self._policies: dict[ModelName, Policy] = {}
         self._attempt_ids = count(1)
 
     def engine_up(
@@ -32,7 +36,8 @@ class Scheduler:
         engine = self.engines.get(gpu)
         if engine is None:
             window = LoadWindow(self._config.window_s, self._config.expected_output_tokens)
-            engine = Engine(gpu, model, self.index(model), window, self._config.prefill_lead_steps)
+            traits = self._policy(model).traits
+            engine = Engine(gpu, model, self.index(model), window, traits, self._config.prefill_lead_steps)
             self.engines = dict(sorted({**self.engines, gpu: engine}.items()))
         assert engine.model == model, f"{gpu} serves {engine.model}, not {model}"
         engine.start(epoch, limits, time_model)
@@ -42,6 +47,16 @@ class Scheduler:
         """What the model's engines cache."""
         return self._indexes.setdefault(model, PrefixIndex())
 
+    def _policy(self, model: ModelName) -> Policy:
+        if model not in self._policies:
+            self._policies[model] = make_policy(self._config)
+        return self._policies[model]
+
+    @property
+    def models(self) -> list[ModelName]:
+        """Those that some engine has served."""
+        return list(self._policies)
+
     def serving(self, model: ModelName) -> list[Engine]:
         """The model's engines that take new requests, in the order of names."""
         return [engine for engine in self.engines.values() if engine.model == model and engine.takes_new]
@@ -50,34 +65,74 @@ class Scheduler:
 
     def place(self, spec: RequestSpec, number: int, now_s: float) -> Attempt:
         """Choose an engine for try `number` of a request and let it wait there. Some engine must be serving it."""
-        engines = self.serving(spec.model)
-        attempt_id = AttemptId(next(self._attempt_ids))
-        decision = self._decide(spec, engines, attempt_id, now_s)
-        engine = self.engines[decision.gpu]
-        leaf = self.index(spec.model).insert(spec.prompt.block_keys)
-        prefill_ms = engine.time_model.prefill_ms(decision.prompt_tokens - decision.cached_tokens)
-        given = engine.give(now_s, prefill_ms, leaf)
-        attempt = Attempt(attempt_id=attempt_id, spec=spec, number=number, decision=decision, leaf=leaf, given=given)
-        engine.enqueue(attempt)
-        return attempt
+        candidates = self._candidates(spec, self.serving(spec.model), now_s)
+        return self._give(spec, number, self._policy(spec.model).choose(candidates), candidates, now_s)
 
-    def _decide(self, spec: RequestSpec, engines: Sequence[Engine], attempt_id: AttemptId, now_s: float) -> Decision:
+    def move_to_idle(self, model: ModelName, now_s: float) -> Attempt | None:
+        """Take one request that waits to an engine that would idle, if that gains time; None if there is no such.
+
+        What it costs is prefill, and eviction, that the other engine may not need; what it saves is waiting for the
+        other engine's outstanding work. Looked at are the last few of the line of the engine that has most to do.
+        """
+        if not self._policy(model).traits.moves:
+            return None
+        hungry = [engine for engine in self.serving(model) if engine.is_hungry]
+        lines = [engine for engine in self.engines.values() if engine.model == model and engine.waiting]
+        if not hungry or not lines:
+            return None
+        busiest = max(lines, key=lambda engine: engine.outstanding_ms)
+        best: tuple[float, Attempt, Choice, tuple[Candidate, ...]] | None = None
+        for attempt in busiest.waiting.last(_MOVABLE):
+            candidates = self._candidates(attempt.spec, hungry, now_s)
+            there = min(candidates, key=lambda candidate: (candidate.prefill_ms + candidate.evict_ms, candidate.gpu))
+            waits_ms = busiest.outstanding_ms - (attempt.prefill_us + attempt.decode_us) / 1000
+            gain_ms = waits_ms + attempt.prefill_us / 1000 - there.prefill_ms - there.evict_ms
+            if gain_ms > (best[0] if best else 0.0) and self.engines[there.gpu].could_start(attempt.spec):
+                reason = (
+                    f"{busiest.gpu} has {waits_ms:.0f} ms to do before it, and {there.gpu} nothing: "
+                    f"starting there gains {gain_ms:.0f} ms"
+                )
+                best = (gain_ms, attempt, Choice(there, Mode.MOVED, reason), candidates)
+        if best is None:
+            return None
+        _, attempt, choice, candidates = best
+        busiest.withdraw(attempt)
+        return self._give(attempt.spec, attempt.number, choice, candidates, now_s)
+
+    def _candidates(self, spec: RequestSpec, engines: Sequence[Engine], now_s: float) -> tuple[Candidate, ...]:
         index = self.index(spec.model)
         for engine in engines:
             engine.age(now_s)
         stretches = index.match(spec.prompt.block_keys)
         biggest = index.biggest_cached(stretches, [engine.gpu for engine in engines])
-        candidates = tuple(engine.candidate(spec, stretches, biggest) for engine in engines)
-        choice = choose(candidates, self._config.decode_imbalance_ratio)
-        return Decision(
+        return tuple(engine.candidate(spec, stretches, biggest) for engine in engines)
+
+    def _give(
+        self, spec: RequestSpec, number: int, choice: Choice, candidates: tuple[Candidate, ...], now_s: float
+    ) -> Attempt:
+        """Let the request wait at the chosen engine."""
+        chosen = choice.chosen
+        decision = Decision(
             request_id=spec.request_id,
-            attempt_id=attempt_id,
+            attempt_id=AttemptId(next(self._attempt_ids)),
             model=spec.model,
-            gpu=choice.chosen.gpu,
+            gpu=chosen.gpu,
             mode=choice.mode,
             reason=choice.reason,
             prompt_tokens=spec.prompt.n_tokens,
-            cached_tokens=choice.chosen.cached_tokens,
+            cached_tokens=chosen.cached_tokens,
             candidates=candidates,
             decided_s=now_s,
         )
+        engine = self.engines[chosen.gpu]
+        leaf = self.index(spec.model).insert(spec.prompt.block_keys)
+        attempt = Attempt(
+            attempt_id=decision.attempt_id,
+            spec=spec,
+            number=number,
+            decision=decision,
+            leaf=leaf,
+            given=engine.give(now_s, chosen.prefill_ms, leaf),
+        )
+        engine.enqueue(attempt)
+        return attempt

@@ -54,13 +54,19 @@ class TimeModel:
     prefill_base_ms: float
     prefill_ms_per_token: float
     prefill_ms_per_token2: float = 0.0
-    decode_ms_per_token: float
+    decode_base_ms: float = 0.0
+    """Of a step that decodes one token of each running sequence, the part that they share."""
+    decode_ms_per_sequence: float
 
     def __post_init__(self) -> None:
-        assert (
-            min(self.prefill_base_ms, self.prefill_ms_per_token, self.prefill_ms_per_token2, self.decode_ms_per_token)
-            >= 0
-        ), f"time model must not be negative: {self}"
+        coefficients = (
+            self.prefill_base_ms,
+            self.prefill_ms_per_token,
+            self.prefill_ms_per_token2,
+            self.decode_base_ms,
+            self.decode_ms_per_sequence,
+        )
+        assert min(coefficients) >= 0, f"time model must not be negative: {self}"
 
     def prefill_ms(self, n_tokens: int) -> float:
         """Time to prefill `n_tokens` uncached tokens; 0 for none."""
@@ -68,13 +74,13 @@ class TimeModel:
             return 0.0
         return self.prefill_base_ms + n_tokens * (self.prefill_ms_per_token + n_tokens * self.prefill_ms_per_token2)
 
-    def decode_ms(self, n_tokens: float) -> float:
-        """Time to decode `n_tokens` tokens of one sequence."""
-        return n_tokens * self.decode_ms_per_token
+    def decode_ms(self, n_tokens: float, batch: float = 1.0) -> float:
+        """One sequence's share of the time to decode `n_tokens` tokens of it among `batch` sequences."""
+        return n_tokens * (self.decode_base_ms / batch + self.decode_ms_per_sequence)
 
 
 class Mode(StrEnum):
-    """Which rule of E2 placed a request."""
+    """Which rule placed a request."""
 
     EXPLOIT = "exploit"
     """Most of the prompt is cached somewhere: the cheapest GPU that caches its biggest part (Algorithm 1)."""
@@ -82,6 +88,12 @@ class Mode(StrEnum):
     """Most of it would be computed anyway: the cheapest GPU of all."""
     DECODE_HEAVY = "decode_heavy"
     """An explored request that went to a GPU busy with decoding (section 3.2)."""
+    MOVED = "moved"
+    """It waited elsewhere until this GPU had nothing to do."""
+    ROUND_ROBIN = "round_robin"
+    """Of the policy of that name."""
+    LEAST_LOADED = "least_loaded"
+    """Fewest requests waiting or running."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,15 +109,18 @@ class Candidate:
     """M: what making room for the request would lose."""
     prefill_ms: float
     """P: computing the missed tokens."""
+    outstanding_ms: float
+    """O: what the GPU was given and has not done yet."""
+    cost_ms: float
+    """What the policy goes by: M + P, and L and O by its weights (for the paper's E2, L + M + P)."""
     holds_prefix: bool
     """Whether it caches the biggest cached part of the prompt, and so may be exploited."""
     decode_ratio: float
     """Share of decoding in its load, 0 to 1."""
-
-    @property
-    def cost_ms(self) -> float:
-        """L + M + P."""
-        return self.load_ms + self.evict_ms + self.prefill_ms
+    requests: int = 0
+    """Waiting or running there."""
+    resident_blocks: int = 0
+    """In its cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

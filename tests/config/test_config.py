@@ -75,7 +75,7 @@ def test_the_file_is_right_and_serves_with_and_without_gpus():
 
 
 def test_durations_and_sizes_have_their_unit_in_their_name():
-    units = ("_s", "_ms", "_days", "_bytes", "_gib", "_tokens", "_blocks", "_steps", "_ratio", "_utilization")
+    units = ("_s", "_ms", "_days", "_bytes", "_gib", "_tokens", "_blocks", "_steps", "_ratio", "_weight", "_utilization")
     for key, default in known().items():
         if isinstance(default, float):
             assert key.endswith(units), key

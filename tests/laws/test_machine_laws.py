@@ -156,7 +156,7 @@ class Daemon(RuleBasedStateMachine):
         assert set(self.ended) == self.arrived
         self.bench.now_s += CONFIG.window_s + 1
         for view in self.bench.machine.views(self.bench.now_s):
-            assert (view.load_ms, view.running, view.waiting) == (0, 0, 0)
+            assert (view.load_ms, view.outstanding_ms, view.running, view.waiting) == (0, 0, 0, 0)
             assert (view.sequences, view.held_blocks, view.unprefilled_tokens) == (0, 0, 0)
         for gpu in GPUS:
             self.do(events.KvReported(gpu=gpu, epoch=self.alive[gpu], changes=(events.BlocksCleared(),)))

@@ -69,7 +69,7 @@ def test_the_time_model_grows_and_is_never_negative(lengths):
     assert times == sorted(times)
     assert times[0] >= 0
     with pytest.raises(AssertionError):
-        TimeModel(prefill_base_ms=-1.0, prefill_ms_per_token=1.0, decode_ms_per_token=1.0)
+        TimeModel(prefill_base_ms=-1.0, prefill_ms_per_token=1.0, decode_ms_per_sequence=1.0)
 
 
 def test_a_client_that_leaves_leaves_nothing_behind():

@@ -1,11 +1,13 @@
-"""The choice, rule by rule (paper, Algorithms 1 and 2)."""
+"""Each policy's choice, rule by rule (E2: paper, Algorithms 1 and 2)."""
 
 from preble.daemon.ids import GpuId
-from preble.daemon.sched.e2 import choose
+from preble.daemon.sched.policies import E2, LeastLoaded, PrefixAffinity, RoundRobin, Traits
 from preble.daemon.sched.types import Candidate, Mode
 
 
-def candidate(gpu, cached=0, missed=100, load=0.0, evict=0.0, prefill=0.0, holds=False, decode=0.0):
+def candidate(
+    gpu, cached=0, missed=100, load=0.0, evict=0.0, prefill=0.0, holds=False, decode=0.0, requests=0, resident=0
+):
     return Candidate(
         gpu=GpuId(gpu),
         cached_tokens=cached,
@@ -13,13 +15,17 @@ def candidate(gpu, cached=0, missed=100, load=0.0, evict=0.0, prefill=0.0, holds
         load_ms=load,
         evict_ms=evict,
         prefill_ms=prefill,
+        outstanding_ms=0.0,
+        cost_ms=load + evict + prefill,
         holds_prefix=holds,
         decode_ratio=decode,
+        requests=requests,
+        resident_blocks=resident,
     )
 
 
 def pick(*candidates, ratio=1.5):
-    choice = choose(candidates, ratio)
+    choice = E2(Traits(), ratio).choose(candidates)
     return choice.chosen.gpu, choice.mode
 
 
@@ -58,7 +64,39 @@ def test_where_every_gpu_mostly_decodes_cost_decides():
 
 
 def test_the_reason_names_its_numbers():
-    choice = choose([candidate("a", 60, 40, holds=True)], 1.5)
+    choice = E2(Traits(), 1.5).choose([candidate("a", 60, 40, holds=True)])
     assert choice.reason == (
         "60 tokens are cached and 40 are not: lowest cost of the 1 GPU that cache the biggest part"
     )
+
+
+# --- the baselines ---
+
+
+def test_round_robin_takes_turns_also_when_gpus_come_and_go():
+    policy = RoundRobin()
+    a, b, c = candidate("a"), candidate("b"), candidate("c")
+    assert [policy.choose([a, b, c]).chosen.gpu for _ in range(4)] == ["a", "b", "c", "a"]
+    assert policy.choose([a, c]).chosen.gpu == "c"
+    assert policy.choose([a, b, c]).chosen.gpu == "a"
+
+
+def test_least_loaded_counts_requests():
+    chosen = LeastLoaded().choose([candidate("a", requests=3), candidate("b", requests=1), candidate("c", requests=1)])
+    assert (chosen.chosen.gpu, chosen.mode) == ("b", Mode.LEAST_LOADED)
+
+
+def test_prefix_affinity_goes_where_most_is_cached_while_queues_are_even():
+    near = candidate("b", cached=60, missed=40, requests=32)
+    assert PrefixAffinity().choose([candidate("a"), near]).chosen.gpu == "b"
+
+
+def test_prefix_affinity_goes_to_the_shortest_queue_when_they_are_not():
+    far = candidate("b", cached=60, missed=40, requests=33)
+    assert PrefixAffinity().choose([candidate("a"), far]).chosen.gpu == "a"
+
+
+def test_prefix_affinity_without_a_match_goes_to_the_emptiest_cache():
+    few = candidate("b", cached=50, missed=50, resident=5)
+    assert PrefixAffinity().choose([candidate("a", resident=9), few]).chosen.gpu == "b"
+    assert PrefixAffinity().choose([candidate("a", resident=4), few]).chosen.gpu == "a"

@@ -1,0 +1,179 @@
+"""How a GPU is chosen among candidates: E2, the paper's own E2, and the baselines they are measured against.
+
+A policy only chooses. What a GPU costs, what waits and what runs is the engines' business; whether waiting requests
+are ordered by their cached share, moved or rebalanced is a switch that the policy carries (`Traits`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from preble.daemon.config import PolicyName, SchedulerConfig
+from preble.daemon.ids import GpuId
+from preble.daemon.sched.types import Candidate, Mode
+
+
+class Choice(NamedTuple):
+    """The GPU that gets the request, and the rule that says so."""
+
+    chosen: Candidate
+    mode: Mode
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a policy wants of the rest of the scheduler."""
+
+    load_weight: float = 0.0
+    """Of L, what a GPU was given within the window."""
+    outstanding_weight: float = 0.0
+    """Of O, what it was given and has not done yet."""
+    batched_decode: bool = True
+    """Count a token's decoding as its share of a step at the GPU's usual batch, rather than as a step of its own."""
+    grouped: bool = False
+    """Start waiting requests by groups of cached share (paper, section 3.3) rather than first come, first served."""
+    moves: bool = False
+    """Let a GPU that would idle take what waits elsewhere."""
+
+
+class Policy(Protocol):
+    """Chooses between the GPUs of one model. May remember; is asked once per placement."""
+
+    @property
+    def traits(self) -> Traits:
+        """Fixed for the policy's life."""
+
+    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+        """Choose from `candidates`, which are not empty and in the order of names."""
+
+
+def make_policy(config: SchedulerConfig) -> Policy:
+    """Make the configured policy for one model."""
+    match config.policy:
+        case "e2":
+            traits = Traits(
+                load_weight=config.load_weight,
+                outstanding_weight=1.0,
+                grouped=config.cached_first,
+                moves=config.move_waiting,
+            )
+            return E2(traits, config.decode_imbalance_ratio)
+        case "e2_paper":
+            traits = Traits(load_weight=1.0, batched_decode=False, grouped=config.cached_first)
+            return E2(traits, config.decode_imbalance_ratio)
+        case "round_robin":
+            return RoundRobin()
+        case "least_loaded":
+            return LeastLoaded()
+        case "prefix_affinity":
+            return PrefixAffinity()
+
+
+POLICIES: tuple[PolicyName, ...] = ("e2", "e2_paper", "round_robin", "least_loaded", "prefix_affinity")
+
+
+class E2:
+    """Exploitation + exploration (paper, Algorithm 1)."""
+
+    def __init__(self, traits: Traits, decode_imbalance_ratio: float) -> None:
+        self.traits = traits
+        self._decode_imbalance_ratio = decode_imbalance_ratio
+
+    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+        """Exploit when more of the prompt is cached somewhere than would have to be computed; else explore.
+
+        A tie of cached and missed tokens explores.
+        """
+        most_cached = max(candidates, key=lambda candidate: candidate.cached_tokens)
+        why = f"{most_cached.cached_tokens} tokens are cached and {most_cached.missed_tokens} are not"
+        if most_cached.missed_tokens < most_cached.cached_tokens:
+            holders = [candidate for candidate in candidates if candidate.holds_prefix]
+            reason = f"{why}: lowest cost of the {_count(holders, 'GPU')} that cache the biggest part"
+            return Choice(_cheapest(holders), Mode.EXPLOIT, reason)
+        heavy = _decode_heavy(candidates, self._decode_imbalance_ratio)
+        if heavy is not None:
+            reason = (
+                f"{why}: prefill goes to the GPU whose load is {heavy.decode_ratio:.0%} decoding, "
+                f"over {self._decode_imbalance_ratio:g} times the others' mean"
+            )
+            return Choice(heavy, Mode.DECODE_HEAVY, reason)
+        return Choice(_cheapest(candidates), Mode.EXPLORE, f"{why}: lowest cost of {_count(candidates, 'GPU')}")
+
+
+class RoundRobin:
+    """One after the other, by name."""
+
+    traits = Traits()
+
+    def __init__(self) -> None:
+        self._last = GpuId("")
+
+    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+        """Choose the GPU after the one chosen before; one that came or went since changes nothing for the others."""
+        chosen = next((one for one in candidates if one.gpu > self._last), candidates[0])
+        self._last = chosen.gpu
+        return Choice(chosen, Mode.ROUND_ROBIN, "its turn")
+
+
+class LeastLoaded:
+    """Fewest requests waiting or running (in other systems: least outstanding requests, shortest queue)."""
+
+    traits = Traits()
+
+    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+        """Ties go to the GPU first by name."""
+        chosen = min(candidates, key=lambda candidate: (candidate.requests, candidate.gpu))
+        return Choice(chosen, Mode.LEAST_LOADED, f"{_count(range(chosen.requests), 'request')} there, the fewest")
+
+
+class PrefixAffinity:
+    """Cache-aware routing as SGLang's router does it: the best match while loads are balanced, else the shortest queue.
+
+    Its matches are our index's, which engines' reports keep true, and not an approximation; so it is, if anything,
+    better here than in the original. Thresholds are that router's defaults.
+    """
+
+    traits = Traits()
+    match_threshold = 0.5
+    """Share of the prompt that must be cached for a match to count."""
+    balance_requests = 32
+    balance_ratio = 1.0001
+    """Loads are out of balance when the longest queue exceeds the shortest by so many requests, and so many times."""
+
+    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+        """Without a match that counts, choose the GPU that caches the least."""
+        fewest = min(candidates, key=lambda candidate: (candidate.requests, candidate.gpu))
+        most = max(candidate.requests for candidate in candidates)
+        gap = most - fewest.requests
+        if gap > self.balance_requests and most > self.balance_ratio * fewest.requests:
+            return Choice(fewest, Mode.LEAST_LOADED, f"queues differ by {gap} requests: the shortest")
+        best = min(candidates, key=lambda candidate: (-candidate.cached_tokens, candidate.requests, candidate.gpu))
+        if best.cached_tokens > self.match_threshold * (best.cached_tokens + best.missed_tokens):
+            return Choice(best, Mode.EXPLOIT, f"{best.cached_tokens} tokens are cached there, the most")
+        emptiest = min(candidates, key=lambda candidate: (candidate.resident_blocks, candidate.requests, candidate.gpu))
+        return Choice(emptiest, Mode.EXPLORE, f"no match counts: {emptiest.resident_blocks} blocks there, the fewest")
+
+
+def _cheapest(candidates: Sequence[Candidate]) -> Candidate:
+    return min(candidates, key=lambda candidate: (candidate.cost_ms, candidate.gpu))
+
+
+def _decode_heavy(candidates: Sequence[Candidate], imbalance_ratio: float) -> Candidate | None:
+    """The GPU that decodes so much more than the others that prefill work fits in beside it (section 3.2).
+
+    The paper gives no number. Comparing with the others' mean keeps the rule silent where every GPU mostly decodes,
+    and bounding its load keeps it from piling work on the one busy GPU while others idle (docs/decisions/0004).
+    """
+    heaviest = min(candidates, key=lambda candidate: (-candidate.decode_ratio, candidate.gpu))
+    others = [candidate for candidate in candidates if candidate is not heaviest]
+    if not others or heaviest.decode_ratio <= 0.5:
+        return None
+    mean_ratio = sum(candidate.decode_ratio for candidate in others) / len(others)
+    mean_load_ms = sum(candidate.load_ms for candidate in others) / len(others)
+    is_heavy = heaviest.decode_ratio > imbalance_ratio * mean_ratio
+    return heaviest if is_heavy and heaviest.load_ms <= imbalance_ratio * mean_load_ms else None
+
+
+def _count(items: Sequence[object], noun: str) -> str:
+    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"

@@ -68,7 +68,7 @@ def emit(data: Any, as_json: bool, render: Callable[[], None]) -> None:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     """Print rows under their names, numbers to the right: drawn on a terminal, else aligned text of any width."""
-    numeric = [any(isinstance(row[at], int | float) for row in rows) for at in range(len(columns))]
+    numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(columns))]
     texts = [[_text(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(columns, texts, numeric)

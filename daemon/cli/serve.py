@@ -7,10 +7,11 @@ import socket
 import sys
 from pathlib import Path
 
+import structlog
 import uvloop
 
 from preble.daemon.api.server import make_server
-from preble.daemon.app import Daemon, open_daemon
+from preble.daemon.app import Daemon, Say, open_daemon
 from preble.daemon.cli.listening import take_address
 from preble.daemon.cli.remote import url_at
 from preble.daemon.config import Config, load
@@ -21,11 +22,12 @@ from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
 def serve(config_path: Path) -> int:
     """Run until a signal says to end; the exit code. Raises `PrebleError`."""
     config = load(config_path)
-    configure(config.log.level, config.log.format)
+    for_people = configure(config.log.level, config.log.format)
+    say = _print if for_people else structlog.get_logger(__name__).info  # each line is JSON there
     _allow_many_connections()
     sockets = take_address(config.server)  # first, so that a second daemon ends before it has started engines
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, sockets))
+        return runner.run(_serve(config, sockets, say))
 
 
 def _allow_many_connections() -> None:
@@ -34,44 +36,46 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config, sockets: list[socket.socket]) -> int:
+async def _serve(config: Config, sockets: list[socket.socket], say: Say) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     url = url_at(config.server.host, sockets[0].getsockname()[1])
-    async with open_daemon(config, _say) as daemon:
+    async with open_daemon(config, say) as daemon:
         server = make_server(daemon.app, config.server)
         serving = loop.create_task(server.serve(sockets))
-        announcing = loop.create_task(_announce(url, daemon))
+        announcing = loop.create_task(_announce(url, daemon, say))
         ended = loop.create_task(stopping.wait())
         await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
-        _say("ending: no new requests; running ones may finish")
+        say("ending: no new requests; running ones may finish")
         announcing.cancel()
         server.should_exit = True
         await serving
-    _say("ended")
+    say("ended")
     return 0 if stopping.is_set() else 1
 
 
-async def _announce(url: str, daemon: Daemon) -> None:
+async def _announce(url: str, daemon: Daemon, say: Say) -> None:
     await daemon.settled()
     key_file = daemon.data_dir / DEFAULT_KEY_FILE
     if (reason := daemon.unready()) is not None:
-        _say(f"not ready: {reason} The engines' logs are in {daemon.data_dir / 'logs'}")
-    elif key_file.exists():
-        _say(_READY.format(url=url, model=daemon.model, key_file=key_file))
+        say(f"not ready: {reason} The engines' logs are in {daemon.data_dir / 'logs'}")
+        return
+    say(f"Preble is ready on {url}")
+    if say is not _print:
+        return
+    if key_file.exists():
+        say(_FIRST_STEPS.format(url=url, model=daemon.model, key_file=key_file))
     else:
-        _say(f"Preble is ready on {url}. A tenant's key is made with: preble key create TENANT")
+        say("A tenant's key is made with: preble key create TENANT")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-_READY = """
-Preble is ready on {url}.
-
+_FIRST_STEPS = """
   curl {url}/v1/chat/completions \\
     -H "Authorization: Bearer $(cat {key_file})" -H "Content-Type: application/json" \\
     -d '{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello!"}}], "max_tokens": 16}}'

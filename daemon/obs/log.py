@@ -14,8 +14,8 @@ _HIDDEN = "[hidden]"
 _KEY = re.compile(r"preble_(live|op)_([0-9A-Za-z]{12})_[\w-]+")
 
 
-def configure(level: str, format_: Literal["auto", "console", "json"]) -> None:
-    """Set up structlog, and have the standard library's loggers speak through it."""
+def configure(level: str, format_: Literal["auto", "console", "json"]) -> bool:
+    """Set up structlog, and have the standard library's loggers speak through it; say whether lines are for people."""
     is_terminal = sys.stderr.isatty()
     console = format_ == "console" or (format_ == "auto" and is_terminal)
     colours = is_terminal and not os.environ.get("NO_COLOR")
@@ -38,6 +38,7 @@ def configure(level: str, format_: Literal["auto", "console", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_from_record, *before, *after]))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    return console
 
 
 def hide_named_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -62,8 +62,10 @@ def test_a_terminal_gets_colours_unless_it_wants_none(daemon):
 
 
 def test_columns_are_aligned_numbers_to_the_right(capsys):
-    table(["name", "n"], [["a", 1], ["bcdefg", 1000], ["c", None]])
-    assert capsys.readouterr().out == "name       n\na          1\nbcdefg  1000\nc          -\n"
+    table(["name", "n", "none"], [["a", 1, None], ["bcdefg", 1000, None], ["c", None, None]])
+    assert capsys.readouterr().out == (
+        "name       n  none\na          1     -\nbcdefg  1000     -\nc          -     -\n"
+    )
 
 
 def test_a_table_without_rows_still_has_its_head(capsys):

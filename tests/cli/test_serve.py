@@ -8,6 +8,7 @@ import socket
 from contextlib import asynccontextmanager
 
 import pytest
+import structlog
 from litestar import Litestar
 from tests.cli.running import preble
 
@@ -40,7 +41,7 @@ def house(tmp_path, monkeypatch):
     built = House(tmp_path)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     monkeypatch.setattr(module, "open_daemon", built.open)
-    monkeypatch.setattr(module, "configure", lambda *_: None)  # it would set up logging for all tests after this one
+    monkeypatch.setattr(module, "configure", lambda *_: True)  # it would set up logging for all tests after this one
     yield built
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
@@ -62,6 +63,15 @@ def test_it_says_how_to_use_it_once_it_can_be_used(house):
     assert "127.0.0.1:0" not in said
     assert f"$(cat {house.file.parent / 'default.key'})" in said
     assert '"model": "a-model"' in said
+
+
+def test_what_is_no_terminal_gets_its_words_as_log_lines(house, monkeypatch):
+    monkeypatch.setattr(module, "configure", lambda *_: False)
+    with structlog.testing.capture_logs() as logged:
+        result = serve(house)
+    assert result.output == ""
+    assert logged[0]["event"].startswith("Preble is ready on http://127.0.0.1:")
+    assert logged[-1] == {"event": "ended", "log_level": "info"}
 
 
 def test_it_names_no_key_file_where_there_is_none(house):

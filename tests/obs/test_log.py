@@ -30,7 +30,8 @@ def configured(monkeypatch):
     def configure_with(level, format_, *, is_terminal=False):
         written = Stderr(is_terminal)
         monkeypatch.setattr(sys, "stderr", written)  # not earlier: pytest puts its own there before each phase
-        configure(level, format_)
+        for_people = configure(level, format_)
+        assert for_people == (format_ == "console" or (format_ == "auto" and is_terminal))
         return written
 
     yield configure_with

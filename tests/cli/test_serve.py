@@ -67,11 +67,14 @@ def test_it_says_how_to_use_it_once_it_can_be_used(house):
 
 def test_what_is_no_terminal_gets_its_words_as_log_lines(house, monkeypatch):
     monkeypatch.setattr(module, "configure", lambda *_: False)
-    with structlog.testing.capture_logs() as logged:
-        result = serve(house)
-    assert result.output == ""
-    assert logged[0]["event"].startswith("Preble is ready on http://127.0.0.1:")
-    assert logged[-1] == {"event": "ended", "log_level": "info"}
+    (house.file.parent / "default.key").touch()
+    for house.unready, first in ((None, "Preble is ready on http://127.0.0.1:"), ("No engine.", "not ready: ")):
+        with structlog.testing.capture_logs() as logged:
+            result = serve(house)
+        assert result.output == ""
+        words = [line["event"] for line in logged]
+        assert words[0].startswith(first)
+        assert words[1:] == ["ending: no new requests; running ones may finish", "ended"]
 
 
 def test_it_names_no_key_file_where_there_is_none(house):

@@ -1,15 +1,17 @@
 """The metrics page: names as Prometheus wants them, the values of what happened, and no series without bound."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.core import MODEL, Bench
 
 from preble.daemon.flow.request import Call, Settled
 from preble.daemon.flow.settle import Bookkeeper
-from preble.daemon.ids import AttemptId, GpuId, KeyId, ModelName, RequestId, TenantName
+from preble.daemon.ids import KeyId, RequestId, TenantName
 from preble.daemon.obs.metrics import GpuGauge, Metrics
-from preble.daemon.sched.types import Decision, Mode
+from preble.daemon.sched.types import Mode
 from preble.daemon.tenancy.ledger import Status
 
 UNITS = ("_seconds", "_tokens", "_ratio", "_blocks", "_bytes")
@@ -41,7 +43,7 @@ def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, st
         tenant=TenantName(tenant),
         key_id=KeyId("k"),
         path="/v1/completions",
-        model=ModelName("m"),
+        model=MODEL,
         body=b"{}",
         stream=True,
         hide_usage=False,
@@ -49,18 +51,8 @@ def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, st
         engine_ids=(),
         received_s=0.0,
     )
-    decision = Decision(
-        request_id=call.request_id,
-        attempt_id=AttemptId(1),
-        model=call.model,
-        gpu=GpuId(gpu),
-        mode=mode,
-        reason="",
-        prompt_tokens=100,
-        cached_tokens=64,
-        candidates=(),
-        decided_s=0.0,
-    )
+    placed = Bench(gpu).arrive(request_id, "x" * 100)
+    decision = replace(placed, mode=mode, cached_tokens=64)
     values = {
         "decision": decision,
         "http_status": 200,

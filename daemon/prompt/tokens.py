@@ -74,7 +74,7 @@ class Tokens:
         """
         encodings = self._encoded(draft) if at_once else self._encoded_on_all_cores(draft)
         fresh = {text: token_ids(encoding.ids) for text, encoding in zip(draft.missing, encodings, strict=True)}
-        if not draft.add_special_tokens:
+        if self._added is not None and not draft.add_special_tokens:
             for text, ids in fresh.items():
                 self._cache.put(text, ids)
         return [_joined(pieces, fresh) for pieces in draft.prompts]

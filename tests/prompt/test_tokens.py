@@ -1,6 +1,7 @@
 """What is remembered of texts, and how much of it."""
 
 from sys import getsizeof
+from threading import Thread
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,26 @@ def test_what_is_larger_than_the_cache_pushes_nothing_out():
     assert cache.get("b") is None
 
 
+def test_no_other_thread_pushes_out_what_is_being_looked_up():
+    cache = SegmentCache(ENTRY_BYTES)
+    cache.put("a", IDS)
+    other = Thread(target=cache.put, args=("b", IDS))
+
+    class Interrupted(str):
+        hashed = 0
+
+        def __hash__(self):
+            Interrupted.hashed += 1
+            if Interrupted.hashed == 2:
+                other.start()
+                other.join(timeout=0.05)
+            return super().__hash__()
+
+    assert cache.get(Interrupted("a")) is IDS
+    other.join()
+    assert [cache.get(text) for text in "ab"] == [None, IDS]
+
+
 @pytest.fixture
 def tokens():
     return Tokens(word_tokenizer(), cache_bytes=10_000)
@@ -66,10 +87,10 @@ def test_an_added_token_in_the_text_is_that_token(tokens):
 
 
 def test_a_prompt_with_special_tokens_around_it_is_not_confused_with_one_without(tokens):
-    [bare] = tokens.finish(begun(tokens, "the"))
     [whole] = tokens.finish(begun(tokens, "the", add_special_tokens=True))
+    [bare] = tokens.finish(begun(tokens, "the"))
     assert whole.tolist() == [word_tokenizer().token_to_id("<s>"), *bare.tolist()]
-    assert tokens.finish(begun(tokens, "the"))[0].tolist() == bare.tolist()
+    assert tokens.finish(begun(tokens, "the", add_special_tokens=True))[0].tolist() == whole.tolist()
 
 
 def test_what_is_returned_is_the_callers_to_change(tokens):

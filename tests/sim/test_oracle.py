@@ -1,0 +1,55 @@
+"""The oracle: what one cache that forgets nothing would hit, and nothing more."""
+
+import pytest
+
+from preble.daemon.ids import RequestId, TenantName
+from preble.daemon.sim.oracle import InfiniteCache, oracle_hit_ratio
+from preble.daemon.sim.types import Piece, SimRequest
+
+
+def request(number, *prompt, at_s=0.0, session=None, output_tokens=10):
+    return SimRequest(
+        request_id=RequestId(f"r{number}"),
+        tenant=TenantName("default"),
+        at_s=at_s,
+        prompt=tuple(Piece(*piece) for piece in prompt),
+        output_tokens=output_tokens,
+        output_content=1000 + number,
+        max_output_tokens=64,
+        session=session,
+    )
+
+
+def test_pieces_match_up_to_the_shorter_and_what_follows_only_after_equal_ones():
+    cache = InfiniteCache()
+    cache.insert((Piece(1, 100), Piece(2, 50)))
+    assert cache.match((Piece(1, 100), Piece(2, 50))) == 150
+    assert cache.match((Piece(1, 60), Piece(2, 50))) == 60
+    assert cache.match((Piece(1, 300), Piece(2, 50))) == 100
+    assert cache.match((Piece(1, 100), Piece(2, 80), Piece(3, 1))) == 150
+    assert cache.match((Piece(2, 50),)) == 0
+
+
+def test_a_shorter_piece_does_not_shorten_what_is_held():
+    cache = InfiniteCache()
+    cache.insert((Piece(1, 100),))
+    cache.insert((Piece(1, 10), Piece(5, 5)))
+    assert cache.match((Piece(1, 100),)) == 100
+    assert cache.match((Piece(1, 10), Piece(5, 5))) == 15
+
+
+def test_only_whole_blocks_count_and_the_last_token_is_always_computed():
+    twice = [request(1, (1, 64)), request(2, (1, 64))]
+    assert oracle_hit_ratio(iter(twice), block_size=16) == 48 / 128
+    tail = [request(1, (1, 70), (2, 5)), request(2, (1, 70), (3, 5))]
+    assert oracle_hit_ratio(iter(tail), block_size=16) == 64 / 150
+    assert oracle_hit_ratio(iter(tail), block_size=1) == 70 / 150
+
+
+def test_a_session_finds_its_own_answers():
+    later = request(2, (1, 20), (1001, 10), (7, 2))
+    assert oracle_hit_ratio(iter([request(1, (1, 20), session=iter([later]))]), block_size=1) == 30 / 52
+
+
+def test_no_request_means_no_hits():
+    assert oracle_hit_ratio(iter(()), block_size=16) == pytest.approx(0.0)

@@ -6,7 +6,7 @@ from preble.daemon.config import SchedulerConfig
 from preble.daemon.flow import events
 from preble.daemon.flow.effects import Dispatch, Placed
 from preble.daemon.flow.machine import Machine
-from preble.daemon.ids import BlockKey, GpuId, ModelName, RequestId
+from preble.daemon.ids import BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.blocks import BlockHasher, root_key
 from preble.daemon.sched.types import EngineLimits, Prompt, RequestSpec, TimeModel
 
@@ -27,10 +27,13 @@ def keys(text: str, salt: str = "") -> tuple[BlockKey, ...]:
     return tuple(HASHER.chain(root_key(MODEL, salt=salt), tokens(text)))
 
 
-def spec(name: str, text: str, *, max_output_tokens: int = 16, n_sequences: int = 1, model: str = MODEL) -> RequestSpec:
+def spec(
+    name: str, text: str, *, max_output_tokens: int = 16, n_sequences: int = 1, model: str = MODEL, tenant: str = "t"
+) -> RequestSpec:
     return RequestSpec(
         request_id=RequestId(name),
         model=ModelName(model),
+        tenant=TenantName(tenant),
         prompt=Prompt(n_tokens=len(text), block_keys=keys(text)),
         max_output_tokens=max_output_tokens,
         n_sequences=n_sequences,

@@ -1,6 +1,6 @@
 """The routes of tenants' applications: OpenAI's, answered by the engines."""
 
-from asyncio import FIRST_COMPLETED, Task, create_task, wait
+from asyncio import FIRST_COMPLETED, CancelledError, Task, create_task, wait
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from litestar.types import Scope as AsgiScope
 
 from preble.daemon.api.bodies import convert, read_body, read_object
 from preble.daemon.api.problems import REQUEST_ID
-from preble.daemon.errors import NotFound
+from preble.daemon.errors import NotFound, Unavailable
 from preble.daemon.flow.encode import ModelEncoder, engine_request_ids
 from preble.daemon.flow.request import Answer, Call, RequestLife
 from preble.daemon.flow.runtime import Cancelled
-from preble.daemon.ids import ModelName, RequestId
+from preble.daemon.ids import ModelName, RequestId, TenantName
 from preble.daemon.sched.types import RequestSpec
 from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
@@ -31,6 +31,7 @@ AnyRequest = Request[Any, Any, Any]
 _Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
 
 _SHOWN_NAME_LENGTH = 100
+_RESTART_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,12 @@ class InferenceController(Controller):
     @post("/chat/completions", status_code=200)
     async def chat_completions(self, request: AnyRequest, inference: Inference) -> Response[Any]:
         """Answer a conversation."""
-        return await _infer(request, inference, "/v1/chat/completions", ChatRequest, lambda encoder: encoder.chat)
+        return await _infer(request, inference, ChatRequest, lambda encoder: encoder.chat)
 
     @post("/completions", status_code=200)
     async def completions(self, request: AnyRequest, inference: Inference) -> Response[Any]:
         """Continue a text."""
-        return await _infer(
-            request, inference, "/v1/completions", CompletionRequest, lambda encoder: encoder.completion
-        )
+        return await _infer(request, inference, CompletionRequest, lambda encoder: encoder.completion)
 
     @get("/models")
     async def models(self, request: AnyRequest, inference: Inference) -> dict[str, Any]:
@@ -89,9 +88,10 @@ class InferenceController(Controller):
 async def _infer(
     request: AnyRequest,
     inference: InferenceService,
-    path: str,
     kind: type[_Kind],
-    encode: Callable[[ModelEncoder], Callable[[RequestId, _Kind, Mapping[str, Any]], Awaitable[RequestSpec]]],
+    encode: Callable[
+        [ModelEncoder], Callable[[RequestId, TenantName, _Kind, Mapping[str, Any]], Awaitable[RequestSpec]]
+    ],
 ) -> Response[Any]:
     received_s = monotonic()
     request_id = RequestId(f"req_{token_hex(12)}")
@@ -108,18 +108,19 @@ async def _infer(
         request_id=request_id,
         tenant=principal.tenant,
         key_id=principal.key_id,
-        path=path,
+        path=request.url.path,
         model=model.name,
         body=_with_usage(raw, body) if hide_usage else raw,
         stream=stream,
         hide_usage=hide_usage,
-        encode=partial(encode(model.encoder), request_id, wanted, body),
+        encode=partial(encode(model.encoder), request_id, principal.tenant, wanted, body),
         engine_ids=engine_request_ids(request_id, wanted),
         received_s=received_s,
     )
-    answer = await _first_output(request, inference.live(call))
+    life = inference.live(call)
+    answer = await _first_output(request, life)
     if stream:
-        return _Stream(answer)
+        return _Stream(answer, life)
     content = b"".join([chunk async for chunk in answer.chunks])
     return Response(content, headers=dict(answer.headers), media_type=answer.content_type)
 
@@ -136,44 +137,31 @@ def _with_usage(raw: bytes, body: Mapping[str, Any]) -> bytes:
 
 
 async def _first_output(request: AnyRequest, life: RequestLife) -> Answer:
-    """Wait for the first output, or for the client to leave, or for the server to give up on it at its end."""
+    """Wait for the first output, or for whatever ends the request before it."""
     answering = create_task(life.answer())
-    answering.add_done_callback(_note_error)
-    leaving = create_task(_client_left(request.receive))
-    try:
-        await wait((answering, leaving), return_when=FIRST_COMPLETED)
-    finally:
-        leaving.cancel()
-        if not answering.done():
-            life.abandon(Cancelled())
-            await wait((answering,))
-    return answering.result()
+    await _until_done(answering, request.receive, life)
+    return await answering
 
 
 class _Stream(Response[None]):
     """An answer on its way out. However that ends, the answer is closed: on that hangs the end of its request."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, life: RequestLife) -> None:
         super().__init__(None)
         self._chunks = cast(AsyncGenerator[bytes, None], answer.chunks)
         self._head = {"content-type": answer.content_type, **answer.headers}
+        self._life = life
 
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]
+        """Leave headers and pieces to `_relay`."""
         return self._relay
 
     async def _relay(self, _: AsgiScope, receive: Receive, send: Send) -> None:
         async with aclosing(self._chunks):
             first = await anext(self._chunks)  # at once: closing does nothing to a generator that has not begun
             sending = create_task(self._send(first, send))
-            leaving = create_task(_client_left(receive))
-            try:
-                await wait((sending, leaving), return_when=FIRST_COMPLETED)
-            finally:
-                leaving.cancel()
-                sending.cancel()
-                await wait((sending,))
-        if not sending.cancelled():
-            sending.result()
+            await _until_done(sending, receive, self._life)
+            await sending
 
     async def _send(self, first: bytes, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self._head.items()]
@@ -184,15 +172,27 @@ class _Stream(Response[None]):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+async def _until_done(work: Task[Any], receive: Receive, life: RequestLife) -> None:
+    """Wait for the work on a request, which ends early once the request is abandoned.
+
+    It is abandoned when the client leaves, or when the server cancels this because its time to end has come. Then
+    the client is still told, so this goes on.
+    """
+    leaving = create_task(_client_left(receive))
+    try:
+        await wait((work, leaving), return_when=FIRST_COMPLETED)
+        if not work.done():
+            life.abandon(Cancelled())
+    except CancelledError:
+        life.abandon(Unavailable("Preble is ending.", code="shutting_down", retry_after_s=_RESTART_S))
+    finally:
+        leaving.cancel()
+    await wait((work,))
+
+
 async def _client_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _note_error(task: Task[Answer]) -> None:
-    """Nobody may be left to hear of it, which is not an error."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _served(inference: InferenceService, name: str) -> ServedModel:

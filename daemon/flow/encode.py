@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from preble.daemon.errors import InvalidRequest, Unavailable
-from preble.daemon.ids import ModelName, RequestId
+from preble.daemon.ids import ModelName, RequestId, TenantName
 from preble.daemon.prompt import NotReproducible
 from preble.daemon.sched.blocks import BlockHasher, TokenIds, root_key
 from preble.daemon.sched.types import Prompt, RequestSpec
@@ -46,19 +46,21 @@ class ModelEncoder:
         self.renders_here = True
         """Whether chats are rendered by the daemon. False once it has been found to differ from the engine."""
 
-    async def chat(self, request_id: RequestId, request: ChatRequest, body: Mapping[str, Any]) -> RequestSpec:
+    async def chat(
+        self, request_id: RequestId, tenant: TenantName, request: ChatRequest, body: Mapping[str, Any]
+    ) -> RequestSpec:
         """Raises `InvalidRequest` when the prompt cannot be made or leaves no room for an answer."""
         tokens = await self._chat_tokens(body)
         asked = request.max_completion_tokens or request.max_tokens
-        return self._spec(request_id, request, [tokens], asked, "messages")
+        return self._spec(request_id, tenant, request, [tokens], asked, "messages")
 
     async def completion(
-        self, request_id: RequestId, request: CompletionRequest, body: Mapping[str, Any]
+        self, request_id: RequestId, tenant: TenantName, request: CompletionRequest, body: Mapping[str, Any]
     ) -> RequestSpec:
         """Raises as `chat`. A batch of prompts goes to one engine, and is placed by its first prompt."""
         tokens = await self._tokeniser.encode_completion(body)
         asked = request.max_tokens or _DEFAULT_COMPLETION_TOKENS
-        return self._spec(request_id, request, tokens, asked, "prompt")
+        return self._spec(request_id, tenant, request, tokens, asked, "prompt")
 
     async def _chat_tokens(self, body: Mapping[str, Any]) -> TokenIds:
         if self.renders_here:
@@ -71,17 +73,21 @@ class ModelEncoder:
     def _spec(
         self,
         request_id: RequestId,
+        tenant: TenantName,
         request: ChatRequest | CompletionRequest,
         prompts: Sequence[TokenIds],
         asked_tokens: int | None,
         param: str,
     ) -> RequestSpec:
+        if not all(map(len, prompts)):
+            raise InvalidRequest(f"`{param}` must not be empty.", param=param)
         room = self._room(max(len(prompt) for prompt in prompts), asked_tokens, param)
         root = root_key(self._model, salt=request.cache_salt or "")
         keys = self._hasher.chain(root, prompts[0])
         return RequestSpec(
             request_id=request_id,
             model=self._model,
+            tenant=tenant,
             prompt=Prompt(n_tokens=sum(map(len, prompts)), block_keys=tuple(keys)),
             max_output_tokens=min(asked_tokens or room, room),
             n_sequences=(request.n or 1) * len(prompts),

@@ -143,11 +143,12 @@ class Machine:
             return
         del self._by_attempt[attempt.attempt_id]
         engine = self._engine_of(attempt)
+        if isinstance(event, Finished) and not attempt.cancelled:
+            self._scheduler.finished(attempt, event.output_tokens, self._now_s)
         engine.end(attempt)
         if attempt.cancelled:
             yield self._end(attempt, Outcome.CANCELLED)
         elif isinstance(event, Finished):
-            engine.learn_output(self._now_s, event.output_tokens)
             yield self._end(attempt, Outcome.FINISHED)
         elif event.retry:
             yield from self._retry(attempt)

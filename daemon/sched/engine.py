@@ -129,7 +129,9 @@ class Engine:
 
     # --- what E2 asks ---
 
-    def candidate(self, spec: RequestSpec, stretches: Sequence[Stretch], biggest: Stretch | None) -> Candidate:
+    def candidate(
+        self, spec: RequestSpec, stretches: Sequence[Stretch], biggest: Stretch | None, expected_output_tokens: int
+    ) -> Candidate:
         """What the request would cost here (paper, Algorithm 2).
 
         `biggest` is the part of the prompt that E2 exploits; a GPU holds it if it has at least half of its blocks.
@@ -137,7 +139,7 @@ class Engine:
         cached_tokens = self._reusable_tokens(spec, self._index.cached_blocks(stretches, self.gpu))
         missed_tokens = spec.prompt.n_tokens - cached_tokens
         prefill_ms = self.time_model.prefill_ms(missed_tokens)
-        evict_ms = self._evict_ms(spec, stretches, missed_tokens)
+        evict_ms = self._evict_ms(stretches, missed_tokens + expected_output_tokens)
         queued_ms = self._traits.load_weight * self.load_ms + self._traits.outstanding_weight * self.outstanding_ms
         return Candidate(
             gpu=self.gpu,
@@ -182,9 +184,9 @@ class Engine:
         batch = self._usual_batch if self._traits.batched_decode else 1.0
         return self._window.n_requests * self._time_model.decode_ms(self._window.mean_output_tokens, batch)
 
-    def _evict_ms(self, spec: RequestSpec, stretches: Sequence[Stretch], missed_tokens: int) -> float:
+    def _evict_ms(self, stretches: Sequence[Stretch], new_tokens: int) -> float:
         """M: sum over the nodes that LRU would evict of prefill time times the share of requests that use them."""
-        needed = self._blocks_for(missed_tokens + self._expected_output_tokens(spec))
+        needed = self._blocks_for(new_tokens)
         free = self.limits.kv_blocks - self._index.resident_blocks(self.gpu) - self._private_blocks
         if needed <= free or self._window.n_requests == 0:
             return 0.0
@@ -194,9 +196,6 @@ class Engine:
             if uses:
                 lost_ms += self.time_model.prefill_ms(n_blocks * self.limits.block_size) * uses
         return lost_ms / self._window.n_requests
-
-    def _expected_output_tokens(self, spec: RequestSpec) -> int:
-        return spec.n_sequences * min(spec.max_output_tokens, ceil(self._window.mean_output_tokens))
 
     def _blocks_for(self, n_tokens: int) -> int:
         return ceil(n_tokens / self.limits.block_size)
@@ -220,8 +219,8 @@ class Engine:
         """Let it wait for its turn."""
         missed_tokens = attempt.decision.prompt_tokens - attempt.decision.cached_tokens
         attempt.prefill_us = round(1000 * self.time_model.prefill_ms(missed_tokens))
-        expected_tokens = self._expected_output_tokens(attempt.spec)
-        attempt.decode_us = round(1000 * self.time_model.decode_ms(expected_tokens, self._usual_batch))
+        decode_ms = self.time_model.decode_ms(attempt.decision.expected_output_tokens, self._usual_batch)
+        attempt.decode_us = round(1000 * decode_ms)
         self._outstanding_us += attempt.prefill_us + attempt.decode_us
         self.waiting.add(attempt.spec.request_id, attempt)
 
@@ -239,23 +238,24 @@ class Engine:
     def next_to_start(self) -> Attempt | None:
         """The first of the waiting line, if the engine could start it soon."""
         attempt = self.waiting.first() if self.up else None
-        return attempt if attempt is not None and (not self.running or self._fits(attempt.spec)) else None
+        return attempt if attempt is not None and (not self.running or self._fits(attempt)) else None
 
     @property
     def is_hungry(self) -> bool:
         """Whether it takes new requests and has none to prefill."""
         return self.takes_new and self._unprefilled_tokens == 0 and not self.waiting
 
-    def could_start(self, spec: RequestSpec) -> bool:
-        """Whether the request would start at once if it were given here now."""
-        return not self.waiting and (not self.running or self._fits(spec))
+    def could_start(self, attempt: Attempt) -> bool:
+        """Whether an attempt that waits elsewhere would start at once if it were given here now."""
+        return not self.waiting and (not self.running or self._fits(attempt))
 
-    def _fits(self, spec: RequestSpec) -> bool:
+    def _fits(self, attempt: Attempt) -> bool:
+        spec = attempt.spec
         stretches = self._index.match(spec.prompt.block_keys)
         unprefilled_tokens = self._uncomputed_tokens(spec, stretches)
         new_blocks = len(spec.prompt.block_keys) - self._index.held_blocks(stretches, self.gpu)
         blocks = self._index.active_blocks(self.gpu) + new_blocks
-        blocks += self._private_blocks + self._private_blocks_of(spec)
+        blocks += self._private_blocks + self._private_blocks_of(attempt)
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
         return (
             self._sequences + spec.n_sequences <= self.limits.max_num_seqs
@@ -272,10 +272,11 @@ class Engine:
         """Prompt tokens the engine would compute if the request started now: waiting ones do not count as cached."""
         return spec.prompt.n_tokens - self._reusable_tokens(spec, self._index.computed_blocks(stretches, self.gpu))
 
-    def _private_blocks_of(self, spec: RequestSpec) -> int:
+    def _private_blocks_of(self, attempt: Attempt) -> int:
         """KV blocks the request takes beyond its full prompt blocks: the prompt's tail and its output."""
-        tail_tokens = spec.prompt.n_tokens - len(spec.prompt.block_keys) * self.limits.block_size
-        return self._blocks_for(tail_tokens + self._expected_output_tokens(spec))
+        prompt = attempt.spec.prompt
+        tail_tokens = prompt.n_tokens - len(prompt.block_keys) * self.limits.block_size
+        return self._blocks_for(tail_tokens + attempt.decision.expected_output_tokens)
 
     def launch(self, attempt: Attempt) -> None:
         """It goes to the engine now."""
@@ -283,7 +284,7 @@ class Engine:
         self.waiting.start(spec.request_id)
         attempt.running = True
         attempt.unprefilled_tokens = self._uncomputed_tokens(spec, self._index.match(spec.prompt.block_keys))
-        attempt.private_blocks = self._private_blocks_of(spec)
+        attempt.private_blocks = self._private_blocks_of(attempt)
         self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
         self._sequences += spec.n_sequences
         self._unprefilled_tokens += attempt.unprefilled_tokens

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from preble.daemon.ids import BlockKey, GpuId
+from preble.daemon.sched.mean import Mean
 
 Counts = dict[GpuId, int]
 
@@ -19,7 +20,7 @@ Counts = dict[GpuId, int]
 class Node:
     """A stretch of blocks that every prompt below it shares. Zero counts are absent from its dicts."""
 
-    __slots__ = ("active", "children", "intended", "keys", "parent", "released", "resident", "start", "uses")
+    __slots__ = ("active", "children", "intended", "keys", "outputs", "parent", "released", "resident", "start", "uses")
 
     def __init__(self, keys: list[BlockKey], parent: "Node | None", start: int) -> None:
         self.keys = keys
@@ -35,6 +36,8 @@ class Node:
         """Requests within the window that were sent to a GPU and pass through this node (N_j of Algorithm 2)."""
         self.released: Counts = {}
         """On a GPU where it is resident and not active: the tick at which it was last let go."""
+        self.outputs: Mean | None = None
+        """Tokens of the answers to prompts that pass through this node."""
 
     def path(self) -> "Iterator[Node]":
         """This node and its ancestors, deepest first."""
@@ -177,6 +180,7 @@ class PrefixIndex:
         for key in upper.keys:
             self._node_of[key] = upper
         upper.intended, upper.active, upper.uses = dict(lower.intended), dict(lower.active), dict(lower.uses)
+        upper.outputs = lower.outputs.copy() if lower.outputs else None
         for gpu, n_blocks in lower.resident.items():
             upper.resident[gpu] = min(n_blocks, cut)
         for gpu, tick in lower.released.items():

@@ -58,8 +58,9 @@ class WaitingLine(Generic[_T]):
     def add(self, name: str, item: _T) -> None:
         """Let it wait."""
         self._arrivals += 1
-        waiting = self._waiting[name] = _Waiting(item, self._arrivals, 0)
-        self._join(name, waiting, self._group(item))
+        group = self._group(item)
+        waiting = self._waiting[name] = _Waiting(item, self._arrivals, group)
+        self._join(name, waiting, group)
         if self._grouped:
             self._turn.append(name)
 

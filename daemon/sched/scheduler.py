@@ -5,17 +5,27 @@ It knows where requests should go and what that costs; the life of a request is 
 
 from collections.abc import Sequence
 from itertools import count
+from math import ceil
+from typing import NamedTuple
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.engine import Attempt, Engine
 from preble.daemon.sched.index import PrefixIndex
+from preble.daemon.sched.outputs import OutputLengths
 from preble.daemon.sched.policies import Choice, Policy, make_policy
 from preble.daemon.sched.types import Candidate, Decision, EngineLimits, Mode, RequestSpec, TimeModel
 from preble.daemon.sched.window import LoadWindow
 
 _MOVABLE = 4
 """Of a waiting line's end, so many requests are considered for another engine."""
+
+
+class _Weighed(NamedTuple):
+    """What a request would cost at each of some GPUs."""
+
+    candidates: tuple[Candidate, ...]
+    expected_output_tokens: int
 
 
 class Scheduler:
@@ -27,6 +37,7 @@ class Scheduler:
         self._config = config
         self._indexes: dict[ModelName, PrefixIndex] = {}
         self._policies: dict[ModelName, Policy] = {}
+        self._outputs: dict[ModelName, OutputLengths] = {}
         self._attempt_ids = count(1)
 
     def engine_up(
@@ -50,6 +61,7 @@ class Scheduler:
     def _policy(self, model: ModelName) -> Policy:
         if model not in self._policies:
             self._policies[model] = make_policy(self._config)
+            self._outputs[model] = OutputLengths(self._config.expected_output_tokens)
         return self._policies[model]
 
     @property
@@ -65,8 +77,8 @@ class Scheduler:
 
     def place(self, spec: RequestSpec, number: int, now_s: float) -> Attempt:
         """Choose an engine for try `number` of a request and let it wait there. Some engine must be serving it."""
-        candidates = self._candidates(spec, self.serving(spec.model), now_s)
-        return self._give(spec, number, self._policy(spec.model).choose(candidates), candidates, now_s)
+        weighed = self._weigh(spec, self.serving(spec.model), now_s)
+        return self._give(spec, number, weighed, self._policy(spec.model).choose(weighed.candidates), now_s)
 
     def move_to_idle(self, model: ModelName, now_s: float) -> Attempt | None:
         """Take one request that waits to an engine that would idle, if that gains time; None if there is no such.
@@ -81,35 +93,45 @@ class Scheduler:
         if not hungry or not lines:
             return None
         busiest = max(lines, key=lambda engine: engine.outstanding_ms)
-        best: tuple[float, Attempt, Choice, tuple[Candidate, ...]] | None = None
+        best: tuple[float, Attempt, _Weighed, Choice] | None = None
         for attempt in busiest.waiting.last(_MOVABLE):
-            candidates = self._candidates(attempt.spec, hungry, now_s)
-            there = min(candidates, key=lambda candidate: (candidate.prefill_ms + candidate.evict_ms, candidate.gpu))
+            weighed = self._weigh(attempt.spec, hungry, now_s)
+            there = min(
+                weighed.candidates, key=lambda candidate: (candidate.prefill_ms + candidate.evict_ms, candidate.gpu)
+            )
             waits_ms = busiest.outstanding_ms - (attempt.prefill_us + attempt.decode_us) / 1000
             gain_ms = waits_ms + attempt.prefill_us / 1000 - there.prefill_ms - there.evict_ms
-            if gain_ms > (best[0] if best else 0.0) and self.engines[there.gpu].could_start(attempt.spec):
+            if gain_ms > (best[0] if best else 0.0) and self.engines[there.gpu].could_start(attempt):
                 reason = (
                     f"{busiest.gpu} has {waits_ms:.0f} ms to do before it, and {there.gpu} nothing: "
                     f"starting there gains {gain_ms:.0f} ms"
                 )
-                best = (gain_ms, attempt, Choice(there, Mode.MOVED, reason), candidates)
+                best = (gain_ms, attempt, weighed, Choice(there, Mode.MOVED, reason))
         if best is None:
             return None
-        _, attempt, choice, candidates = best
+        _, attempt, weighed, choice = best
         busiest.withdraw(attempt)
-        return self._give(attempt.spec, attempt.number, choice, candidates, now_s)
+        return self._give(attempt.spec, attempt.number, weighed, choice, now_s)
 
-    def _candidates(self, spec: RequestSpec, engines: Sequence[Engine], now_s: float) -> tuple[Candidate, ...]:
+    def finished(self, attempt: Attempt, output_tokens: int, now_s: float) -> None:
+        """Learn from an answer; the attempt is still counted as running."""
+        self.engines[attempt.decision.gpu].learn_output(now_s, output_tokens)
+        spec = attempt.spec
+        self._outputs[spec.model].learn(attempt.leaf, spec.tenant, output_tokens / spec.n_sequences)
+
+    def _weigh(self, spec: RequestSpec, engines: Sequence[Engine], now_s: float) -> "_Weighed":
+        """What the request would cost at each of `engines`."""
         index = self.index(spec.model)
         for engine in engines:
             engine.age(now_s)
         stretches = index.match(spec.prompt.block_keys)
         biggest = index.biggest_cached(stretches, [engine.gpu for engine in engines])
-        return tuple(engine.candidate(spec, stretches, biggest) for engine in engines)
+        each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
+        expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
+        candidates = tuple(engine.candidate(spec, stretches, biggest, expected_tokens) for engine in engines)
+        return _Weighed(candidates, expected_tokens)
 
-    def _give(
-        self, spec: RequestSpec, number: int, choice: Choice, candidates: tuple[Candidate, ...], now_s: float
-    ) -> Attempt:
+    def _give(self, spec: RequestSpec, number: int, weighed: "_Weighed", choice: Choice, now_s: float) -> Attempt:
         """Let the request wait at the chosen engine."""
         chosen = choice.chosen
         decision = Decision(
@@ -121,7 +143,8 @@ class Scheduler:
             reason=choice.reason,
             prompt_tokens=spec.prompt.n_tokens,
             cached_tokens=chosen.cached_tokens,
-            candidates=candidates,
+            expected_output_tokens=weighed.expected_output_tokens,
+            candidates=weighed.candidates,
             decided_s=now_s,
         )
         engine = self.engines[chosen.gpu]

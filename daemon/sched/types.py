@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId
+from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class RequestSpec:
 
     request_id: RequestId
     model: ModelName
+    tenant: TenantName
     prompt: Prompt
     max_output_tokens: int
     """The most it can produce per sequence: the client's cap, or what is left of the context."""
@@ -137,6 +138,8 @@ class Decision:
     prompt_tokens: int
     cached_tokens: int
     """Predicted for the chosen GPU."""
+    expected_output_tokens: int
+    """Of all its sequences."""
     candidates: tuple[Candidate, ...]
     """In the order of GPU names."""
     decided_s: float

@@ -1,9 +1,11 @@
 """The composition root: the only place that knows which store, engines, clock and server are in use."""
 
+import os
 from asyncio import wait
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from time import time
 from typing import Any
@@ -23,7 +25,7 @@ from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.hardware import detect
 from preble.daemon.engine.launch import EngineSpec, plan
-from preble.daemon.errors import EngineError, Unauthenticated, Unavailable
+from preble.daemon.errors import ConfigError, EngineError, Unauthenticated, Unavailable
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event
 from preble.daemon.flow.gpus import GpuDesk
@@ -96,6 +98,7 @@ def _plan(config: Config, data_dir: Path, say: Say) -> tuple[Sequence[EngineSpec
     """Make the private data directory, the demo model where it is wanted, and the list of engines to start."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     data_dir.chmod(0o700)
+    _lock(data_dir)
     hardware = detect()
     paths: dict[ModelName, str] = {}
     kind = "cuda" if hardware.cuda_devices else "cpu"
@@ -103,6 +106,14 @@ def _plan(config: Config, data_dir: Path, say: Say) -> tuple[Sequence[EngineSpec
         if model.path == DEMO_MODEL and model.hardware == kind:
             paths[model.name] = str(ensure_demo_model(data_dir, say))
     return plan(config.models, hardware, paths), paths
+
+
+def _lock(data_dir: Path) -> None:
+    """Keep a second daemon out for as long as this process lives. Raises `ConfigError`."""
+    try:
+        flock(os.open(data_dir / "lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600), LOCK_EX | LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(f"data_dir: {data_dir} is in use by another Preble") from error
 
 
 # --- storage ---
@@ -185,7 +196,7 @@ class Engines:
             name,
             spec.model.block_size,
             tokeniser,
-            render_chat=lambda body: self.fleet.client(self._ready_gpu(name)).render_chat(body),
+            engine=lambda: self.fleet.client(self._ready_gpu(name)),
             max_model_len=lambda: self._max_model_len(name),
         )
         self.served[name] = ServedModel(name, int(time()), encoder, lambda: self._max_model_len(name))

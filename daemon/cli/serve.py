@@ -18,12 +18,14 @@ from preble.daemon.config import Config, load
 from preble.daemon.obs.log import configure
 from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
 
+_READY_POLL_S = 1.0
+
 
 def serve(config_path: Path) -> int:
     """Run until a signal says to end; the exit code. Raises `PrebleError`."""
     config = load(config_path)
-    for_people = configure(config.log.level, config.log.format)
-    say = _print if for_people else structlog.get_logger(__name__).info  # each line is JSON there
+    configure(config.log.level, config.log.format)
+    say = structlog.get_logger(__name__).info if config.log.format == "json" else _print
     _allow_many_connections()
     sockets = take_address(config.server)  # first, so that a second daemon ends before it has started engines
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -61,7 +63,8 @@ async def _announce(url: str, daemon: Daemon, say: Say) -> None:
     key_file = daemon.data_dir / DEFAULT_KEY_FILE
     if (reason := daemon.unready()) is not None:
         say(f"not ready: {reason} The engines' logs are in {daemon.data_dir / 'logs'}")
-        return
+        while daemon.unready() is not None:  # noqa: ASYNC110 (engines are tried again, and nothing tells)
+            await asyncio.sleep(_READY_POLL_S)
     say(f"Preble is ready on {url}")
     if say is not _print:
         return

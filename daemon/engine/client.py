@@ -135,6 +135,11 @@ class EngineClient:
         """
         return _decode(await self._call("POST", "/v1/chat/completions/render", body), _Rendered).token_ids
 
+    async def render_completion(self, body: Mapping[str, Any]) -> list[list[int]]:
+        """Return the token ids of each prompt of a completion request. Raises as `render_chat`."""
+        answer = await self._call("POST", "/v1/completions/render", body)
+        return [rendered.token_ids for rendered in _decode(answer, list[_Rendered])]
+
     async def complete(self, body: Mapping[str, Any]) -> None:
         """Run a completion for its effect or its duration, not its text. Raises as `render_chat`."""
         await self._call("POST", "/v1/completions", body)

@@ -1,6 +1,6 @@
 """From a request body to what the scheduler needs of it: its tokens' block keys, and how much it may produce."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,16 @@ class Tokeniser(Protocol):
         """Tokens of each prompt of a completion request."""
 
 
+class Renderer(Protocol):
+    """The part of an engine client that tells what tokens the engine makes of a body; raises `InvalidRequest`."""
+
+    async def render_chat(self, body: Mapping[str, Any]) -> Sequence[int]:
+        """Of a chat."""
+
+    async def render_completion(self, body: Mapping[str, Any]) -> Sequence[Sequence[int]]:
+        """Of each prompt of a completion."""
+
+
 class ModelEncoder:
     """Makes `RequestSpec`s for one model."""
 
@@ -34,14 +44,14 @@ class ModelEncoder:
         block_size: int,
         tokeniser: Tokeniser,
         *,
-        render_chat: Callable[[Mapping[str, Any]], Awaitable[Sequence[int]]],
+        engine: Callable[[], Renderer],
         max_model_len: Callable[[], int | None],
     ) -> None:
-        """`render_chat` asks an engine for a chat's tokens; `max_model_len` is None while no engine is up."""
+        """`engine` names one to ask for what only it can tell; `max_model_len` is None while no engine is up."""
         self._model = model
         self._hasher = BlockHasher(block_size)
         self._tokeniser = tokeniser
-        self._render_chat = render_chat
+        self._engine = engine
         self._max_model_len = max_model_len
         self.renders_here = True
         """Whether chats are rendered by the daemon. False once it has been found to differ from the engine."""
@@ -58,7 +68,7 @@ class ModelEncoder:
         self, request_id: RequestId, tenant: TenantName, request: CompletionRequest, body: Mapping[str, Any]
     ) -> RequestSpec:
         """Raises as `chat`. A batch of prompts goes to one engine, and is placed by its first prompt."""
-        tokens = await self._tokeniser.encode_completion(body)
+        tokens = await self._completion_tokens(body)
         asked = request.max_tokens or _DEFAULT_COMPLETION_TOKENS
         return self._spec(request_id, tenant, request, tokens, asked, "prompt")
 
@@ -68,7 +78,13 @@ class ModelEncoder:
                 return await self._tokeniser.encode_chat(body)
             except NotReproducible:
                 pass  # the engine can
-        return np.asarray(await self._render_chat(body), dtype=np.uint32)
+        return np.asarray(await self._engine().render_chat(body), dtype=np.uint32)
+
+    async def _completion_tokens(self, body: Mapping[str, Any]) -> Sequence[TokenIds]:
+        try:
+            return await self._tokeniser.encode_completion(body)
+        except NotReproducible:
+            return [np.asarray(ids, dtype=np.uint32) for ids in await self._engine().render_completion(body)]
 
     def _spec(
         self,

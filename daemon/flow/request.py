@@ -146,7 +146,7 @@ class RequestLife:
         Not to be cancelled: a client that leaves is reported by `abandon`, and then this raises `Cancelled`.
         """
         try:
-            self._spec = await self._call.encode()
+            self._spec = await self._encode()
             if self._why_abandoned is not None:
                 raise self._why_abandoned
             self._ticket = self._runtime.submit(self._spec, self._on_abort)
@@ -156,6 +156,19 @@ class RequestLife:
             ended_by = self._why_abandoned or error
             self._settle(ended_by)
             raise ended_by from error
+        except Exception:
+            await self._stack.aclose()
+            self._report_failed(retry=False)
+            self.abandon(ApiError("Preble failed unexpectedly."))
+            self._settle(self._why_abandoned)
+            raise
+
+    async def _encode(self) -> RequestSpec:
+        try:
+            spec: RequestSpec = await self._call.encode()
+        except EngineError as error:
+            raise EngineFailed(f"The engine failed while it was asked for the prompt's tokens: {error}") from error
+        return spec
 
     async def _run(self) -> Answer:
         """Try engines until one answers."""

@@ -10,6 +10,7 @@ from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, event
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -25,8 +26,14 @@ def url(data_dir: Path) -> str:
 
 
 async def open_database(data_dir: Path) -> AsyncEngine:
-    """Migrate the database in `data_dir`, which must exist, and open it. Raises `ConfigError` if it is too new."""
-    await asyncio.to_thread(upgrade, data_dir)
+    """Migrate the database in `data_dir`, which must exist, and open it.
+
+    Raises `ConfigError` if it is of a newer version or no database.
+    """
+    try:
+        await asyncio.to_thread(upgrade, data_dir)
+    except DatabaseError as error:
+        raise ConfigError(f"{data_dir / FILE_NAME}: cannot be used as the database: {error.orig}") from error
     engine = create_async_engine(url(data_dir).replace("sqlite:", "sqlite+aiosqlite:", 1))
     event.listen(engine.sync_engine, "connect", _prepare)
     return engine

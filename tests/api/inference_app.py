@@ -62,7 +62,7 @@ class House:
             MODEL,
             LIMITS.block_size,
             encoder,
-            render_chat=lambda body: self.client.render_chat(body),
+            engine=lambda: self.client,
             max_model_len=self._max_model_len,
         )
         check = _Authenticator(SimpleNamespace(lookup=self.keys.get), self.metrics)

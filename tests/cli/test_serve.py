@@ -65,8 +65,8 @@ def test_it_says_how_to_use_it_once_it_can_be_used(house):
     assert '"model": "a-model"' in said
 
 
-def test_what_is_no_terminal_gets_its_words_as_log_lines(house, monkeypatch):
-    monkeypatch.setattr(module, "configure", lambda *_: False)
+def test_who_wants_json_gets_its_words_as_log_lines(house):
+    house.file.write_text(house.file.read_text() + '[log]\nformat = "json"\n')
     (house.file.parent / "default.key").touch()
     for house.unready, first in ((None, "Preble is ready on http://127.0.0.1:"), ("No engine.", "not ready: ")):
         with structlog.testing.capture_logs() as logged:

@@ -13,7 +13,7 @@ from tests.core import CONFIG, LIMITS, MODEL, spec, up
 from tests.fake_engine import FakeEngine
 
 from preble.daemon.engine.client import EngineClient
-from preble.daemon.errors import EngineFailed, InvalidRequest, TimedOut, Unavailable
+from preble.daemon.errors import EngineError, EngineFailed, InvalidRequest, TimedOut, Unavailable
 from preble.daemon.flow.events import EngineDown
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.request import Call, RequestLife
@@ -145,6 +145,28 @@ async def test_what_cannot_be_encoded_is_never_sent(house):
         await life.answer()
     assert house.engines["a"].bodies == []
     assert house.settled[0].http_status == 400
+
+
+async def test_an_engine_that_fails_to_encode_is_named(house):
+    life = house.life()
+
+    async def encode():
+        raise EngineError("gone")
+
+    object.__setattr__(life._call, "encode", encode)
+    with pytest.raises(EngineFailed, match="gone"):
+        await life.answer()
+    assert (house.settled[0].status, house.settled[0].http_status) == ("failed", 502)
+
+
+async def test_a_request_that_our_own_mistake_ends_is_settled_too(house, monkeypatch):
+    def mistaken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("preble.daemon.flow.request.usage_of", mistaken)
+    with pytest.raises(ZeroDivisionError):
+        await house.life().answer()
+    assert (house.settled[0].status, house.settled[0].http_status) == ("failed", 500)
 
 
 async def test_without_an_engine_a_request_is_refused(house):

@@ -267,3 +267,9 @@ async def test_only_the_newest_decisions_are_kept(database):
         log.record(explanation(number))
     await log.close()
     assert [number for number in range(10) if await log.find(f"req_{number}")] == [7, 8, 9]
+
+
+async def test_what_is_no_database_is_named(tmp_path):
+    (tmp_path / db.FILE_NAME).write_bytes(b"not a database at all, but long enough to look at" * 100)
+    with pytest.raises(ConfigError, match=r"preble\.db: cannot be used as the database: file is not a database"):
+        await db.open_database(tmp_path)

@@ -32,6 +32,7 @@ _Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
 
 _SHOWN_NAME_LENGTH = 100
 _RESTART_S = 5.0
+_FAREWELL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,25 +159,26 @@ class _Stream(Response[None]):
 
     async def _relay(self, _: AsgiScope, receive: Receive, send: Send) -> None:
         async with aclosing(self._chunks):
-            first = await anext(self._chunks)  # at once: closing does nothing to a generator that has not begun
-            sending = create_task(self._send(first, send))
-            await _until_done(sending, receive, self._life)
-            await sending
+            sending = create_task(self._send(send))
+            await _until_done(sending, receive, self._life, patience_s=_FAREWELL_S)
+            sending.cancel()  # unless it is done, its client does not read, and never will
+            await wait((sending,))
+        if not sending.cancelled():
+            sending.result()
 
-    async def _send(self, first: bytes, send: Send) -> None:
+    async def _send(self, send: Send) -> None:
         headers = [(name.encode(), value.encode()) for name, value in self._head.items()]
-        await send({"type": "http.response.start", "status": self.status_code or 200, "headers": headers})
-        await send({"type": "http.response.body", "body": first, "more_body": True})
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         async for chunk in self._chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _until_done(work: Task[Any], receive: Receive, life: RequestLife) -> None:
-    """Wait for the work on a request, which ends early once the request is abandoned.
+async def _until_done(work: Task[Any], receive: Receive, life: RequestLife, *, patience_s: float | None = None) -> None:
+    """Wait for the work on a request. Once the request is abandoned that ends early: within `patience_s`, or ever.
 
     It is abandoned when the client leaves, or when the server cancels this because its time to end has come. Then
-    the client is still told, so this goes on.
+    the client is still told.
     """
     leaving = create_task(_client_left(receive))
     try:
@@ -187,7 +189,7 @@ async def _until_done(work: Task[Any], receive: Receive, life: RequestLife) -> N
         life.abandon(Unavailable("Preble is ending.", code="shutting_down", retry_after_s=_RESTART_S))
     finally:
         leaving.cancel()
-    await wait((work,))
+    await wait((work,), timeout=patience_s)
 
 
 async def _client_left(receive: Receive) -> None:

@@ -71,6 +71,17 @@ async def test_a_head_that_comes_in_pieces_is_counted_once():
                 writer.close()
 
 
+async def test_a_header_that_never_ends_is_not_collected_for_ever():
+    async with open_house(**PATIENT) as house:
+        reader, writer = await house.connect()
+        writer.write(GET_LIVE + b"x: ")
+        for _ in range(MAX_HEADER_BYTES // 1000 + 1):
+            await asyncio.sleep(0.001)
+            writer.write(b"x" * 1000)
+        assert refusal_of(await hung_up(reader)) == (431, "headers_too_large")
+        writer.close()
+
+
 async def test_each_request_of_a_connection_has_a_head_of_its_own():
     async with open_house(**PATIENT) as house:
         one = GET_LIVE + b"x: " + b"x" * (MAX_HEADER_BYTES // 2) + b"\r\n\r\n"
@@ -244,17 +255,40 @@ async def test_an_open_stream_may_finish_when_the_server_ends():
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("answered", [False, True])
-async def test_what_takes_too_long_when_the_server_ends_is_cut_off_and_settled(stream, answered):
+async def test_what_takes_too_long_when_the_server_ends_is_cut_off_told_and_settled(caplog, stream, answered):
     async with open_house(drain_timeout_s=1.0) as house:
         house.engine.ms_per_token = 20 if answered else 600_000
         reader, writer = await house.connect()
         writer.write(house.request({**COMPLETION, "stream": stream, "max_tokens": 1900}))
         await until(lambda: house.engine.running)
-        if stream and answered:
-            await reader.readuntil(b"data: ")
+        said = await reader.readuntil(b"data: ") if stream and answered else b""
         house.server.should_exit = True
-        await hung_up(reader)
+        said += await hung_up(reader)
         await house.at_rest()
-        assert [one.status for one in house.settled] == ["cancelled"]
+        assert [(one.status, one.http_status) for one in house.settled] == [("refused", 503)]
         assert house.engine.aborted
+        status, headers, body = answer_of(said)
+        if stream and answered:
+            assert status == 200
+            assert b"[DONE]" not in body
+            error = body.rpartition(b"data: ")[2].partition(b"\n\n")[0]
+        else:
+            assert (status, headers["connection"]) == (503, "close")
+            assert int(headers["retry-after"]) >= 1
+            error = body
+        assert json.loads(error)["error"]["code"] == "shutting_down"
+        assert "Traceback" not in caplog.text
+        writer.close()
+
+
+async def test_a_client_that_reads_nothing_does_not_hold_up_the_end():
+    async with open_house(drain_timeout_s=1.0) as house:
+        house.engine.ms_per_token = 0.01
+        _, writer = await house.connect()
+        writer.transport.pause_reading()
+        writer.write(house.request({**COMPLETION, "stream": True, "max_tokens": 1900, "n": 128}))
+        await until(lambda: any(cycle.flow.write_paused for cycle in house.server.server_state.connections))
+        house.server.should_exit = True
+        await house.at_rest()
+        assert [one.http_status for one in house.settled] == [503]
         writer.close()

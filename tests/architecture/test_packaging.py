@@ -4,12 +4,17 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from tests.architecture.tree import ROOT
 
-PLACES = {"daemon": "preble/daemon", "tui": "preble/tui", "migrations": "preble/daemon/_migrations"}
+PLACES = {
+    "daemon": PurePosixPath("preble/daemon"),
+    "tui": PurePosixPath("preble/tui"),
+    "migrations": PurePosixPath("preble/daemon/_migrations"),
+    "preble.toml": PurePosixPath("preble/daemon/preble.toml"),
+}
 
 
 def build(root: Path, kind: str, into: Path) -> Path:
@@ -41,9 +46,9 @@ def sdist(tmp_path_factory) -> Path:
 
 def test_a_wheel_holds_every_file_of_ours_and_nothing_else(wheel):
     expected = {
-        f"{place}/{path.relative_to(ROOT / folder)}"
-        for folder, place in PLACES.items()
-        for path in (ROOT / folder).rglob("*")
+        str(place / path.relative_to(ROOT / ours))
+        for ours, place in PLACES.items()
+        for path in (ROOT / ours, *(ROOT / ours).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert {name for name in wheel if ".dist-info/" not in name} == expected

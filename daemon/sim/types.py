@@ -60,3 +60,22 @@ class Outcome:
     preemptions: int = 0
     returned: bool = False
     """It came back to a session after tool calls."""
+    complete: bool = True
+    """It was answered to its end: not refused, nor failed, nor left by its client."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one GPU does at one moment."""
+
+    at_s: float
+    gpu: GpuId
+    waiting: int
+    """Requests in the daemon that wait for it."""
+    queued: int
+    """Requests in its engine that have not begun, or were preempted."""
+    running: int
+    kv_held_ratio: float
+    """KV blocks that requests hold, of all."""
+    kv_cached_ratio: float
+    """KV blocks that can be hit, of all, held or not."""

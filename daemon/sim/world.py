@@ -7,9 +7,7 @@ says that engines hear so much later of what they are to do.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from heapq import heappop, heappush
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.flow import effects
@@ -29,49 +27,17 @@ from preble.daemon.flow.events import (
 from preble.daemon.flow.machine import Machine
 from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
 from preble.daemon.sched.types import Prompt, RequestSpec
-from preble.daemon.sim.engine import Job, ModelledEngine
+from preble.daemon.sim.agenda import Agenda, to_ps
+from preble.daemon.sim.engine import ModelledEngine
 from preble.daemon.sim.fits import Fit
+from preble.daemon.sim.live import Live
 from preble.daemon.sim.prompts import BlockKeys
-from preble.daemon.sim.types import Outcome, Piece, SimRequest
+from preble.daemon.sim.steps import Job
+from preble.daemon.sim.types import Load, Outcome, Piece, SimRequest
 
 MODEL = ModelName("simulated")
 
-_PS_PER_S = 10**12
-_HOST = -1
-"""Where an engine's number stands for things that are not an engine's: they come before."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What one GPU does at one moment."""
-
-    at_s: float
-    gpu: GpuId
-    waiting: int
-    """Requests in the daemon that wait for it."""
-    queued: int
-    """Requests in its engine that have not begun, or were preempted."""
-    running: int
-    kv_held_ratio: float
-    """KV blocks that requests hold, of all."""
-    kv_cached_ratio: float
-    """KV blocks that can be hit, of all, held or not."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Live:
-    """A request from its arrival to its end."""
-
-    request: SimRequest
-    session: Iterator[SimRequest] | None
-    returned: bool
-    arrived_ps: int
-    output_tokens: int
-    gpu: GpuId | None = None
-    predicted_tokens: int = 0
-    dispatched_ps: int | None = None
-    first_token_ps: int | None = None
-    job: Job | None = None
+_PROGRESS_REPORTS = 200
 
 
 class _Station:
@@ -115,20 +81,16 @@ class World:
         self._keys = BlockKeys(fits[0].limits.block_size, MODEL)
         self._max_model_len = min(each.limits.max_model_len for each in fits)
         self._machine = Machine(config)
-        self._delay_ps = _ps(dispatch_delay_s)
-        self._sample_ps = None if sample_interval_s is None else max(1, _ps(sample_interval_s))
+        self._delay_ps = to_ps(dispatch_delay_s)
+        self._sample_ps = None if sample_interval_s is None else max(1, to_ps(sample_interval_s))
         self._progress = progress
         self._n_expected = n_expected
         self._one_by_one = one_by_one
-        self._now_ps = 0
-        self._now_s = 0.0
-        self._heap: list[tuple[int, int, int, Callable[[], None]]] = []
-        """(when, whose, number, what)."""
-        self._n_pushed = 0
+        self._agenda = Agenda()
         self._arrivals: Iterator[SimRequest] = iter(())
         self._next: SimRequest | None = None
-        self._live: dict[RequestId, _Live] = {}
-        self._by_attempt: dict[AttemptId, _Live] = {}
+        self._live: dict[RequestId, Live] = {}
+        self._by_attempt: dict[AttemptId, Live] = {}
         self._touched: dict[_Station, None] = {}
         """Whose engines may have something to begin at the end of this instant."""
         self._outcomes: list[Outcome] = []
@@ -138,71 +100,69 @@ class World:
     def fail(self, gpu: GpuId, at_s: float, back_after_s: float | None = None) -> None:
         """Let an engine die, and start anew with an empty cache after a while, or never."""
         station = self._by_gpu[gpu]
-        self._at(_ps(at_s), partial(self._down, station))
+        self._agenda.put(to_ps(at_s), partial(self._down, station))
         if back_after_s is not None:
-            self._at(_ps(at_s + back_after_s), partial(self._up, station))
+            self._agenda.put(to_ps(at_s + back_after_s), partial(self._up, station))
 
     def drain(self, gpu: GpuId, at_s: float, *, draining: bool = True) -> None:
         """Let an operator drain a GPU, or put it back to work."""
         event = DrainChanged(gpu=self._by_gpu[gpu].gpu, draining=draining)
-        self._at(_ps(at_s), partial(self._tell, event))
+        self._agenda.put(to_ps(at_s), partial(self._tell, event))
 
     def leave(self, request_id: RequestId, at_s: float) -> None:
-        """Let a client go away; without effect if its request has ended by then."""
-        self._at(_ps(at_s), partial(self._tell, ClientGone(request_id=request_id)))
+        """Let a client go away; without effect if its request has not come or has ended by then."""
+        self._agenda.put(to_ps(at_s), partial(self._tell, ClientGone(request_id=request_id)))
 
     # --- the clock ---
 
     def run(self, requests: Iterable[SimRequest]) -> list[Outcome]:
-        """Play all requests, which come in the order of their `at_s`, to the end. Outcomes are in the order of ends."""
+        """Play all requests, which come in the order of their `at_s`, to the end. Outcomes are in the order of ends.
+
+        Requests that no engine is left for at the end are given up by their clients then.
+        """
         for station in self._stations:
             self._up(station)
         if self._sample_ps is not None:
-            self._at(0, self._sample)
+            self._agenda.put(0, self._sample)
         self._arrivals = iter(requests)
         self._next = next(self._arrivals, None)
-        while self._heap or self._next is not None:
-            self._set_clock()
+        while (next_ps := self._next_ps()) is not None:
+            self._agenda.set_clock(next_ps)
             self._do_instant()
-        assert not self._live, f"{len(self._live)} requests never ended"
+        for request_id in list(self._live):
+            self._tell(ClientGone(request_id=request_id))
         if self._progress is not None:
             self._progress(1.0)
         return self._outcomes
 
-    def _set_clock(self) -> None:
-        times = [self._heap[0][0]] if self._heap else []
-        if self._next is not None:
-            times.append(_ps(self._next.at_s))
-        now_ps = min(times)
-        if now_ps < self._now_ps:
-            raise ValueError(f"{self._next.request_id if self._next else ''}: requests are not in the order of at_s")
-        self._now_ps, self._now_s = now_ps, now_ps / _PS_PER_S
+    def _next_ps(self) -> int | None:
+        next_ps = self._agenda.next_ps
+        if self._next is None:
+            return next_ps
+        arrival_ps = to_ps(self._next.at_s)
+        if arrival_ps < self._agenda.now_ps:
+            raise ValueError(f"{self._next.request_id}: requests must come in the order of at_s")
+        return arrival_ps if next_ps is None else min(arrival_ps, next_ps)
 
     def _do_instant(self) -> None:
-        while True:
-            if self._next is not None and _ps(self._next.at_s) <= self._now_ps:
-                request, self._next = self._next, next(self._arrivals, None)
-                self._arrive(request, request.session, returned=False)
-            elif self._heap and self._heap[0][0] == self._now_ps:
-                heappop(self._heap)[3]()
-            else:
-                break
+        now_ps = self._agenda.now_ps
+        while self._next is not None and to_ps(self._next.at_s) == now_ps:
+            request, self._next = self._next, next(self._arrivals, None)
+            self._arrive(request, request.session, returned=False)
+        while (what := self._agenda.take_due()) is not None:
+            what()
         for station in self._touched:
             if station.engine is not None:
-                station.engine.start(self._now_ps)
+                station.engine.start(now_ps)
                 self._arrange(station)
         self._touched.clear()
-
-    def _at(self, when_ps: int, what: Callable[[], None], whose: int = _HOST) -> None:
-        self._n_pushed += 1
-        heappush(self._heap, (when_ps, whose, self._n_pushed, what))
 
     def _arrange(self, station: _Station) -> None:
         """Come back when the engine has news."""
         ends_ps = station.engine.ends_ps if station.engine is not None else None
         if ends_ps is not None and ends_ps != station.due_ps:
             station.due_ps = ends_ps
-            self._at(ends_ps, partial(self._settle, station), station.number)
+            self._agenda.put(ends_ps, partial(self._settle, station), station.number)
 
     # --- engines ---
 
@@ -217,63 +177,63 @@ class World:
     def _down(self, station: _Station) -> None:
         if station.engine is None:
             return
-        jobs, station.engine = station.engine.jobs, None
+        jobs, station.engine = station.engine.stop(), None
         self._tell(EngineDown(gpu=station.gpu))
         for job in jobs:
-            self._fail(job.attempt_id)
+            self._fail(job)
 
-    def _fail(self, attempt_id: AttemptId) -> None:
-        live = self._by_attempt[attempt_id]
-        self._tell(Failed(attempt_id=attempt_id, retry=live.first_token_ps is None))
+    def _fail(self, job: Job) -> None:
+        live = self._by_attempt.pop(job.attempt_id)
+        self._tell(Failed(attempt_id=job.attempt_id, retry=live.first_token_ps is None))
 
     def _settle(self, station: _Station) -> None:
         engine = station.engine
-        if engine is None or engine.ends_ps != self._now_ps:
+        if engine is None or engine.ends_ps != self._agenda.now_ps:
             return  # its run was cut, or it died
-        news = engine.settle(self._now_ps)
+        station.due_ps = None
+        news = engine.settle(self._agenda.now_ps)
         self._touched[station] = None
         if news.kv_changes:
             self._tell(KvReported(gpu=station.gpu, epoch=station.epoch, changes=news.kv_changes))
         for attempt_id in news.first_tokens:
-            self._by_attempt[attempt_id].first_token_ps = self._now_ps
+            self._by_attempt[attempt_id].first_token_ps = self._agenda.now_ps
             self._tell(FirstToken(attempt_id=attempt_id))
         for job in news.ended:
             self._tell(Finished(attempt_id=job.attempt_id, output_tokens=job.produced))
 
     def _sample(self) -> None:
         assert self._sample_ps is not None
-        views = {view.gpu: view for view in self._machine.views(self._now_s)}
+        views = {view.gpu: view for view in self._machine.views(self._agenda.now_s)}
         for station in self._stations:
-            engine, view = station.engine, views[station.gpu]
-            n_blocks = station.fit.limits.kv_blocks
+            engine, n_blocks = station.engine, station.fit.limits.kv_blocks
             load = Load(
-                at_s=self._now_s,
+                at_s=self._agenda.now_s,
                 gpu=station.gpu,
-                waiting=view.waiting,
+                waiting=views[station.gpu].waiting,
                 queued=engine.n_waiting if engine else 0,
                 running=engine.n_running if engine else 0,
-                kv_held_ratio=engine.held_blocks(self._now_ps) / n_blocks if engine else 0.0,
+                kv_held_ratio=engine.held_blocks(self._agenda.now_ps) / n_blocks if engine else 0.0,
                 kv_cached_ratio=engine.kv.n_cached / n_blocks if engine else 0.0,
             )
             self.loads.append(load)
-        if self._heap or self._next is not None:
-            self._at(self._now_ps + self._sample_ps, self._sample)
+        if self._agenda or self._next is not None:
+            self._agenda.put(self._agenda.now_ps + self._sample_ps, self._sample)
 
     # --- requests ---
 
     def _arrive(self, request: SimRequest, session: Iterator[SimRequest] | None, *, returned: bool) -> None:
         n_prompt = request.prompt_tokens
-        room = self._max_model_len - n_prompt
-        wanted = min(request.output_tokens, request.max_output_tokens, room)
-        live = _Live(
+        n_output = min(request.max_output_tokens, self._max_model_len - n_prompt)
+        live = Live(
             request=request,
             session=session,
             returned=returned,
-            arrived_ps=self._now_ps,
-            output_tokens=max(1, wanted),
+            arrived_ps=self._agenda.now_ps,
+            output_tokens=max(1, min(request.output_tokens, n_output)),
         )
+        assert request.request_id not in self._live, f"{request.request_id} is live"
         self._live[request.request_id] = live
-        if room < 1:
+        if n_prompt < 1 or n_output < 1:
             self._end(live, effects.Outcome.REFUSED)  # the daemon's routes refuse it before the machine hears of it
             return
         spec = RequestSpec(
@@ -281,12 +241,12 @@ class World:
             model=MODEL,
             tenant=request.tenant,
             prompt=Prompt(n_tokens=n_prompt, block_keys=self._keys.keys(request.prompt)),
-            max_output_tokens=min(request.max_output_tokens, room),
+            max_output_tokens=n_output,
         )
         self._tell(Arrived(request=spec))
 
     def _tell(self, event: Event) -> None:
-        for effect in self._machine.step(event, self._now_s):
+        for effect in self._machine.step(event, self._agenda.now_s):
             match effect:
                 case Placed(decision=decision):
                     live = self._live[decision.request_id]
@@ -302,7 +262,7 @@ class World:
 
     def _after_delay(self, what: Callable[[], None]) -> None:
         if self._delay_ps:
-            self._at(self._now_ps + self._delay_ps, what)
+            self._agenda.put(self._agenda.now_ps + self._delay_ps, what)
         else:
             what()
 
@@ -316,54 +276,46 @@ class World:
             prompt_tokens=request.prompt_tokens,
             output_tokens=live.output_tokens,
         )
-        live.dispatched_ps, live.first_token_ps = self._now_ps, None
+        live.dispatched_ps, live.first_token_ps = self._agenda.now_ps, None
         self._by_attempt[effect.attempt_id] = live
         station = self._by_gpu[effect.gpu]
         self._after_delay(partial(self._submit, station, station.epoch, live.job))
 
     def _submit(self, station: _Station, epoch: int, job: Job) -> None:
         if station.engine is None or station.epoch != epoch:
-            self._fail(job.attempt_id)
+            self._fail(job)
             return
-        station.engine.submit(job, self._now_ps)
+        station.engine.submit(job, self._agenda.now_ps)
         self._touched[station] = None
 
     def _abort(self, station: _Station, attempt_id: AttemptId) -> None:
         if station.engine is not None:
-            station.engine.abort(attempt_id, self._now_ps)
+            station.engine.abort(attempt_id, self._agenda.now_ps)
             self._arrange(station)
 
-    def _end(self, live: _Live, outcome: effects.Outcome) -> None:
+    def _end(self, live: Live, outcome: effects.Outcome) -> None:
         request, job = live.request, live.job
+        complete = outcome is effects.Outcome.FINISHED
         del self._live[request.request_id]
         if job is not None:
-            del self._by_attempt[job.attempt_id]
-        self._outcomes.append(
-            Outcome(
-                request_id=request.request_id,
-                tenant=request.tenant,
-                gpu=live.gpu,
-                arrived_s=live.arrived_ps / _PS_PER_S,
-                dispatched_s=_s(live.dispatched_ps),
-                first_token_s=_s(live.first_token_ps),
-                ended_s=self._now_s,
-                prompt_tokens=request.prompt_tokens,
-                predicted_tokens=live.predicted_tokens,
-                cached_tokens=job.cached_tokens if job else 0,
-                output_tokens=job.produced if job else 0,
-                preemptions=job.preemptions if job else 0,
-                returned=live.returned,
-            )
-        )
-        if live.session is not None and outcome is effects.Outcome.FINISHED:
-            following = next(live.session, None)
-            if following is not None:
-                go_on = partial(self._arrive, following, live.session, returned=request.calls_tools)
-                self._at(self._now_ps + _ps(following.at_s), go_on)
+            self._by_attempt.pop(job.attempt_id, None)
+        self._outcomes.append(live.outcome(self._agenda.now_ps, complete=complete))
+        if live.session is not None and complete:
+            self._go_on(live.session, request)
+        self._report_progress()
+
+    def _go_on(self, session: Iterator[SimRequest], before: SimRequest) -> None:
+        """Let the client of a request that was answered send its next."""
+        request = next(session, None)
+        if request is not None:
+            arrive = partial(self._arrive, request, session, returned=before.calls_tools)
+            self._agenda.put(self._agenda.now_ps + to_ps(request.at_s), arrive)
+
+    def _report_progress(self) -> None:
         if self._progress is not None and self._n_expected:
-            done = len(self._outcomes)
-            if done % max(1, self._n_expected // 200) == 0:
-                self._progress(min(1.0, done / self._n_expected))
+            n_done = len(self._outcomes)
+            if n_done % max(1, self._n_expected // _PROGRESS_REPORTS) == 0:
+                self._progress(min(1.0, n_done / self._n_expected))
 
 
 def simulate(
@@ -386,11 +338,3 @@ def simulate(
         n_expected=n_expected,
     )
     return world.run(requests)
-
-
-def _ps(seconds: float) -> int:
-    return round(seconds * _PS_PER_S)
-
-
-def _s(time_ps: int | None) -> float | None:
-    return None if time_ps is None else time_ps / _PS_PER_S

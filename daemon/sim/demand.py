@@ -27,6 +27,8 @@ class Demand:
     arrivals: Arrivals = "poisson"
     popularity: Popularity = "measured"
     """How often each tool is asked for; the other workloads have no choice."""
+    items: int | None = None
+    """How many tools there are, agents play, or problems, videos or documents are asked about at a time."""
     flood_share: float = 0.75
     """The flooding neighbour's share of the requests; 0 leaves the others as they are without it."""
 

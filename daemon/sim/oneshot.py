@@ -2,12 +2,14 @@
 
 Four are those of Table 1 of the Preble paper, whose statistics tell their shape. "Shared" is what an infinite cache
 would hit, request after request: the share of requests that are the first of their item explains the spread of it
-(video: 1/8.6 of the requests hit nothing, so the mean is 88 % and the deviation 32 %). Items per run follow section 5.2
-of our notes: as many tools per GPU as the paper had; videos, documents and problems as the number of requests asks for.
+(video: 1/8.6 of the requests hit nothing, so the mean is 88 % and the deviation 32 %).
+
+How many items are asked about at a time decides what a cache of a given size can do. They are as many per GPU as the
+paper's experiments had, whose runs were short: few requests came for each item, so that little could be hit.
 """
 
 from collections.abc import Iterator
-from itertools import count, islice, repeat
+from itertools import count, islice
 
 import numpy as np
 
@@ -28,7 +30,7 @@ _TOOL = Lengths(1440, 715, least=60, most=3600)
 _TOOL_QUESTION = Lengths(220, 100, least=8)
 _TOOL_OUTPUT = Lengths(43, 16, most=256)
 
-SAMPLES = 10
+SAMPLES = Lengths(10, 0)
 """Answers asked for to each programming problem. Table 1's 126 requests per key portion are the few thousand that share
 the demonstration, averaged with the ten of each problem that is longer than the demonstration."""
 _DEMONSTRATION_TOKENS = 2780
@@ -36,11 +38,13 @@ _PROBLEM = Lengths(1085, 1720, least=40, most=16_000)
 _SAMPLE = Lengths(12, 2, least=8)  # the reference ends each prompt with a number of its own
 _PROGRAM = Lengths(194, 400, most=4096)
 
+VIDEOS_PER_GPU = 50
 VIDEO_QUESTIONS = Lengths(8.6, 2)
 _VIDEO = Lengths(9890, 6400, least=500, most=32_000)
 _VIDEO_QUESTION = Lengths(62, 15, least=20)
 _VIDEO_OUTPUT = Lengths(4, 1.5, most=16)
 
+DOCUMENTS_PER_GPU = 13
 DOCUMENT_QUESTIONS = Lengths(18, 8.6)
 _DOCUMENT_SYSTEM_TOKENS = 13
 _DOCUMENT = Lengths(23_800, 7000, least=2000)
@@ -60,7 +64,8 @@ _CHAT_OUTPUT = Lengths(100, 60, most=512)
 def tool(demand: Demand) -> Iterator[SimRequest]:
     """Tool use (ToolBench): a common system prompt, then the instructions of one of many tools, then a question."""
     shape, rng = demand.shape_rng(), demand.draw_rng()
-    n_tools = demand.n_gpus * (ZIPF_TOOLS_PER_GPU if demand.popularity == "zipf" else TOOLS_PER_GPU)
+    per_gpu = ZIPF_TOOLS_PER_GPU if demand.popularity == "zipf" else TOOLS_PER_GPU
+    n_tools = demand.items or per_gpu * demand.n_gpus
     items = Items(n_tools, demand.popularity, 64 / 39, shape)
     lengths = [_TOOL.draw(shape) for _ in range(n_tools)]
     system = Piece(SYSTEM, _TOOL_SYSTEM_TOKENS)
@@ -71,44 +76,39 @@ def tool(demand: Demand) -> Iterator[SimRequest]:
 
 
 def programming(demand: Demand) -> Iterator[SimRequest]:
-    """Programs (APPS): a long common demonstration, then a problem, then several samples of it side by side."""
+    """Programs (APPS): a long common demonstration, then a problem, then several samples of it one after the other."""
     rng = demand.draw_rng()
     demonstration = Piece(SYSTEM, _DEMONSTRATION_TOKENS)
-    problem = Piece(0, 0)
+    problems = _in_turn(demand.items or 1, SAMPLES, _PROBLEM, demand.shape_rng())
     for number, at_s in _numbered(demand, demand.times_s(AZURE_CODE)):
-        if number % SAMPLES == 0:
-            problem = Piece(content(ITEM, number // SAMPLES), _PROBLEM.draw(rng))
-        yield _request(number, at_s, (demonstration, problem), _SAMPLE.draw(rng), _PROGRAM, rng)
+        yield _request(number, at_s, (demonstration, next(problems)), _SAMPLE.draw(rng), _PROGRAM, rng)
 
 
 def video(demand: Demand) -> Iterator[SimRequest]:
-    """Questions on videos (NExT-QA): the video, then a question. A video's questions come scattered over the run."""
-    shape, rng = demand.shape_rng(), demand.draw_rng()
-    asked = _shuffled(demand.requests, VIDEO_QUESTIONS, shape)
-    lengths = [_VIDEO.draw(shape) for _ in range(int(asked.max(initial=0)) + 1)]
+    """Questions on videos (NExT-QA): the video, then a question. Questions on many videos come mixed."""
+    rng = demand.draw_rng()
+    n_videos = demand.items or VIDEOS_PER_GPU * demand.n_gpus
+    videos = _in_turn(n_videos, VIDEO_QUESTIONS, _VIDEO, demand.shape_rng())
     for number, at_s in _numbered(demand, demand.times_s()):
-        item = int(asked[number])
-        shared = (Piece(content(ITEM, item), lengths[item]),)
-        yield _request(number, at_s, shared, _VIDEO_QUESTION.draw(rng), _VIDEO_OUTPUT, rng)
+        yield _request(number, at_s, (next(videos),), _VIDEO_QUESTION.draw(rng), _VIDEO_OUTPUT, rng)
 
 
 def longdoc(demand: Demand) -> Iterator[SimRequest]:
-    """Questions on documents (LooGLE): a short system prompt, a document, a question.
+    """Questions on documents (LooGLE): a short system prompt, a document, a question; many documents mixed.
 
     A document that is too long loses its middle, as in the paper's benchmark, so only its first half is shared.
     """
-    shape, rng = demand.shape_rng(), demand.draw_rng()
-    asked = _shuffled(demand.requests, DOCUMENT_QUESTIONS, shape)
-    lengths = [_DOCUMENT.draw(shape) for _ in range(int(asked.max(initial=0)) + 1)]
+    rng = demand.draw_rng()
+    n_documents = demand.items or DOCUMENTS_PER_GPU * demand.n_gpus
+    documents = _in_turn(n_documents, DOCUMENT_QUESTIONS, _DOCUMENT, demand.shape_rng())
     system = Piece(SYSTEM, _DOCUMENT_SYSTEM_TOKENS)
+    room = _CONTEXT_TOKENS - _DOCUMENT_SYSTEM_TOKENS
     for number, at_s in _numbered(demand, demand.times_s()):
-        item = int(asked[number])
-        shared_tokens, own_tokens = lengths[item], _DOCUMENT_QUESTION.draw(rng)
-        room = _CONTEXT_TOKENS - _DOCUMENT_SYSTEM_TOKENS
-        if shared_tokens + own_tokens > room:
-            shared_tokens, own_tokens = _CONTEXT_TOKENS // 2, room - _CONTEXT_TOKENS // 2
-        shared = (system, Piece(content(ITEM, item), shared_tokens))
-        yield _request(number, at_s, shared, own_tokens, _DOCUMENT_OUTPUT, rng)
+        document, own_tokens = next(documents), _DOCUMENT_QUESTION.draw(rng)
+        if document.n_tokens + own_tokens > room:
+            document = Piece(document.content, _CONTEXT_TOKENS // 2)
+            own_tokens = room - document.n_tokens
+        yield _request(number, at_s, (system, document), own_tokens, _DOCUMENT_OUTPUT, rng)
 
 
 def noisy_neighbour(demand: Demand) -> Iterator[SimRequest]:
@@ -131,14 +131,19 @@ def _numbered(demand: Demand, times_s: Iterator[float]) -> Iterator[tuple[int, f
     return islice(zip(count(), times_s, strict=False), demand.requests)
 
 
-def _shuffled(requests: int, per_item: Lengths, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Which item each request asks for."""
-    asked: list[int] = []
-    for item in count():
-        if len(asked) >= requests:
-            break
-        asked.extend(repeat(item, per_item.draw(rng)))
-    return rng.permutation(np.array(asked[:requests], dtype=np.int64))
+def _in_turn(n_at_a_time: int, asked: Lengths, length: Lengths, rng: np.random.Generator) -> Iterator[Piece]:
+    """Each request's item, one of some that are asked about as often as drawn, then make room for others."""
+
+    def new() -> tuple[Piece, int]:
+        return Piece(content(ITEM, next(numbers)), length.draw(rng)), asked.draw(rng)
+
+    numbers = count()
+    current = [new() for _ in range(n_at_a_time)]
+    while True:
+        at = int(rng.integers(n_at_a_time))
+        item, left = current[at]
+        yield item
+        current[at] = (item, left - 1) if left > 1 else new()
 
 
 def _request(

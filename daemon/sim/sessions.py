@@ -84,7 +84,7 @@ def embodied(demand: Demand) -> Iterator[SimRequest]:
     """
     rng = demand.shape_rng()
     games = list(_shares(demand.requests, lambda: EPISODE_STEPS.draw(rng)))
-    n_agents = min(EMBODIED_PER_GPU * demand.n_gpus, len(games))
+    n_agents = min(demand.items or EMBODIED_PER_GPU * demand.n_gpus, len(games))
     for agent, at_s in enumerate(islice(demand.times_s(), n_agents)):
         yield _started(_plays(demand, agent, games[agent::n_agents], n_agents), at_s)
 

@@ -9,7 +9,14 @@ from tests.sim.statistics import measure
 
 from preble.daemon.sim.demand import Demand
 from preble.daemon.sim.draws import content
-from preble.daemon.sim.oneshot import FLOODER, NEIGHBOURS, TOOLS_PER_GPU, ZIPF_TOOLS_PER_GPU
+from preble.daemon.sim.oneshot import (
+    DOCUMENTS_PER_GPU,
+    FLOODER,
+    NEIGHBOURS,
+    TOOLS_PER_GPU,
+    VIDEOS_PER_GPU,
+    ZIPF_TOOLS_PER_GPU,
+)
 from preble.daemon.sim.sessions import EMBODIED_PER_GPU, KINDS, unrolled
 from preble.daemon.sim.types import Piece
 from preble.daemon.sim.workloads import WORKLOADS
@@ -42,8 +49,10 @@ def all_of(name, **kwargs):
 @pytest.mark.parametrize("name", TABLE_1)
 def test_statistics_are_those_of_table_1(name):
     """Lengths within 6 % (their spread: 12 %), shares within 4 points (6), requests per key portion within 20 %."""
-    n_gpus = 2 if name == "embodied" else 8
-    measured = measure(requests_of(name, requests=WORKLOADS[name].requests_per_gpu * n_gpus, n_gpus=n_gpus))
+    n_gpus = {"tool": 8, "embodied": 2}.get(name, 1)
+    n_requests = {"video": 10_000, "longdoc": 8000, "programming": 40_000}.get(name)
+    n_requests = n_requests or WORKLOADS[name].requests_per_gpu * n_gpus
+    measured = measure(requests_of(name, requests=n_requests, n_gpus=n_gpus))
     prompt, output, shared, key, sharing = TABLE_1[name]
     for got, (mean, std) in ((measured.prompt, prompt), (measured.output, output)):
         assert got == (pytest.approx(mean, rel=0.06), pytest.approx(std, rel=0.12))
@@ -131,10 +140,26 @@ def test_programming_asks_for_ten_samples_of_each_problem_side_by_side():
     assert [problems[n] for n in range(0, 95, 10)] == list(dict.fromkeys(problems))
 
 
-def test_a_documents_questions_are_scattered_over_the_run():
-    documents = [request.prompt[1].content for request in all_of("longdoc", requests=1000)]
-    neighbours = sum(one == other for one, other in pairwise(documents))
-    assert neighbours < 50
+@pytest.mark.parametrize(("name", "at", "per_gpu"), [("video", 0, VIDEOS_PER_GPU), ("longdoc", 1, DOCUMENTS_PER_GPU)])
+def test_so_many_videos_or_documents_are_asked_about_at_a_time(name, at, per_gpu):
+    asked = [request.prompt[at].content for request in all_of(name, requests=4000)]
+    first, last = {}, {}
+    for number, item in enumerate(asked):
+        first.setdefault(item, number)
+        last[item] = number
+    under_way = sum(first[item] <= 2000 <= last[item] for item in first)
+    assert 0.8 * 2 * per_gpu < under_way <= 2 * per_gpu
+    assert sum(one == other for one, other in pairwise(asked)) / len(asked) < 2 / per_gpu
+
+
+def test_the_number_of_items_can_be_named():
+    def n_items(name, at, n_requests):
+        return len({request.prompt[at] for request in all_of(name, requests=n_requests, items=7)})
+
+    assert n_items("tool", 1, 1000) == 7
+    assert n_items("video", 0, 25) <= 7 + 25 // 4
+    assert n_items("programming", 1, 30) == 7
+    assert len(list(requests_of("embodied", requests=2000, items=7))) == 7
 
 
 def test_a_document_too_long_for_the_context_shares_its_first_half_only():

@@ -16,13 +16,13 @@ class Agenda:
         self.now_s = 0.0
         self._entries: list[tuple[int, int, int, Callable[[], None]]] = []
         self._n_entries = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        self._dropped: set[int] = set()
 
     @property
     def next_ps(self) -> int | None:
-        """When the next thing is to be done."""
+        """When the next thing is to be done; None if nothing is."""
+        while self._entries and self._entries[0][2] in self._dropped:
+            self._dropped.remove(heappop(self._entries)[2])
         return self._entries[0][0] if self._entries else None
 
     def set_clock(self, now_ps: int) -> None:
@@ -30,14 +30,19 @@ class Agenda:
         assert now_ps >= self.now_ps, f"time would go back from {self.now_ps} to {now_ps}"
         self.now_ps, self.now_s = now_ps, now_ps / _PS_PER_S
 
-    def put(self, when_ps: int, what: Callable[[], None], whose: int = _HOST) -> None:
-        """Have something done."""
+    def put(self, when_ps: int, what: Callable[[], None], whose: int = _HOST) -> int:
+        """Have something done; returns the number to drop it by."""
         self._n_entries += 1
         heappush(self._entries, (when_ps, whose, self._n_entries, what))
+        return self._n_entries
+
+    def drop(self, number: int) -> None:
+        """Do without something that was put down and has not been taken."""
+        self._dropped.add(number)
 
     def take_due(self) -> Callable[[], None] | None:
         """The next thing to be done now, if there is one."""
-        return heappop(self._entries)[3] if self._entries and self._entries[0][0] == self.now_ps else None
+        return heappop(self._entries)[3] if self.next_ps == self.now_ps else None
 
 
 def to_ps(seconds: float) -> int:

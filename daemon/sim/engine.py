@@ -67,8 +67,10 @@ class ModelledEngine:
         """Started and not ended."""
         return len(self._running)
 
-    def stop(self) -> list[Job]:
-        """It dies: everything submitted and not ended, as of the last news."""
+    def stop(self, now_ps: int) -> list[Job]:
+        """It dies; returns everything submitted and not ended."""
+        if self._run is not None:
+            self._decoding.pass_steps(self._run.step_at(now_ps) - 1)
         for job in self._running.values():
             if job.end_step is not None:
                 self._decoding.remove(job)

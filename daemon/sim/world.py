@@ -49,8 +49,8 @@ class _Station:
         self.fit = fit
         self.epoch = 0
         self.engine: ModelledEngine | None = None
-        self.due_ps: int | None = None
-        """When it is already arranged to settle the engine."""
+        self.due: tuple[int, int] | None = None
+        """When its engine is settled next, and that entry's number."""
 
 
 class World:
@@ -154,22 +154,26 @@ class World:
         for station in self._touched:
             if station.engine is not None:
                 station.engine.start(now_ps)
-                self._arrange(station)
+            self._arrange(station)
         self._touched.clear()
 
     def _arrange(self, station: _Station) -> None:
-        """Come back when the engine has news."""
+        """Come back when the engine has news, and only then."""
         ends_ps = station.engine.ends_ps if station.engine is not None else None
-        if ends_ps is not None and ends_ps != station.due_ps:
-            station.due_ps = ends_ps
-            self._agenda.put(ends_ps, partial(self._settle, station), station.number)
+        if station.due is not None:
+            if station.due[0] == ends_ps:
+                return
+            self._agenda.drop(station.due[1])
+            station.due = None
+        if ends_ps is not None:
+            settle = partial(self._settle, station, station.engine)
+            station.due = ends_ps, self._agenda.put(ends_ps, settle, station.number)
 
     # --- engines ---
 
     def _up(self, station: _Station) -> None:
         station.epoch += 1
         station.engine = ModelledEngine(station.fit, one_by_one=self._one_by_one)
-        station.due_ps = None
         limits, time_model = station.fit.limits, station.fit.time_model()
         up = EngineUp(gpu=station.gpu, model=MODEL, epoch=station.epoch, limits=limits, time_model=time_model)
         self._tell(up)
@@ -177,7 +181,8 @@ class World:
     def _down(self, station: _Station) -> None:
         if station.engine is None:
             return
-        jobs, station.engine = station.engine.stop(), None
+        jobs, station.engine = station.engine.stop(self._agenda.now_ps), None
+        self._arrange(station)
         self._tell(EngineDown(gpu=station.gpu))
         for job in jobs:
             self._fail(job)
@@ -186,11 +191,8 @@ class World:
         live = self._by_attempt.pop(job.attempt_id)
         self._tell(Failed(attempt_id=job.attempt_id, retry=live.first_token_ps is None))
 
-    def _settle(self, station: _Station) -> None:
-        engine = station.engine
-        if engine is None or engine.ends_ps != self._agenda.now_ps:
-            return  # its run was cut, or it died
-        station.due_ps = None
+    def _settle(self, station: _Station, engine: ModelledEngine) -> None:
+        station.due = None
         news = engine.settle(self._agenda.now_ps)
         self._touched[station] = None
         if news.kv_changes:
@@ -216,7 +218,7 @@ class World:
                 kv_cached_ratio=engine.kv.n_cached / n_blocks if engine else 0.0,
             )
             self.loads.append(load)
-        if self._agenda or self._next is not None:
+        if self._next_ps() is not None:
             self._agenda.put(self._agenda.now_ps + self._sample_ps, self._sample)
 
     # --- requests ---

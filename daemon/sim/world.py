@@ -172,6 +172,8 @@ class World:
     # --- engines ---
 
     def _up(self, station: _Station) -> None:
+        if station.engine is not None:
+            return  # it died once more while it was down, so it came back before
         station.epoch += 1
         station.engine = ModelledEngine(station.fit, one_by_one=self._one_by_one)
         limits, time_model = station.fit.limits, station.fit.time_model()

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, field
 
-from preble.daemon.ids import AttemptId, ModelName
+from preble.daemon.ids import AttemptId, ModelName, RequestId, TenantName
 from preble.daemon.sim.engine import ModelledEngine
 from preble.daemon.sim.fits import Engine, Fit, Step
 from preble.daemon.sim.prompts import BlockKeys
 from preble.daemon.sim.steps import Job
-from preble.daemon.sim.types import Piece
+from preble.daemon.sim.types import Piece, SimRequest
 
 MS = 10**9
 """Picoseconds."""
@@ -39,6 +39,19 @@ def job(number: int, *pieces: tuple[int, int], output: int = 1) -> Job:
         keys=keys(*pieces, (1000 + number, output)),
         prompt_tokens=sum(n for _, n in pieces),
         output_tokens=output,
+    )
+
+
+def request(name: str, at_ms: float, *pieces: tuple[int, int], output: int = 1, answer: int = 0, **more) -> SimRequest:
+    return SimRequest(
+        request_id=RequestId(name),
+        tenant=TenantName("t"),
+        at_s=at_ms / 1000,
+        prompt=tuple(Piece(*piece) for piece in pieces),
+        output_tokens=output,
+        output_content=answer or 10**6 + sum(map(ord, name)),
+        max_output_tokens=more.pop("max_output_tokens", 1000),
+        **more,
     )
 
 

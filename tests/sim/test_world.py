@@ -1,33 +1,17 @@
 """The machine over modelled engines: 10 ms a step, 1 ms a token, blocks of 4, 16 tokens a step, at no delay."""
 
-from dataclasses import replace
 from itertools import pairwise
 
-import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
-from tests.sim.modelled import fit
+from tests.sim.modelled import fit, request
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import GpuId, RequestId, TenantName
-from preble.daemon.sim.types import Outcome, Piece, SimRequest
+from preble.daemon.sim.types import Outcome
 from preble.daemon.sim.world import World, simulate
 
 CONFIG = SchedulerConfig(expected_output_tokens=4)
 ROOMY = fit(kv_blocks=1000, max_num_seqs=8, max_model_len=1000)
-
-
-def request(name: str, at_ms: float, *pieces: tuple[int, int], output: int = 1, answer: int = 0, **more) -> SimRequest:
-    return SimRequest(
-        request_id=RequestId(name),
-        tenant=TenantName("t"),
-        at_s=at_ms / 1000,
-        prompt=tuple(Piece(*piece) for piece in pieces),
-        output_tokens=output,
-        output_content=answer or 10**6 + sum(map(ord, name)),
-        max_output_tokens=more.pop("max_output_tokens", 1000),
-        **more,
-    )
 
 
 def play(*requests, gpus=1, config=CONFIG, fit=ROOMY, **more) -> dict[str, Outcome]:
@@ -198,6 +182,15 @@ def test_an_engine_comes_back_with_an_empty_cache():
     assert (outcomes["after"].predicted_tokens, outcomes["after"].cached_tokens) == (0, 0)
 
 
+def test_dying_while_down_changes_nothing():
+    world = World(fit=ROOMY, gpus=1, config=CONFIG)
+    world.fail(A, 0.100, back_after_s=0.100)
+    world.fail(A, 0.150, back_after_s=0.100)
+    (outcome,) = world.run([request("r", 210, (1, 8), output=20)])
+    assert outcome.complete
+    assert outcome.ended_s == pytest.approx(0.210 + 0.018 + 19 * 0.011)
+
+
 def test_requests_wait_for_an_engine_to_come_back_or_are_given_up():
     for back_after_s, complete in ((1.0, True), (None, False)):
         world = World(fit=ROOMY, gpus=1, config=CONFIG)
@@ -263,110 +256,3 @@ def test_gpus_may_differ_but_not_in_block_size():
         play(fit=[ROOMY, odd], gpus=2)
     with pytest.raises(ValueError, match="2 GPUs and 1 calibrations"):
         play(fit=[ROOMY], gpus=2)
-
-
-# --- whatever happens ---
-
-POLICIES = st.sampled_from(["e2", "e2_paper", "round_robin", "least_loaded", "prefix_affinity"])
-CLIENTS = st.lists(
-    st.tuples(
-        st.integers(0, 40),  # ms after the one before
-        st.integers(0, 2),  # which shared beginning
-        st.integers(0, 24),
-        st.integers(1, 20),
-        st.integers(1, 24),  # of its answer
-        st.integers(0, 3),  # how often its session goes on
-    ),
-    min_size=1,
-    max_size=16,
-)
-FAULTS = st.lists(
-    st.tuples(st.sampled_from(["fail", "end", "drain", "undrain", "leave"]), st.integers(0, 2), st.integers(0, 600)),
-    max_size=6,
-)
-
-
-def requests_of(clients):
-    now_ms = 0
-    for number, (gap, shared, n_shared, n_own, output, n_later) in enumerate(clients):
-        now_ms += gap
-        prompt = ((shared, n_shared), (100 + number, n_own))
-        yield request(
-            f"r{number}",
-            now_ms,
-            *prompt,
-            output=output,
-            answer=500 + number,
-            session=later(number, prompt, output, n_later),
-        )
-
-
-def later(number, prompt, output, n_later):
-    for step in range(n_later):
-        prompt = (*prompt, (500 + number, output), (1000 + 10 * number + step, 5))
-        yield request(f"r{number}.{step}", 7, *prompt, output=output, answer=500 + number)
-
-
-def build(faults, policy, **more):
-    world = World(
-        fit=fit(kv_blocks=more.pop("kv_blocks", 60), max_num_seqs=4, max_model_len=240),
-        gpus=3,
-        config=SchedulerConfig(expected_output_tokens=8, policy=policy, max_waiting_requests=12),
-        **more,
-    )
-    for kind, number, at_ms in faults:
-        gpu = GpuId(f"gpu{number}")
-        match kind:
-            case "fail":
-                world.fail(gpu, at_ms / 1000, back_after_s=0.05)
-            case "end":
-                world.fail(gpu, at_ms / 1000)
-            case "leave":
-                world.leave(RequestId(f"r{number}"), at_ms / 1000)
-            case _:
-                world.drain(gpu, at_ms / 1000, draining=kind == "drain")
-    return world
-
-
-@settings(max_examples=150, deadline=None)
-@given(CLIENTS, FAULTS, POLICIES, st.sampled_from([0.0, 0.003]))
-def test_every_request_has_one_outcome_that_makes_sense(clients, faults, policy, delay_s):
-    outcomes = build(faults, policy, dispatch_delay_s=delay_s).run(requests_of(clients))
-    names = [outcome.request_id for outcome in outcomes]
-    assert len(names) == len(set(names))
-    assert {f"r{number}" for number in range(len(clients))} <= set(names)
-    assert all(before.ended_s <= after.ended_s for before, after in pairwise(outcomes))
-    for outcome in outcomes:
-        assert outcome.cached_tokens < outcome.prompt_tokens
-        assert outcome.arrived_s <= outcome.ended_s
-        if outcome.complete:
-            assert outcome.arrived_s <= outcome.dispatched_s < outcome.first_token_s <= outcome.ended_s
-            assert outcome.output_tokens == clients[int(outcome.request_id[1:].split(".")[0])][4]
-    if not faults:
-        for number, client in enumerate(clients):
-            answered = [o for o in outcomes if o.request_id.split(".")[0] == f"r{number}" and o.complete]
-            assert len(answered) in (0, client[5] + 1) or any(not o.complete for o in outcomes)
-
-
-@settings(max_examples=60, deadline=None)
-@given(CLIENTS, FAULTS, POLICIES)
-def test_the_same_requests_and_faults_come_to_the_same(clients, faults, policy):
-    once, again = (build(faults, policy, sample_interval_s=0.02) for _ in range(2))
-    assert once.run(requests_of(clients)) == again.run(requests_of(clients))
-    assert once.loads == again.loads
-
-
-@settings(max_examples=150, deadline=None)
-@given(CLIENTS, FAULTS, POLICIES)
-def test_passing_many_steps_at_once_makes_no_difference_while_nothing_is_evicted(clients, faults, policy):
-    fast, slow = (
-        build(faults, policy, kv_blocks=3000, one_by_one=one_by_one, sample_interval_s=0.02)
-        for one_by_one in (False, True)
-    )
-    assert fast.run(requests_of(clients)) == slow.run(requests_of(clients))
-    assert fast.loads == slow.loads
-
-
-def test_outcomes_can_be_told_apart():
-    one = play(request("r", 0, (1, 8)))["r"]
-    assert replace(one, complete=False) != one

@@ -14,6 +14,7 @@ from preble.daemon.cli.gpus import gpu
 from preble.daemon.cli.output import STYLES, Exit, emit, exit_code, printable, say
 from preble.daemon.cli.remote import Remote, config_option, json_option, remote_command
 from preble.daemon.cli.requests import explain, usage
+from preble.daemon.cli.simulate import simulate
 from preble.daemon.cli.tenants import key, tenant
 from preble.daemon.errors import PrebleError
 
@@ -84,7 +85,7 @@ def _render(checks: "Sequence[Check]") -> None:
             click.echo(f"{'':<5} {'':<{width}}  mend: {printable(check.mend)}")
 
 
-for command in (tenant, key, gpu, explain, usage, db, config):
+for command in (tenant, key, gpu, explain, simulate, usage, db, config):
     main.add_command(command)
 
 if __name__ == "__main__":

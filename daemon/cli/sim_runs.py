@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from preble.daemon.config import SchedulerConfig
-from preble.daemon.errors import PrebleError
 from preble.daemon.sim.arrivals import Arrivals
 from preble.daemon.sim.demand import Demand
 from preble.daemon.sim.draws import Popularity
@@ -28,7 +27,7 @@ from preble.daemon.sim.world import World
 
 _SAMPLES = 200
 """Moments at which GPUs are looked at for a plot, if the run keeps up with its rate."""
-_SHOW_AFTER_S = 1.0
+_SHOW_AFTER_S = 0.5
 _POLL_S = 0.1
 
 
@@ -42,6 +41,7 @@ class Source:
     gpus: int
     arrivals: Arrivals = "poisson"
     popularity: Popularity = "measured"
+    items: int | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +61,7 @@ class Source:
             n_gpus=self.gpus,
             arrivals=self.arrivals,
             popularity=self.popularity,
+            items=self.items,
         )
         return WORKLOADS[self.workload].generate(demand)
 
@@ -106,7 +107,7 @@ def simulate(job: Job, tell: Tell) -> Done:
         fit=fit,
         gpus=job.source.gpus,
         config=job.config,
-        sample_interval_s=job.source.requests / job.setting.rate / _SAMPLES if job.sampled else None,
+        sample_interval_s=job.source.requests / (job.setting.rate or 1.0) / _SAMPLES if job.sampled else None,
         progress=tell,
         n_expected=job.source.requests,
     )
@@ -129,9 +130,7 @@ def bound(source: Source, rate: float | None, seed: int, fit: Fit, tell: Tell) -
 def run_all(jobs: Sequence[Job], n_processes: int, show_progress: bool) -> list[Done]:
     """Play them all. Raises what one of them raised."""
     of_seed = {job.setting.seed: job for job in jobs}
-    works = [
-        partial(bound, job.source, job.rate, seed, load_fit(job.setting.fit)) for seed, job in of_seed.items()
-    ]
+    works = [partial(bound, job.source, job.rate, seed, load_fit(job.setting.fit)) for seed, job in of_seed.items()]
     results = _all([*works, *(partial(simulate, job) for job in jobs)], n_processes, show_progress)
     bounds = dict(zip(of_seed, results, strict=False))
     return [
@@ -147,7 +146,7 @@ def _all(works: Sequence[Callable[[Tell], Any]], n_processes: int, show_progress
     n_processes = min(n_processes, len(works))
     with _shown(show_progress) as show:
         if n_processes == 1:
-            return [work(lambda part, before=n: show((before + part) / len(works))) for n, work in enumerate(works)]  # type: ignore[misc]
+            return [work(partial(_tell_all, show, number, len(works))) for number, work in enumerate(works)]
         spawning = multiprocessing.get_context("spawn")  # a fork would copy the threads that draw the progress
         parts = spawning.Array("d", len(works), lock=False)  # each process writes its own
         pool = ProcessPoolExecutor(n_processes, spawning, _begin, (parts,))
@@ -168,12 +167,17 @@ def _all(works: Sequence[Callable[[Tell], Any]], n_processes: int, show_progress
             pool.shutdown(cancel_futures=True)
 
 
+def _tell_all(show: Tell, n_before: int, n_works: int, part: float) -> None:
+    show((n_before + part) / n_works)
+
+
 _parts: Any = None
+"""How far each work is: shared by all processes."""
 
 
 def _begin(parts: Any) -> None:
     """A process begins: Ctrl-C ends it silently."""
-    global _parts  # noqa: PLW0603 (a process has no other place for what it was begun with)
+    global _parts
     _parts = parts
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 
+from preble.daemon.ids import TenantName
 from preble.daemon.sim.report import Run
 
 BEST = "*"
@@ -51,7 +53,7 @@ def compare(runs: Sequence[Run]) -> Iterator[Comparison]:
     yield _table(f"{title}{suffix}; no policy can hit more than {100 * oracle:.1f} %", runs, "measure", measures)
     tenants = sorted({tenant for run in runs for tenant in run.tenants})
     if len(tenants) > 1:
-        of_each = [Measure(tenant, lambda run, name=tenant: _p99_ttft_s(run, name)) for tenant in tenants]  # type: ignore[misc]
+        of_each = [Measure(tenant, partial(_p99_ttft_s, tenant)) for tenant in tenants]
         yield _table(f"p99 TTFT in s, by tenant{suffix}", runs, "tenant", of_each)
 
 
@@ -60,9 +62,8 @@ def label(run: Run) -> str:
     return run.policy if run.fairness == "none" else f"{run.policy}/{run.fairness}"
 
 
-def _p99_ttft_s(run: Run, tenant: str) -> float | None:
-    numbers = {str(name): of_one for name, of_one in run.tenants.items()}.get(tenant)
-    return None if numbers is None else numbers.p99_ttft_s
+def _p99_ttft_s(tenant: TenantName, run: Run) -> float | None:
+    return run.tenants[tenant].p99_ttft_s if tenant in run.tenants else None
 
 
 def _table(title: str, runs: Sequence[Run], kind: str, measures: Sequence[Measure]) -> Comparison:

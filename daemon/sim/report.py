@@ -44,6 +44,7 @@ class Run(Setting, frozen=True, kw_only=True):
 
     requests: int
     refused: int
+    """Or failed: not answered to their end."""
     mean_latency_s: float | None
     """From arrival to the last token."""
     p50_latency_s: float | None
@@ -76,7 +77,7 @@ class Report(msgspec.Struct, frozen=True):
 def summarise(setting: Setting, outcomes: Sequence[Outcome], time_model: TimeModel, oracle_hit_ratio: float) -> Run:
     """The numbers of one simulation on GPUs of this time model."""
     gpu_s = _GpuTime(time_model, outcomes)
-    served = [outcome for outcome in outcomes if _served(outcome)]
+    served = [outcome for outcome in outcomes if outcome.complete]
     latencies = [outcome.ended_s - outcome.arrived_s for outcome in served]
     ttfts = _ttfts(served)
     ends = [outcome.ended_s for outcome in outcomes]
@@ -106,7 +107,7 @@ def summarise(setting: Setting, outcomes: Sequence[Outcome], time_model: TimeMod
 
 
 def _tenant(outcomes: Sequence[Outcome], gpu_s: "_GpuTime") -> TenantNumbers:
-    served = [outcome for outcome in outcomes if _served(outcome)]
+    served = [outcome for outcome in outcomes if outcome.complete]
     ttfts = _ttfts(served)
     return TenantNumbers(
         requests=len(outcomes),
@@ -132,7 +133,7 @@ class _GpuTime:
 
     def of(self, outcome: Outcome) -> float:
         """Seconds, of a request that was served."""
-        assert outcome.gpu is not None
+        assert outcome.gpu is not None, "only a GPU answers"
         prefill_ms = self._model.prefill_ms(outcome.prompt_tokens - outcome.cached_tokens)
         decode_ms = self._model.decode_ms(outcome.output_tokens - 1, self._batch[outcome.gpu])
         return (prefill_ms + decode_ms) / 1000
@@ -145,10 +146,6 @@ def _mean_overlap(spans: Sequence[tuple[float, float]]) -> float:
         covered_s += max(0.0, end_s - max(start_s, until_s))
         until_s = max(until_s, end_s)
     return sum(end_s - start_s for start_s, end_s in spans) / covered_s if covered_s > 0 else 1.0
-
-
-def _served(outcome: Outcome) -> bool:
-    return outcome.gpu is not None and outcome.first_token_s is not None
 
 
 def _ttfts(served: Sequence[Outcome]) -> list[float]:

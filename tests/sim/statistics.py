@@ -4,8 +4,47 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from preble.daemon.sim.oracle import cached_shares
+from preble.daemon.sim.sessions import unrolled
 from preble.daemon.sim.types import Piece
+
+
+class InfiniteCache:
+    """A tree of pieces. Under a piece of a certain length hangs what followed it."""
+
+    __slots__ = ("_after", "_longest")
+
+    def __init__(self) -> None:
+        self._longest: dict[int, int] = {}
+        self._after: dict[Piece, InfiniteCache] = {}
+
+    def match(self, tokens: tuple[Piece, ...]) -> int:
+        """How many of these tokens it holds, from the first one on."""
+        node, matched = self, 0
+        for piece in tokens:
+            matched += min(node._longest.get(piece.content, 0), piece.n_tokens)
+            following = node._after.get(piece)
+            if following is None:
+                return matched
+            node = following
+        return matched
+
+    def insert(self, tokens: tuple[Piece, ...]) -> None:
+        """Hold these tokens from now on."""
+        node = self
+        for piece in tokens:
+            node._longest[piece.content] = max(node._longest.get(piece.content, 0), piece.n_tokens)
+            following = node._after.get(piece)
+            if following is None:
+                following = node._after[piece] = InfiniteCache()
+            node = following
+
+
+def cached_shares(requests):
+    """Each request and how many of its prompt's tokens the cache holds when it comes."""
+    cache = InfiniteCache()
+    for request in unrolled(requests):
+        yield request, cache.match(request.prompt)
+        cache.insert((*request.prompt, Piece(request.output_content, request.output_tokens)))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import pytest
 
 from preble.daemon.ids import RequestId, TenantName
-from preble.daemon.sim.oracle import InfiniteCache, oracle_hit_ratio
+from preble.daemon.sim.oracle import oracle_hit_ratio
 from preble.daemon.sim.types import Piece, SimRequest
 
 
@@ -20,22 +20,21 @@ def request(number, *prompt, at_s=0.0, session=None, output_tokens=10):
     )
 
 
-def test_pieces_match_up_to_the_shorter_and_what_follows_only_after_equal_ones():
-    cache = InfiniteCache()
-    cache.insert((Piece(1, 100), Piece(2, 50)))
-    assert cache.match((Piece(1, 100), Piece(2, 50))) == 150
-    assert cache.match((Piece(1, 60), Piece(2, 50))) == 60
-    assert cache.match((Piece(1, 300), Piece(2, 50))) == 100
-    assert cache.match((Piece(1, 100), Piece(2, 80), Piece(3, 1))) == 150
-    assert cache.match((Piece(2, 50),)) == 0
+def test_pieces_are_shared_up_to_the_shorter_and_what_follows_only_after_equal_ones():
+    def cached_tokens(*prompt):
+        requests = [request(1, (1, 96), (2, 48)), request(2, *prompt)]
+        n_tokens = 144 + requests[1].prompt_tokens
+        return oracle_hit_ratio(iter(requests), block_size=16) * n_tokens
 
-
-def test_a_shorter_piece_does_not_shorten_what_is_held():
-    cache = InfiniteCache()
-    cache.insert((Piece(1, 100),))
-    cache.insert((Piece(1, 10), Piece(5, 5)))
-    assert cache.match((Piece(1, 100),)) == 100
-    assert cache.match((Piece(1, 10), Piece(5, 5))) == 15
+    assert cached_tokens((1, 96), (2, 64)) == pytest.approx(144)
+    assert cached_tokens((1, 64), (2, 48)) == pytest.approx(64)
+    assert cached_tokens((1, 320), (2, 48)) == pytest.approx(96)
+    assert (
+        cached_tokens(
+            (2, 48),
+        )
+        == 0
+    )
 
 
 def test_only_whole_blocks_count_and_the_last_token_is_always_computed():

@@ -30,7 +30,14 @@ SERVED = Outcome(
     output_tokens=11,
 )
 REFUSED = replace(
-    SERVED, gpu=None, dispatched_s=None, first_token_s=None, ended_s=1.0, cached_tokens=0, output_tokens=0
+    SERVED,
+    gpu=None,
+    dispatched_s=None,
+    first_token_s=None,
+    ended_s=1.0,
+    cached_tokens=0,
+    output_tokens=0,
+    complete=False,
 )
 
 
@@ -60,8 +67,9 @@ def test_refused_requests_count_as_such_and_in_no_latency():
     assert (run.tenants["acme"].requests, run.tenants["acme"].refused) == (3, 2)
 
 
-def test_a_request_that_failed_on_a_gpu_before_its_first_token_was_not_served():
-    assert run_of(SERVED, replace(SERVED, first_token_s=None)).refused == 1
+def test_a_request_that_failed_on_a_gpu_was_not_served():
+    run = run_of(SERVED, replace(SERVED, ended_s=50.0, complete=False))
+    assert (run.refused, run.mean_latency_s, run.throughput) == (1, 3.0, 1 / 49)
 
 
 def test_nothing_served_means_unknown_and_not_zero():

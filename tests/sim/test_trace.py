@@ -99,4 +99,4 @@ def test_a_written_workload_shares_whole_blocks(tmp_path):
     path.write_bytes(b"".join(write(WORKLOADS["video"].generate(demand))))
     expected = oracle_hit_ratio(WORKLOADS["video"].generate(demand), block_size=512)
     assert oracle_hit_ratio(iter(read(path)), block_size=512) == pytest.approx(expected, abs=1e-9)
-    assert expected > 0.7
+    assert expected > 0.5

@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from preble.daemon.config import SchedulerConfig
+from preble.daemon.errors import PrebleError
 from preble.daemon.sim.arrivals import Arrivals
 from preble.daemon.sim.demand import Demand
 from preble.daemon.sim.draws import Popularity
@@ -156,9 +158,12 @@ def _all(works: Sequence[Callable[[Tell], Any]], n_processes: int, show_progress
             while pending:
                 ended, pending = wait(pending, _POLL_S)
                 for future in ended:
-                    future.result()  # raises at once if it failed
+                    future.result()  # a failure ends all at once
                 show(sum(parts) / len(works))
             return [future.result() for future in futures]
+        except BrokenProcessPool:
+            message = "a process of the simulation was killed; if memory ran out, fewer --jobs or --requests help"
+            raise PrebleError(message) from None
         except BaseException:
             for process in multiprocessing.active_children():
                 process.terminate()

@@ -168,10 +168,10 @@ class ModelledEngine:
         """Plan the next run, if none is under way and there is something to do."""
         if self.ends_ps is not None or not (self._running or self._waiting):
             return
-        preempted = self._make_room()
+        self._make_room()
         growing = self._decoding.blocks_for(1)
         self.kv.take(growing)
-        chunks = self._chunks(may_start=not preempted)
+        chunks = self._chunks()
         n_decoding = self._decoding.n
         assert n_decoding or chunks, "work waits that never fits"
         first_ps = self._fit.batch_ps(n_decoding + sum(n for _, n in chunks))
@@ -193,20 +193,19 @@ class ModelledEngine:
         at_most = (n_steps // self._limits.block_size + 1) * self._decoding.n
         return n_steps if at_most <= n_blocks else min(n_steps, self._decoding.steps_within(n_blocks))
 
-    def _make_room(self) -> bool:
-        """Preempt, latest started first, until what runs can go on; whether that was needed."""
-        preempted = False
+    def _make_room(self) -> None:
+        """Preempt, latest started first, until what runs can go on.
+
+        What was preempted waits first in line and does not fit, so nothing starts in the same step.
+        """
         while self._decoding.blocks_for(1) > self.kv.n_available:
             self._preempt()
-            preempted = True
         job = self._prefilling
         if job is not None:
             n_computed = min(job.n_known, job.computed + self._budget())
             needed = self._blocks(n_computed) - job.n_blocks
             if self._decoding.blocks_for(1) + needed > self.kv.n_available:
                 self._preempt()
-                preempted = True
-        return preempted
 
     def _budget(self) -> int:
         return self._limits.max_num_batched_tokens - self._decoding.n
@@ -215,10 +214,9 @@ class ModelledEngine:
         job = next(reversed(self._running.values()))
         self._leave(job)
         job.preemptions += 1
-        job.computed = 0
         self._waiting.appendleft(job)
 
-    def _chunks(self, *, may_start: bool) -> list[tuple[Job, int]]:
+    def _chunks(self) -> list[tuple[Job, int]]:
         """Compute of prompts what the next step can."""
         chunks: list[tuple[Job, int]] = []
         budget = self._budget()
@@ -226,7 +224,7 @@ class ModelledEngine:
             job = self._prefilling
             chunks.append((job, self._compute(job, budget)))
             budget -= chunks[-1][1]
-        while may_start and budget > 0 and self._waiting and len(self._running) < self._limits.max_num_seqs:
+        while budget > 0 and self._waiting and len(self._running) < self._limits.max_num_seqs:
             job = self._waiting[0]
             if not self._begin(job):
                 break

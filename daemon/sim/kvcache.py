@@ -132,9 +132,8 @@ class KvCache:
         lower.start, lower.parent, upper.n_children = depth, upper, 1
         if lower.holders:
             upper.holders = 1
-        else:  # it is evictable, and what is evictable goes from its end
+        else:  # it is evicted after the lower part, which stays where it is in the line
             self._evictable[upper] = None
-            self._evictable.move_to_end(upper)
         return upper
 
     # --- using up ---

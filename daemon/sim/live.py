@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from preble.daemon.ids import GpuId
+from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sim.agenda import to_s
 from preble.daemon.sim.steps import Job
 from preble.daemon.sim.types import Outcome, SimRequest
@@ -20,6 +20,8 @@ class Live:
     arrived_ps: int
     output_tokens: int
     """What it will produce, within its client's cap and the model's context."""
+    keys: tuple[BlockKey, ...] = ()
+    """Of the full blocks of its prompt and its answer."""
     gpu: GpuId | None = None
     predicted_tokens: int = 0
     dispatched_ps: int | None = None

@@ -6,6 +6,7 @@ real engines share the same blocks.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,10 @@ LEAST_TOKEN_ID, N_TOKEN_IDS = 5, 195
 """Tokens are drawn from these ids, which every vocabulary has and none of which ends an answer."""
 
 _MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_27, _30, _31, _32 = (np.uint64(bits) for bits in (27, 30, 31, 32))
+_RANGE, _LEAST = np.uint64(N_TOKEN_IDS), np.uint64(LEAST_TOKEN_ID)
 _MAX_KEPT_BLOCKS = 2_000_000
 
 
@@ -31,21 +36,31 @@ def token_ids(pieces: Sequence[Piece]) -> TokenIds:
 
 def _content_tokens(piece: Piece) -> TokenIds:
     """Numbers from SplitMix64 (Steele et al. 2014), seeded with the content's number and scaled to the range."""
-    with np.errstate(over="ignore"):
-        seed = np.uint64(_mixed_int(piece.content))
-        numbers = _mixed(seed + np.arange(1, piece.n_tokens + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    scaled = (numbers >> np.uint64(32)) * np.uint64(N_TOKEN_IDS) >> np.uint64(32)
-    return scaled.astype(np.uint32) + np.uint32(LEAST_TOKEN_ID)
+    steps = _steps(1 << (piece.n_tokens - 1).bit_length()) if piece.n_tokens else _steps(1)
+    numbers = steps[: piece.n_tokens] + np.uint64(_seed(piece.content))
+    numbers ^= numbers >> _30
+    numbers *= _MIX_1
+    numbers ^= numbers >> _27
+    numbers *= _MIX_2
+    numbers ^= numbers >> _31
+    numbers >>= _32
+    numbers *= _RANGE
+    numbers >>= _32
+    numbers += _LEAST
+    return numbers.astype(np.uint32)
 
 
-def _mixed_int(number: int) -> int:
-    return int(_mixed(np.array([number & _MASK], dtype=np.uint64))[0])
+@cache
+def _steps(count: int) -> NDArray[np.uint64]:
+    """The generator's state before each number, less its seed."""
+    return np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
 
 
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    mixed = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+def _seed(content: int) -> int:
+    """Far from the seeds of contents next to it."""
+    mixed = ((content ^ (content >> 30)) * int(_MIX_1)) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * int(_MIX_2)) & _MASK
+    return mixed ^ (mixed >> 31)
 
 
 class _Start(NamedTuple):
@@ -71,10 +86,19 @@ class BlockKeys:
         """One key per full block; equal keys for the same tokens behind the same tokens."""
         prompt = tuple(pieces)
         n_known, start = self._known(prompt)
+        if n_known == len(prompt):
+            return start.keys
+        tokens = np.concatenate([start.tail, *map(_content_tokens, prompt[n_known:])])
+        parent = start.keys[-1] if start.keys else self._root
+        keys = start.keys + tuple(self._hasher.chain(parent, tokens))
+        block_size, n_before = self._hasher.block_size, len(start.keys) * self._hasher.block_size
+        n_tokens = n_before + len(start.tail)
         for end in range(n_known + 1, len(prompt) + 1):
-            start = self._extended(start, prompt[end - 1])
-            self._keep(prompt[:end], start)
-        return start.keys
+            n_tokens += prompt[end - 1].n_tokens
+            n_keys = n_tokens // block_size
+            tail = tokens[n_keys * block_size - n_before : n_tokens - n_before]
+            self._keep(prompt[:end], _Start(keys[:n_keys], tail.copy()))
+        return keys
 
     def _known(self, prompt: tuple[Piece, ...]) -> tuple[int, _Start]:
         for end in range(len(prompt), 0, -1):
@@ -83,12 +107,6 @@ class BlockKeys:
                 self._kept.move_to_end(prompt[:end])
                 return end, start
         return 0, self._nothing
-
-    def _extended(self, start: _Start, piece: Piece) -> _Start:
-        tokens = np.concatenate([start.tail, _content_tokens(piece)])
-        parent = start.keys[-1] if start.keys else self._root
-        keys = self._hasher.chain(parent, tokens)
-        return _Start(start.keys + tuple(keys), tokens[len(keys) * self._hasher.block_size :].copy())
 
     def _keep(self, pieces: tuple[Piece, ...], start: _Start) -> None:
         self._kept[pieces] = start

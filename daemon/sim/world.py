@@ -78,7 +78,8 @@ class World:
         self.loads: list[Load] = []
         self._stations = [_Station(i, GpuId(f"gpu{i:0{width}}"), each) for i, each in enumerate(fits)]
         self._by_gpu = {station.gpu: station for station in self._stations}
-        self._keys = BlockKeys(fits[0].limits.block_size, MODEL)
+        self._block_size = fits[0].limits.block_size
+        self._keys = BlockKeys(self._block_size, MODEL)
         self._max_model_len = min(each.limits.max_model_len for each in fits)
         self._machine = Machine(config)
         self._delay_ps = to_ps(dispatch_delay_s)
@@ -159,15 +160,16 @@ class World:
 
     def _arrange(self, station: _Station) -> None:
         """Come back when the engine has news, and only then."""
-        ends_ps = station.engine.ends_ps if station.engine is not None else None
+        engine = station.engine
+        ends_ps = engine.ends_ps if engine is not None else None
         if station.due is not None:
             if station.due[0] == ends_ps:
                 return
             self._agenda.drop(station.due[1])
             station.due = None
-        if ends_ps is not None:
-            settle = partial(self._settle, station, station.engine)
-            station.due = ends_ps, self._agenda.put(ends_ps, settle, station.number)
+        if engine is not None and ends_ps is not None:
+            number = self._agenda.put(ends_ps, partial(self._settle, station, engine), station.number)
+            station.due = ends_ps, number
 
     # --- engines ---
 
@@ -240,11 +242,12 @@ class World:
         if n_prompt < 1 or n_output < 1:
             self._end(live, effects.Outcome.REFUSED)  # the daemon's routes refuse it before the machine hears of it
             return
+        live.keys = self._keys.keys((*request.prompt, Piece(request.output_content, live.output_tokens)))
         spec = RequestSpec(
             request_id=request.request_id,
             model=MODEL,
             tenant=request.tenant,
-            prompt=Prompt(n_tokens=n_prompt, block_keys=self._keys.keys(request.prompt)),
+            prompt=Prompt(n_tokens=n_prompt, block_keys=live.keys[: n_prompt // self._block_size]),
             max_output_tokens=n_output,
         )
         self._tell(Arrived(request=spec))
@@ -273,10 +276,9 @@ class World:
     def _dispatch(self, effect: Dispatch) -> None:
         live = self._live[effect.request_id]
         request = live.request
-        answer = Piece(request.output_content, live.output_tokens)
         live.job = Job(
             attempt_id=effect.attempt_id,
-            keys=self._keys.keys((*request.prompt, answer)),
+            keys=live.keys,
             prompt_tokens=request.prompt_tokens,
             output_tokens=live.output_tokens,
         )

@@ -33,6 +33,17 @@ def test_decoding_goes_first_and_chunks_get_the_rest_of_the_budget():
     assert seen.end_ms == {1: 14 + 26 + 16 + 11, 2: 14 + 26 + 16}
 
 
+def test_a_step_computes_no_more_than_the_budget():
+    seen = bench().play((0, job(1, (1, 4), output=4)), (1, job(2, (2, 16))))
+    assert seen.first_ms == {1: 14, 2: 14 + 26 + 12}  # 15 beside one that decodes, then the last
+
+
+def test_contexts_count_only_while_they_are_there():
+    alone = bench(ms_per_context_token=0.5).play((0, job(2, (2, 8), output=5)))
+    after = bench(ms_per_context_token=0.5).play((0, job(1, (1, 20), output=9)), (500, job(2, (2, 8), output=5)))
+    assert after.end_ms[2] == 500 + alone.end_ms[2]
+
+
 def test_prompts_share_a_step_in_the_order_of_arrival():
     seen = bench().play((0, job(1, (1, 6))), (0, job(2, (2, 6))), (0, job(3, (3, 6))))
     assert seen.first_ms == {1: 26, 2: 26, 3: 26 + 12}
@@ -141,6 +152,14 @@ def test_a_prompt_computed_in_part_is_preempted_before_what_decodes():
     assert [seen.jobs[i].preemptions for i in (1, 2)] == [0, 1]
 
 
+def test_a_prompt_computed_in_part_goes_on_while_its_next_chunk_fits():
+    plan = [(0, job(1, (1, 4), output=3)), (0, job(2, (2, 24)))]
+    seen = bench(kv_blocks=7, budget=8, max_model_len=28).play(*plan)
+    # beside 1's two blocks only five of its six fit, but 1 ends before the sixth is wanted
+    assert seen.jobs[2].preemptions == 0
+    assert seen.first_ms[2] == 18 + 18 + 18 + 16
+
+
 # --- aborting ---
 
 
@@ -163,6 +182,12 @@ def test_an_aborted_prompt_leaves_what_was_computed_of_it():
 def test_a_waiting_request_can_be_aborted():
     seen = bench(max_num_seqs=1).play((0, job(1, (1, 4), output=5)), (1, job(2, (2, 4))), (20, 2))
     assert seen.end_ms == {1: 14 + 44, 2: 25}
+
+
+def test_a_request_can_be_aborted_before_its_first_step():
+    seen = bench().play((5, job(1, (1, 4))), (5, 1))
+    assert seen.end_ms == {1: 5}
+    assert seen.cached == set()
 
 
 def test_aborting_what_has_ended_changes_nothing():
@@ -199,7 +224,8 @@ def plan_of(requests):
     plan, now_ms = [], 0
     for number, (gap, shared, n_shared, n_own, output, abort_after) in enumerate(requests, 1):
         now_ms += gap
-        plan.append((now_ms, 1, job(number, (shared, n_shared), (100 + number, n_own), output=output)))
+        own = 100 + number if n_own % 3 else 99  # else a prompt that may come again
+        plan.append((now_ms, 1, job(number, (shared, n_shared), (own, n_own), output=output)))
         if abort_after is not None:
             plan.append((now_ms + abort_after, 2, number))
     return [(ms, what) for ms, _, what in sorted(plan, key=lambda entry: entry[:2])]

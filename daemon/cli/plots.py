@@ -111,7 +111,7 @@ def _load(results: Sequence[Done]) -> Figure:
         if done.run.rate == rate:
             firsts.setdefault(label(done.run), done)
     runs = [done.run for done in firsts.values()]
-    what = f"requests on each GPU, running or waiting, at {rate:g} req/s (seed {runs[0].seed})"
+    what = f"requests on each GPU, running or waiting, at {rate:.4g} req/s (seed {runs[0].seed})"
     figure = _figure(runs, what, width=9.5, height=1.1 + 1.75 * len(firsts))
     all_axes = figure.subplots(len(firsts), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (name, done) in zip(all_axes, firsts.items(), strict=True):
@@ -145,7 +145,7 @@ def _tenants(runs: Sequence[Run]) -> Figure:
     names = sorted({tenant for run in runs for tenant in run.tenants})
     labels = list(dict.fromkeys(label(run) for run in runs))
     figure = _figure(
-        runs, f"99th percentile of the time to first token, by tenant, at {rate:g} req/s", 9.5, of_seeds="mean"
+        runs, f"99th percentile of the time to first token, by tenant, at {rate:.4g} req/s", 9.5, of_seeds="mean"
     )
     axes = figure.subplots()
     for number, (name, (colour, _, _)) in enumerate(_looks(labels).items()):
@@ -184,7 +184,7 @@ def _against_rate(axes: Axes, runs: Sequence[Run], value: Value, log: bool = Tru
         axes.set_xlabel("rate (req/s)")
         axes.set_xlim(0, rates[-1] * 1.04)
         if len(rates) <= _MOST_TICKS:
-            axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+            axes.set_xticks(rates, [f"{rate:.4g}" for rate in rates])
         seen = [mean for line in lines for mean in line.means if mean > 0]
         if log and seen and max(seen) > _LOG_BEYOND * min(seen):
             axes.set_yscale("log")
@@ -213,7 +213,7 @@ def _bars(axes: Axes, lines: Sequence[_Line], rate: float) -> None:
     axes.set_xticks(range(len(lines)), [line.name.replace("_", "\n", 1) for line in lines])
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.12)
-    axes.set_xlabel(f"policy, at {rate:g} req/s")
+    axes.set_xlabel(f"policy, at {rate:.4g} req/s")
 
 
 def _lines(runs: Sequence[Run], value: Value) -> Iterator[_Line]:

@@ -124,7 +124,7 @@ def simulate(job: Job, tell: Tell) -> Done:
 
 def bound(source: Source, rate: float | None, seed: int, fit: Fit, tell: Tell) -> float:
     """The oracle's hit ratio, which is the same for all policies and rates."""
-    ratio = oracle_hit_ratio(source.generate(rate, seed), fit.limits.block_size)
+    ratio = oracle_hit_ratio(source.generate(rate, seed), fit.limits.block_size, fit.limits.max_model_len)
     tell(1.0)
     return ratio
 

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import product
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 _WORKLOADS = ("tool", "embodied", "programming", "video", "longdoc", "agent", "noisy_neighbour")
 _WITH_ITEMS = ("tool", "embodied", "programming", "video", "longdoc")
+_LEAST_RATE, _MOST_RATE = 1e-6, 1e6
 _DEFAULT_FIT = "a6000-mistral-7b"
 
 
@@ -40,8 +40,8 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[click.Context, click.Pa
 
 def _rate(text: str) -> float:
     rate = float(text)
-    if not (isfinite(rate) and rate > 0):
-        raise ValueError("a rate is a number above 0")
+    if not _LEAST_RATE <= rate <= _MOST_RATE:
+        raise ValueError(f"a rate is a number from {_LEAST_RATE:g} to {_MOST_RATE:g}")
     return rate
 
 

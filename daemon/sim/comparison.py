@@ -74,7 +74,7 @@ def _table(title: str, runs: Sequence[Run], kind: str, measures: Sequence[Measur
             values = [
                 _mean([measure.value(run) for run in runs if run.rate == rate and label(run) == one]) for one in labels
             ]
-            rows.append([f"{rate:g}" if number == 0 else "", measure.name, *_marked(values, measure)])
+            rows.append([f"{rate:.4g}" if number == 0 else "", measure.name, *_marked(values, measure)])
     widths = [max([len(name), *(len(row[2 + at]) for row in rows)]) for at, name in enumerate(labels)]
     for row in rows:
         row[2:] = [cell.rjust(width) for cell, width in zip(row[2:], widths, strict=True)]

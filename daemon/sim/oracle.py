@@ -1,5 +1,6 @@
 """How much of its prompts a workload could find cached at best: one cache over all GPUs that forgets nothing."""
 
+import sys
 from bisect import bisect_left
 from collections.abc import Iterator
 
@@ -9,15 +10,18 @@ from preble.daemon.sim.sessions import unrolled
 from preble.daemon.sim.types import Piece, SimRequest
 
 
-def oracle_hit_ratio(requests: Iterator[SimRequest], block_size: int) -> float:
+def oracle_hit_ratio(requests: Iterator[SimRequest], block_size: int, max_model_len: int = sys.maxsize) -> float:
     """Cached tokens over prompt tokens, in the whole blocks that an engine caches; it always computes the last token.
 
-    No policy can do better, whatever the GPUs' memory: nothing is computed twice.
+    No policy can do better, whatever the GPUs' memory: nothing is computed twice. Prompts too long for the model, which
+    are refused, are left out.
     """
     cache: set[BlockKey] = set()
     keys = BlockKeys(block_size, ModelName("oracle"))
     prompt_tokens = cached_tokens = 0
     for request in unrolled(requests):
+        if request.prompt_tokens >= max_model_len:
+            continue
         blocks = keys.keys(request.prompt)
         n_cached = bisect_left(
             blocks, True, key=lambda block: block not in cache

@@ -89,6 +89,18 @@ def test_the_scheduler_can_be_configured(tmp_path):
     assert (bounded["refused"] > 0, free["refused"]) == (True, 0)
 
 
+def test_a_prompt_too_long_for_the_model_is_refused_and_counts_in_no_ratio(tmp_path):
+    lines = []
+    for number, blocks in enumerate(([1, 2], list(range(1000, 1100)), [1, 2])):
+        line = {"timestamp": number * 9000, "input_length": 512 * len(blocks), "output_length": 5, "hash_ids": blocks}
+        lines.append(json.dumps(line))
+    trace = tmp_path / "long.jsonl"
+    trace.write_text("\n".join(lines))
+    (run,) = runs_of("simulate", "--trace", str(trace), "--policy", "e2", "--jobs", "1")
+    assert (run["requests"], run["refused"]) == (3, 1)
+    assert run["hit_ratio"] == run["oracle_hit_ratio"] == pytest.approx(0.5, abs=0.01)
+
+
 def test_people_get_policies_side_by_side():
     result = preble(*QUICK, "--policy", "e2,round_robin")
     title, columns, *rows = result.stdout.splitlines()
@@ -129,8 +141,9 @@ def test_a_written_trace_can_be_simulated(tmp_path):
         ((), "either --workload or --trace"),
         (("--workload", "tools"), "'tools' is not one of"),
         (("--workload", "tool", "--policy", "e2,best"), "'best' is none of e2, e2_paper"),
-        (("--workload", "tool", "--rate", "6,0"), "a rate is a number above 0"),
-        (("--workload", "tool", "--rate", "nan"), "a rate is a number above 0"),
+        (("--workload", "tool", "--rate", "6,0"), "a rate is a number from 1e-06 to 1e+06"),
+        (("--workload", "tool", "--rate", "nan"), "a rate is a number from 1e-06 to 1e+06"),
+        (("--workload", "tool", "--rate", "1e-300"), "a rate is a number from 1e-06 to 1e+06"),
         (("--workload", "tool", "--rate", "fast"), "could not convert"),
         (("--workload", "tool", "--seed", "-1"), "a seed is not negative"),
         (("--workload", "tool", "--seed", ""), "invalid literal"),

@@ -50,5 +50,11 @@ def test_a_session_finds_its_own_answers():
     assert oracle_hit_ratio(iter([request(1, (1, 20), session=iter([later]))]), block_size=1) == 30 / 52
 
 
+def test_a_prompt_that_no_engine_takes_is_left_out():
+    requests = [request(1, (1, 64)), request(2, (2, 640)), request(3, (1, 64))]
+    assert oracle_hit_ratio(iter(requests), block_size=16, max_model_len=640) == 48 / 128
+    assert oracle_hit_ratio(iter(requests), block_size=16, max_model_len=641) == 48 / 768
+
+
 def test_no_request_means_no_hits():
     assert oracle_hit_ratio(iter(()), block_size=16) == pytest.approx(0.0)

@@ -26,7 +26,7 @@ ZIPF_TOOLS_PER_GPU = 160
 TOOL_REQUESTS = 39
 """Requests per tool, in the mean; with 64 as the deviation."""
 _TOOL_SYSTEM_TOKENS = 185
-_TOOL = Lengths(1440, 715, least=60, most=3600)
+_TOOL = Lengths(1470, 800, least=60, most=3800)
 _TOOL_QUESTION = Lengths(220, 100, least=8)
 _TOOL_OUTPUT = Lengths(43, 16, most=256)
 

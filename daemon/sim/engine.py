@@ -3,7 +3,7 @@
 It follows vLLM's V1 scheduler. A step serves the running sequences first, one token each or the next chunk of a prompt
 begun, then starts waiting ones, first come, first served, while tokens, sequences and blocks allow; a sequence starts
 only if its whole prompt fits. When blocks run out the last started is preempted, and recomputed later. A prompt's
-blocks can be hit from the step on that computes them.
+blocks can be hit from the step on that computes them. A test holds it to vLLM's own scheduler.
 
 Steps that only decode are not gone through one by one: from one notable moment to the next they are a *run*, whose
 length is a closed formula. Times are whole picoseconds, so that a run ends to the last unit where its steps would.

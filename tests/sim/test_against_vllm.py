@@ -1,0 +1,81 @@
+"""The modelled engine against vLLM's own scheduler: the same steps, hits and preemptions for the same requests."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tests.sim.modelled import BLOCK, bench, job
+
+from preble.daemon.sim.prompts import token_ids
+from preble.daemon.sim.types import Piece
+
+N_PLANS = 200
+
+
+def plans():
+    """Crowded ones: few blocks, much that is shared, some prompts twice."""
+    for seed in range(N_PLANS):
+        rng = random.Random(seed)
+        limits = {
+            "kv_blocks": rng.randint(16, 34),
+            "max_num_seqs": rng.randint(1, 6),
+            "budget": rng.randint(6, 30),
+            "max_model_len": 64,
+        }
+        at_ms, requests = 0, []
+        for number in range(1, rng.randint(6, 24)):
+            at_ms += rng.choice([0, 0, 5, 17, 40, 90])
+            own = 99 if rng.random() < 0.3 else 100 + number
+            pieces = (rng.randint(0, 2), rng.randint(4, 28)), (own, rng.randint(1, 12))
+            requests.append((at_ms, number, pieces, rng.randint(1, 24)))
+        yield limits, requests
+
+
+def modelled(limits, requests) -> dict:
+    seen = bench(**limits).play(*((ms, job(n, *pieces, output=output)) for ms, n, pieces, output in requests))
+    return {
+        "first_ms": {str(number): round(ms) for number, ms in seen.first_ms.items()},
+        "end_ms": {str(number): round(ms) for number, ms in seen.end_ms.items()},
+        "cached": {str(number): done.cached_tokens for number, done in seen.jobs.items()},
+        "preemptions": {str(number): done.preemptions for number, done in seen.jobs.items()},
+    }
+
+
+def vllms(model: Path, some_plans) -> list[dict]:
+    told = [
+        {
+            "limits": limits,
+            "block_size": BLOCK,
+            "requests": [
+                {
+                    "name": str(number),
+                    "at_ms": ms,
+                    "prompt": token_ids([Piece(*piece) for piece in pieces]).tolist(),
+                    "answer": token_ids([Piece(1000 + number, output)]).tolist(),
+                }
+                for ms, number, pieces, output in requests
+            ],
+        }
+        for limits, requests in some_plans
+    ]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    command = [sys.executable, "-P", str(Path(__file__).with_name("vllm_scheduler.py")), str(model)]
+    done = subprocess.run(command, input=json.dumps(told), env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.engines
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_the_model_does_what_vllm_does(demo_model):
+    some_plans = list(plans())
+    seen = [modelled(*plan) for plan in some_plans]
+    for plan, ours, theirs in zip(some_plans, seen, vllms(demo_model, some_plans), strict=True):
+        assert ours == theirs, plan
+    assert sum(sum(each["preemptions"].values()) for each in seen) > 500  # or the plans would show nothing
+    assert sum(sum(each["cached"].values()) for each in seen) > 10_000

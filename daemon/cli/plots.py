@@ -98,7 +98,7 @@ def _hits(runs: Sequence[Run]) -> Figure:
     oracle = 100 * fmean(run.oracle_hit_ratio for run in runs)
     axes.axhline(oracle, color=_ORACLE_COLOUR, linestyle=(0, (2, 2)), linewidth=1.5, label="one infinite cache (bound)")
     axes.set_ylabel("hit ratio (% of prompt tokens)")
-    axes.set_ylim(0, 103)
+    axes.set_ylim(0, 110)
     _legend(figure)
     return figure
 
@@ -212,6 +212,7 @@ def _bars(axes: Axes, lines: Sequence[_Line], rate: float) -> None:
         axes.bar_label(drawn, fmt=shown, padding=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     axes.set_xticks(range(len(lines)), [line.name.replace("_", "\n", 1) for line in lines])
     axes.grid(axis="x", visible=False)
+    axes.set_xlim(-0.9, len(lines) - 0.1)
     axes.margins(y=0.12)
     axes.set_xlabel(f"policy, at {rate:.4g} req/s")
 

@@ -17,7 +17,7 @@ import msgspec
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.errors import PrebleError
 from preble.daemon.sim.arrivals import Arrivals
-from preble.daemon.sim.demand import Demand
+from preble.daemon.sim.demand import FLOOD_SHARE, Demand
 from preble.daemon.sim.draws import Popularity
 from preble.daemon.sim.fits import Fit, load_fit
 from preble.daemon.sim.oracle import oracle_hit_ratio
@@ -44,6 +44,7 @@ class Source:
     arrivals: Arrivals = "poisson"
     popularity: Popularity = "measured"
     items: int | None = None
+    flood_share: float = FLOOD_SHARE
 
     @property
     def name(self) -> str:
@@ -64,6 +65,7 @@ class Source:
             arrivals=self.arrivals,
             popularity=self.popularity,
             items=self.items,
+            flood_share=self.flood_share,
         )
         return WORKLOADS[self.workload].generate(demand)
 

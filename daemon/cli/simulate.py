@@ -129,6 +129,12 @@ def _n_cpus() -> int:
     help="Tools, agents, or videos, documents or problems asked about at a time.  [default: as in the paper, by GPUs]",
 )
 @click.option(
+    "--flood",
+    "flood_share",
+    type=click.FloatRange(0, 1),
+    help="The flooder's share of the workload noisy_neighbour.  [default: 0.75]",
+)
+@click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
@@ -156,6 +162,7 @@ def simulate(
     arrivals: Any,
     popularity: Any,
     items: int | None,
+    flood_share: float | None,
     config_path: Path | None,
     jobs: int | None,
     plot_dir: Path | None,
@@ -168,6 +175,7 @@ def simulate(
     """
     from preble.daemon.cli.sim_runs import Source
     from preble.daemon.config import Config, load
+    from preble.daemon.sim.demand import FLOOD_SHARE
 
     if (workload is None) == (trace is None):
         raise click.UsageError("give either --workload or --trace")
@@ -179,6 +187,8 @@ def simulate(
         )
     if popularity != "measured" and workload != "tool":
         raise click.UsageError("--popularity: only the workload tool has a choice")
+    if flood_share is not None and workload != "noisy_neighbour":
+        raise click.UsageError("--flood: only the workload noisy_neighbour has one")
     n_requests, default_rate = _of_trace(trace, requests) if trace else _of_workload(workload or "", requests, gpus)
     source = Source(
         workload=workload,
@@ -188,6 +198,7 @@ def simulate(
         arrivals=arrivals,
         popularity=popularity,
         items=items,
+        flood_share=FLOOD_SHARE if flood_share is None else flood_share,
     )
     if trace_out is not None:
         _write_trace(source, rates or (default_rate,), seeds, trace_out)

@@ -10,6 +10,7 @@ from preble.daemon.sim.arrivals import AZURE_CHAT, Arrivals, Bursts, times_s
 from preble.daemon.sim.draws import Popularity, stream
 
 DEFAULT_TENANT = TenantName("default")
+FLOOD_SHARE = 0.75
 
 _TIMES, _SHAPE, _DRAWS, _SESSIONS = range(4)
 
@@ -29,7 +30,7 @@ class Demand:
     """How often each tool is asked for; the other workloads have no choice."""
     items: int | None = None
     """How many tools there are, agents play, or problems, videos or documents are asked about at a time."""
-    flood_share: float = 0.75
+    flood_share: float = FLOOD_SHARE
     """The flooding neighbour's share of the requests; 0 leaves the others as they are without it."""
 
     def times_s(self, bursts: Bursts = AZURE_CHAT, per_arrival: float = 1.0) -> Iterator[float]:

@@ -115,6 +115,9 @@ def test_tenants_get_a_table_where_there_are_several():
     result = preble("simulate", "--workload", "noisy_neighbour", "--requests", "200", "--jobs", "1")
     assert "p99 TTFT in s, by tenant" in result.stdout
     assert "flooder" in result.stdout
+    alone = preble("simulate", "--workload", "noisy_neighbour", "--requests", "200", "--jobs", "1", "--flood", "0")
+    assert "tenant7" in alone.stdout
+    assert "flooder" not in alone.stdout
 
 
 def test_a_written_trace_can_be_simulated(tmp_path):
@@ -154,6 +157,8 @@ def test_a_written_trace_can_be_simulated(tmp_path):
         (("--workload", "tool", "--config", "nowhere.toml"), "there is no such file"),
         (("--workload", "agent", "--items", "5"), "--items: the workload agent has none"),
         (("--workload", "video", "--popularity", "zipf"), "--popularity: only the workload tool"),
+        (("--workload", "agent", "--flood", "0"), "--flood: only the workload noisy_neighbour"),
+        (("--workload", "noisy_neighbour", "--flood", "2"), "is not in the range"),
         (("--trace", "nowhere.jsonl"), "does not exist"),
         (("--trace", __file__), "test_simulate.py:1: Expected `object`"),
         (("--trace", __file__, "--seed", "1,2"), "leaves nothing to chance"),
@@ -214,7 +219,7 @@ def test_help_comes_without_heavy_imports():
 
 def test_progress_is_shown_on_a_terminal_and_only_there():
     """Long enough for the bar to come; stderr is a terminal, stdout is not."""
-    arguments = ["simulate", "--workload", "tool", "--requests", "5000", "--policy", "e2", "--jobs", "1", "--json"]
+    arguments = ["simulate", "--workload", "tool", "--requests", "2500", "--policy", "e2", "--jobs", "1", "--json"]
     controller, terminal = pty.openpty()
     try:
         command = [Path(sys.executable).parent / "preble", *arguments]

@@ -126,6 +126,10 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
     def time_model(self) -> TimeModel:
         """What a calibration of this engine would tell the scheduler: least squares of the relative error."""
+        return self._time_model
+
+    @cached_property
+    def _time_model(self) -> TimeModel:
         lengths = [n for n in _CALIBRATED_TOKENS if n <= self.engine.max_model_len]
         tokens = np.array(lengths, dtype=float)
         measured_ms = np.array([self.prefill_ms(n) for n in lengths])

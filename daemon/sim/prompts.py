@@ -36,7 +36,7 @@ def token_ids(pieces: Sequence[Piece]) -> TokenIds:
 
 def _content_tokens(piece: Piece) -> TokenIds:
     """Numbers from SplitMix64 (Steele et al. 2014), seeded with the content's number and scaled to the range."""
-    steps = _steps(1 << (piece.n_tokens - 1).bit_length()) if piece.n_tokens else _steps(1)
+    steps = _steps(1 << piece.n_tokens.bit_length())
     numbers = steps[: piece.n_tokens] + np.uint64(_seed(piece.content))
     numbers ^= numbers >> _30
     numbers *= _MIX_1

@@ -6,9 +6,12 @@ import pytest
 from tests.sim.modelled import fit, request
 
 from preble.daemon.config import SchedulerConfig
+from preble.daemon.flow.events import Arrived, Finished, FirstToken, KvReported
+from preble.daemon.flow.machine import Machine
 from preble.daemon.ids import GpuId, RequestId, TenantName
-from preble.daemon.sim.types import Outcome
-from preble.daemon.sim.world import World, simulate
+from preble.daemon.sim.prompts import BlockKeys
+from preble.daemon.sim.types import Outcome, Piece
+from preble.daemon.sim.world import MODEL, World, simulate
 
 CONFIG = SchedulerConfig(expected_output_tokens=4)
 ROOMY = fit(kv_blocks=1000, max_num_seqs=8, max_model_len=1000)
@@ -57,8 +60,6 @@ def test_the_machine_predicts_what_the_engine_finds():
         request("whole blocks", 300, (1, 12)),
         request("on its way", 400, (4, 40), (5, 3)),
         request("behind it", 401, (4, 40), (6, 3)),
-        gpus=2,
-        config=SchedulerConfig(expected_output_tokens=4, policy="e2_paper"),
     )
     hits = {name: (outcome.predicted_tokens, outcome.cached_tokens) for name, outcome in seen.items()}
     assert hits == {
@@ -69,7 +70,22 @@ def test_the_machine_predicts_what_the_engine_finds():
         "on its way": (0, 0),
         "behind it": (40, 40),
     }
-    assert seen["behind it"].gpu == seen["on its way"].gpu
+
+
+def test_the_machine_is_told_of_the_prompt_and_not_of_the_answer(monkeypatch):
+    told = []
+
+    class Listening(Machine):
+        def step(self, event, now_s):
+            told.append(event)
+            return super().step(event, now_s)
+
+    monkeypatch.setattr("preble.daemon.sim.world.Machine", Listening)
+    play(request("r", 5, (1, 11), output=9, max_output_tokens=30))
+    (spec,) = (event.request for event in told if isinstance(event, Arrived))
+    assert (spec.prompt.n_tokens, spec.prompt.block_keys) == (11, BlockKeys(4, MODEL).keys([Piece(1, 11)]))
+    assert (spec.tenant, spec.max_output_tokens) == ("t", 30)
+    assert [type(event) for event in told[1:]] == [Arrived, KvReported, FirstToken, KvReported, Finished]
 
 
 def test_answers_end_at_the_clients_cap_and_at_the_models_context():
@@ -186,9 +202,10 @@ def test_dying_while_down_changes_nothing():
     world = World(fit=ROOMY, gpus=1, config=CONFIG)
     world.fail(A, 0.100, back_after_s=0.100)
     world.fail(A, 0.150, back_after_s=0.100)
-    (outcome,) = world.run([request("r", 210, (1, 8), output=20)])
-    assert outcome.complete
-    assert outcome.ended_s == pytest.approx(0.210 + 0.018 + 19 * 0.011)
+    meanwhile, after = world.run([request("r", 210, (1, 8), output=20), request("s", 900, (1, 8))])
+    assert meanwhile.complete
+    assert meanwhile.ended_s == pytest.approx(0.210 + 0.018 + 19 * 0.011)
+    assert after.predicted_tokens == after.cached_tokens == 4
 
 
 def test_requests_wait_for_an_engine_to_come_back_or_are_given_up():

@@ -74,7 +74,9 @@ def build(faults, policy, **more):
 @settings(max_examples=150, deadline=None)
 @given(CLIENTS, FAULTS, POLICIES, st.sampled_from([0.0, 0.003]))
 def test_every_request_has_one_outcome_that_makes_sense(clients, faults, policy, delay_s):
-    outcomes = build(faults, policy, dispatch_delay_s=delay_s).run(requests_of(clients))
+    world = build(faults, policy, dispatch_delay_s=delay_s)
+    outcomes = world.run(requests_of(clients))
+    assert not world._agenda._dropped
     names = [outcome.request_id for outcome in outcomes]
     assert len(names) == len(set(names))
     assert {f"r{number}" for number in range(len(clients))} <= set(names)

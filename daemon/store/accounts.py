@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from difflib import get_close_matches
+from secrets import token_bytes
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from preble.daemon.errors import Conflict, NotFound
 from preble.daemon.ids import KeyId, TenantName
 from preble.daemon.store.tables import api_keys, tenants
-from preble.daemon.tenancy.keys import MintedKey, mint
+from preble.daemon.tenancy.keys import CHANCE_BYTES, MintedKey, mint
 from preble.daemon.tenancy.model import OPERATOR_SCOPES, TENANT_SCOPES, ApiKey, Scope, Tenant
 
 
@@ -72,7 +73,7 @@ class Accounts:
     ) -> MintedKey:
         """Make a key for a tenant, or for an operator (None). Raises `NotFound` for an unknown tenant."""
         owner = self.tenant(tenant).name if tenant is not None else None
-        minted = mint("op" if owner is None else "live")
+        minted = mint("op" if owner is None else "live", token_bytes(CHANCE_BYTES))
         key = ApiKey(
             id=minted.id,
             tenant=owner,

@@ -6,7 +6,7 @@ The prefix lets secret scanners find a leaked key, the id finds its row, the sec
 
 import hmac
 import re
-import secrets
+from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
@@ -18,7 +18,9 @@ Env = Literal["live", "op"]
 """`live` for tenants, `op` for operators."""
 
 _ID_LENGTH = 12
-_SECRET_LENGTH = 43  # 32 bytes in base64url
+_ID_BYTES = 16  # far more than 12 letters hold, so that all are as likely
+_SECRET_BYTES = 32
+_SECRET_LENGTH = 43  # as many bytes in base64url
 _CHECK_LENGTH = 6
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KEY = re.compile(
@@ -26,6 +28,9 @@ _KEY = re.compile(
     re.ASCII,
 )
 _NOBODY = bytes(32)
+
+CHANCE_BYTES = _ID_BYTES + _SECRET_BYTES
+"""How many random bytes a key is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,12 @@ class MintedKey:
         return self.text[-4:]
 
 
-def mint(env: Env) -> MintedKey:
-    """Make a new key."""
-    key_id = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
-    body = f"preble_{env}_{key_id}_{secrets.token_urlsafe(32)}"
+def mint(env: Env, chance: bytes) -> MintedKey:
+    """Make a new key of `CHANCE_BYTES` random bytes, which must come from the system's own source of them."""
+    assert len(chance) == CHANCE_BYTES, f"{len(chance)} bytes"
+    key_id = _letters(int.from_bytes(chance[:_ID_BYTES], "big"), _ID_LENGTH)
+    secret = urlsafe_b64encode(chance[_ID_BYTES:]).rstrip(b"=").decode()
+    body = f"preble_{env}_{key_id}_{secret}"
     return MintedKey(KeyId(key_id), body + _check(body))
 
 
@@ -72,9 +79,13 @@ def matches(text: str, stored: bytes | None) -> bool:
 
 
 def _check(body: str) -> str:
-    value = crc32(body.encode())
+    return _letters(crc32(body.encode()), _CHECK_LENGTH)
+
+
+def _letters(value: int, length: int) -> str:
+    """The last digits of a number, lowest first."""
     digits = []
-    for _ in range(_CHECK_LENGTH):
+    for _ in range(length):
         value, digit = divmod(value, len(_ALPHABET))
         digits.append(_ALPHABET[digit])
     return "".join(digits)

@@ -13,7 +13,7 @@ import pytest
 from tests.cli.running import preble
 
 from preble.daemon.cli.output import Exit
-from preble.daemon.tenancy.keys import mint
+from preble.daemon.tenancy.keys import CHANCE_BYTES, mint
 from preble.daemon.wire.client import AdminClient
 
 
@@ -69,7 +69,7 @@ def test_the_environment_names_daemon_and_key_and_options_come_first(daemon, fre
     complaint(Exit.UNREACHABLE, "gpu", "list", PREBLE_URL=nowhere, PREBLE_KEY=key)
     assert preble("gpu", "list", PREBLE_URL=daemon.url, PREBLE_KEY=key).exit_code == 0
     assert preble("gpu", "list", "--url", daemon.url, PREBLE_URL=nowhere, PREBLE_KEY=key).exit_code == 0
-    other = mint("op").text
+    other = mint("op", os.urandom(CHANCE_BYTES)).text
     file = str(daemon.data_dir / "operator.key")
     assert preble("gpu", "list", "--key-file", file, PREBLE_URL=daemon.url, PREBLE_KEY=other).exit_code == 0
     assert "PREBLE_KEY" in complaint(Exit.REFUSED, "gpu", "list", PREBLE_URL=daemon.url, PREBLE_KEY=other)

@@ -3,13 +3,14 @@
 import io
 import json
 import logging
+import os
 import sys
 
 import pytest
 import structlog
 
 from preble.daemon.obs.log import configure
-from preble.daemon.tenancy.keys import mint
+from preble.daemon.tenancy.keys import CHANCE_BYTES, mint
 
 
 class Stderr(io.StringIO):
@@ -131,7 +132,7 @@ def test_on_a_terminal_what_came_from_a_client_does_not_steer_it(configured):
 @pytest.mark.parametrize("env", ["live", "op"])
 def test_a_key_is_hidden_wherever_it_stands_and_its_id_is_not(configured, format_, env):
     stderr = configured("info", format_)
-    key = mint(env)
+    key = mint(env, os.urandom(CHANCE_BYTES))
     log = structlog.get_logger("a")
 
     def fail(local):

@@ -1,5 +1,6 @@
 """Keys are made, read and compared; a mistyped one is told apart from a wrong one."""
 
+import os
 import string
 
 import pytest
@@ -8,10 +9,11 @@ from hypothesis import strategies as st
 
 from preble.daemon.errors import Forbidden, Unauthenticated
 from preble.daemon.ids import TenantName
-from preble.daemon.tenancy.keys import digest, id_of, matches, mint
+from preble.daemon.tenancy.keys import CHANCE_BYTES, digest, id_of, matches, mint
 from preble.daemon.tenancy.model import TENANT_SCOPES, ApiKey, Scope, authenticate, is_tenant_name
 
-KEY = mint("live")
+KEY = mint("live", os.urandom(CHANCE_BYTES))
+OTHER = mint("live", os.urandom(CHANCE_BYTES))
 NOW_S = 1000.0
 
 
@@ -38,9 +40,25 @@ def test_a_key_is_read_back_and_matches_only_itself():
     assert KEY.text.startswith(f"preble_live_{KEY.id}_")
     assert id_of(KEY.text) == KEY.id
     assert matches(KEY.text, KEY.digest)
-    assert not matches(mint("live").text, KEY.digest)
+    assert not matches(OTHER.text, KEY.digest)
     assert not matches(KEY.text, None)
     assert digest(KEY.text) not in KEY.text.encode()
+
+
+@given(st.binary(min_size=CHANCE_BYTES, max_size=CHANCE_BYTES), st.sampled_from(["live", "op"]))
+def test_a_key_depends_on_chance_alone_and_on_all_of_it(chance, env):
+    key = mint(env, chance)
+    assert mint(env, chance) == key
+    assert id_of(key.text) == key.id
+    for position in (0, CHANCE_BYTES - 1):
+        other = bytes([*chance[:position], chance[position] ^ 1, *chance[position + 1 :]])
+        assert mint(env, other).text != key.text
+
+
+@pytest.mark.parametrize("size", [0, CHANCE_BYTES - 1, CHANCE_BYTES + 1])
+def test_a_key_is_not_made_of_too_little_chance(size):
+    with pytest.raises(AssertionError):
+        mint("live", bytes(size))
 
 
 @given(st.integers(0, len(KEY.text) - 1), st.sampled_from(string.ascii_letters + string.digits + "_-"))
@@ -63,7 +81,7 @@ def test_a_valid_key_stands_for_its_tenant():
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer x", f"Basic {KEY.text}", KEY.text, f"Bearer {mint('live').text}"]
+    "header", [None, "", "Bearer", "Bearer x", f"Basic {KEY.text}", KEY.text, f"Bearer {OTHER.text}"]
 )
 def test_no_or_an_unknown_key_is_refused(header):
     with pytest.raises(Unauthenticated):

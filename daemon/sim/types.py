@@ -31,7 +31,10 @@ class SimRequest:
     calls_tools: bool = False
     """Its answer ends in tool calls, so the session comes back."""
     session: Iterator["SimRequest"] | None = None
-    """What the same client sends next, each once the one before has ended; the first comes after this request."""
+    """What the same client sends next, each once the one before has been answered; the first comes after this request.
+
+    A client whose request is refused, fails or is left gives up the rest.
+    """
 
     @property
     def prompt_tokens(self) -> int:

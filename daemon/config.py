@@ -46,7 +46,12 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     policy: PolicyName = "e2"
     cached_first: bool = True
     move_waiting: bool = True
-    load_weight: NotNegative = 0.1
+    load_weight: NotNegative = 0.001
+    rebalance: bool = True
+    rebalance_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.5
+    rebalance_until_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.2
+    rebalance_pause_s: NotNegative = 10.0
+    decode_balance: bool = True
     window_s: Positive = 180.0
     decode_imbalance_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.5
     expected_output_tokens: Count = 64

@@ -5,7 +5,19 @@ import click
 from preble.daemon.cli.output import Cell, moment, printable, table
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation
 
-_COLUMNS = ["GPU", "cached", "missed", "L load", "M evict", "P prefill", "L+M+P ms", "decoding %", "verdict"]
+_COLUMNS = [
+    "GPU",
+    "cached",
+    "missed",
+    "L load",
+    "M evict",
+    "P prefill",
+    "wait",
+    "decode",
+    "requests",
+    "cost ms",
+    "verdict",
+]
 
 
 def render(explanation: Explanation) -> None:
@@ -31,8 +43,10 @@ def _row(row: CandidateRow, chosen: CandidateRow, mode: str) -> list[Cell]:
         round(row.load_ms, 1),
         round(row.evict_ms, 1),
         round(row.prefill_ms, 1),
+        round(row.wait_ms, 1),
+        round(row.decode_ms, 1),
+        row.requests,
         round(row.cost_ms, 1),
-        round(100 * row.decode_ratio),
         _verdict(row, chosen, mode),
     ]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, exp
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
@@ -94,7 +94,8 @@ class Engine:
         self._sequences = 0
         self._unprefilled_tokens = 0
         self._private_blocks = 0
-        self._outstanding_us = 0
+        self._prefill_us = 0
+        self._decode_us = 0
         self._usual_batch = 1.0
 
     @property
@@ -140,7 +141,12 @@ class Engine:
         missed_tokens = spec.prompt.n_tokens - cached_tokens
         prefill_ms = self.time_model.prefill_ms(missed_tokens)
         evict_ms = self._evict_ms(stretches, missed_tokens + expected_output_tokens)
-        queued_ms = self._traits.load_weight * self.load_ms + self._traits.outstanding_weight * self.outstanding_ms
+        decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences)
+        cost_ms = (
+            self._cost_to_all_ms(evict_ms + prefill_ms, decode_ms)
+            if self._traits.counts_others
+            else self.load_ms + evict_ms + prefill_ms
+        )
         return Candidate(
             gpu=self.gpu,
             cached_tokens=cached_tokens,
@@ -148,13 +154,31 @@ class Engine:
             load_ms=self.load_ms,
             evict_ms=evict_ms,
             prefill_ms=prefill_ms,
-            outstanding_ms=self.outstanding_ms,
-            cost_ms=queued_ms + evict_ms + prefill_ms,
+            wait_ms=self._prefill_us / 1000,
+            decode_ms=decode_ms,
+            cost_ms=cost_ms,
             holds_prefix=biggest is not None and 2 * cached_of(biggest, self.gpu) >= biggest.n_blocks,
             decode_ratio=self.decode_ratio,
-            requests=len(self.waiting) + len(self.running),
+            requests=self.requests,
             resident_blocks=self._index.resident_blocks(self.gpu),
         )
+
+    def _cost_to_all_ms(self, compute_ms: float, decode_ms: float) -> float:
+        """What a request that computes so long would add to the latency of all requests, its own included.
+
+        It waits for what comes first; whoever waits or runs here then waits for it. So computing again what is cached
+        elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new prefixes apart: between idle
+        GPUs the one that had less to do lately is better for what will follow.
+        """
+        first_ms = self._prefill_us / 1000
+        return first_ms + (1 + self.requests) * compute_ms + decode_ms + self._traits.load_weight * self.load_ms
+
+    def _decode_for_all_ms(self, output_tokens: int, n_sequences: int) -> float:
+        """Steps of its own, at the batch it makes, and what its sequences add to every step of the others."""
+        steps = output_tokens / n_sequences
+        model, others = self.time_model, self._sequences
+        own_ms = model.decode_base_ms + model.decode_ms_per_sequence * (others + n_sequences)
+        return steps * (own_ms + model.decode_ms_per_sequence * n_sequences * others)
 
     def _reusable_tokens(self, spec: RequestSpec, n_blocks: int) -> int:
         """Tokens saved by `n_blocks` cached blocks; an engine always computes the last token, to sample from it."""
@@ -173,9 +197,14 @@ class Engine:
         return self._decode_load_ms / load_ms if load_ms > 0 else 0.0
 
     @property
+    def requests(self) -> int:
+        """Waiting or running here."""
+        return len(self.waiting) + len(self.running)
+
+    @property
     def outstanding_ms(self) -> float:
         """O: prefill and decode of everything that waits or runs here, less what has been done of it."""
-        return self._outstanding_us / 1000
+        return (self._prefill_us + self._decode_us) / 1000
 
     @property
     def _decode_load_ms(self) -> float:
@@ -185,7 +214,12 @@ class Engine:
         return self._window.n_requests * self._time_model.decode_ms(self._window.mean_output_tokens, batch)
 
     def _evict_ms(self, stretches: Sequence[Stretch], new_tokens: int) -> float:
-        """M: sum over the nodes that LRU would evict of prefill time times the share of requests that use them."""
+        """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed.
+
+        For the paper that is the share of the window's requests that use a node. It is small even for a prefix that is
+        surely used again; ours is the chance of another use within a window like this one, for which a first use says
+        nothing.
+        """
         needed = self._blocks_for(new_tokens)
         free = self.limits.kv_blocks - self._index.resident_blocks(self.gpu) - self._private_blocks
         if needed <= free or self._window.n_requests == 0:
@@ -193,9 +227,10 @@ class Engine:
         lost_ms = 0.0
         for node, n_blocks in self._index.victims(self.gpu, needed - max(free, 0), keep=stretches):
             uses = node.uses.get(self.gpu, 0)
-            if uses:
-                lost_ms += self.time_model.prefill_ms(n_blocks * self.limits.block_size) * uses
-        return lost_ms / self._window.n_requests
+            missed = 1 - exp(1 - uses) if self._traits.counts_others else uses / self._window.n_requests
+            if missed > 0:
+                lost_ms += missed * self.time_model.prefill_ms(n_blocks * self.limits.block_size)
+        return lost_ms
 
     def _blocks_for(self, n_tokens: int) -> int:
         return ceil(n_tokens / self.limits.block_size)
@@ -221,7 +256,8 @@ class Engine:
         attempt.prefill_us = round(1000 * self.time_model.prefill_ms(missed_tokens))
         decode_ms = self.time_model.decode_ms(attempt.decision.expected_output_tokens, self._usual_batch)
         attempt.decode_us = round(1000 * decode_ms)
-        self._outstanding_us += attempt.prefill_us + attempt.decode_us
+        self._prefill_us += attempt.prefill_us
+        self._decode_us += attempt.decode_us
         self.waiting.add(attempt.spec.request_id, attempt)
 
     def withdraw(self, attempt: Attempt) -> Attempt:
@@ -298,7 +334,7 @@ class Engine:
             return
         self._unprefilled_tokens -= attempt.unprefilled_tokens
         attempt.unprefilled_tokens = 0
-        self._outstanding_us -= attempt.prefill_us
+        self._prefill_us -= attempt.prefill_us
         attempt.prefill_us = 0
         if attempt.leaf is not None:
             self._index.set_chain_resident(attempt.leaf, self.gpu)
@@ -327,7 +363,8 @@ class Engine:
 
     def _done(self, attempt: Attempt) -> None:
         """Nothing of it is outstanding any more."""
-        self._outstanding_us -= attempt.prefill_us + attempt.decode_us
+        self._prefill_us -= attempt.prefill_us
+        self._decode_us -= attempt.decode_us
         attempt.prefill_us = attempt.decode_us = 0
 
     def learn_output(self, now_s: float, output_tokens: int) -> None:

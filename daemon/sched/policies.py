@@ -25,10 +25,10 @@ class Choice(NamedTuple):
 class Traits:
     """What a policy wants of the rest of the scheduler."""
 
+    counts_others: bool = False
+    """Rank GPUs by what a request costs all requests, and not by L + M + P."""
     load_weight: float = 0.0
-    """Of L, what a GPU was given within the window."""
-    outstanding_weight: float = 0.0
-    """Of O, what it was given and has not done yet."""
+    """Of L in what it costs all requests."""
     batched_decode: bool = True
     """Count a token's decoding as its share of a step at the GPU's usual batch, rather than as a step of its own."""
     grouped: bool = False
@@ -44,7 +44,7 @@ class Policy(Protocol):
     def traits(self) -> Traits:
         """Fixed for the policy's life."""
 
-    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+    def choose(self, candidates: Sequence[Candidate], now_s: float) -> Choice:
         """Choose from `candidates`, which are not empty and in the order of names."""
 
 
@@ -53,15 +53,15 @@ def make_policy(config: SchedulerConfig) -> Policy:
     match config.policy:
         case "e2":
             traits = Traits(
+                counts_others=True,
                 load_weight=config.load_weight,
-                outstanding_weight=1.0,
                 grouped=config.cached_first,
                 moves=config.move_waiting,
             )
-            return E2(traits, config.decode_imbalance_ratio)
+            return E2(traits, config, TooDear(config) if config.rebalance else None)
         case "e2_paper":
-            traits = Traits(load_weight=1.0, batched_decode=False, grouped=config.cached_first)
-            return E2(traits, config.decode_imbalance_ratio)
+            traits = Traits(batched_decode=False, grouped=config.cached_first)
+            return E2(traits, config, Shift(config) if config.rebalance else None)
         case "round_robin":
             return RoundRobin()
         case "least_loaded":
@@ -73,14 +73,23 @@ def make_policy(config: SchedulerConfig) -> Policy:
 POLICIES: tuple[PolicyName, ...] = ("e2", "e2_paper", "round_robin", "least_loaded", "prefix_affinity")
 
 
+class Rebalancing(Protocol):
+    """Says when a prefix is not to be exploited because those who cache it have too much to do (section 3.2)."""
+
+    def instead(self, holder: Candidate, candidates: Sequence[Candidate], now_s: float) -> tuple[Candidate, str] | None:
+        """The GPU to go to instead of the cheapest holder, and why; None to exploit."""
+
+
 class E2:
     """Exploitation + exploration (paper, Algorithm 1)."""
 
-    def __init__(self, traits: Traits, decode_imbalance_ratio: float) -> None:
+    def __init__(self, traits: Traits, config: SchedulerConfig, rebalancing: Rebalancing | None) -> None:
         self.traits = traits
-        self._decode_imbalance_ratio = decode_imbalance_ratio
+        self._decode_balance = config.decode_balance
+        self._decode_imbalance_ratio = config.decode_imbalance_ratio
+        self._rebalancing = rebalancing
 
-    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+    def choose(self, candidates: Sequence[Candidate], now_s: float) -> Choice:
         """Exploit when more of the prompt is cached somewhere than would have to be computed; else explore.
 
         A tie of cached and missed tokens explores.
@@ -88,10 +97,8 @@ class E2:
         most_cached = max(candidates, key=lambda candidate: candidate.cached_tokens)
         why = f"{most_cached.cached_tokens} tokens are cached and {most_cached.missed_tokens} are not"
         if most_cached.missed_tokens < most_cached.cached_tokens:
-            holders = [candidate for candidate in candidates if candidate.holds_prefix]
-            reason = f"{why}: lowest cost of the {_count(holders, 'GPU')} that cache the biggest part"
-            return Choice(_cheapest(holders), Mode.EXPLOIT, reason)
-        heavy = _decode_heavy(candidates, self._decode_imbalance_ratio)
+            return self._exploit(candidates, why, now_s)
+        heavy = _decode_heavy(candidates, self._decode_imbalance_ratio) if self._decode_balance else None
         if heavy is not None:
             reason = (
                 f"{why}: prefill goes to the GPU whose load is {heavy.decode_ratio:.0%} decoding, "
@@ -99,6 +106,62 @@ class E2:
             )
             return Choice(heavy, Mode.DECODE_HEAVY, reason)
         return Choice(_cheapest(candidates), Mode.EXPLORE, f"{why}: lowest cost of {_count(candidates, 'GPU')}")
+
+    def _exploit(self, candidates: Sequence[Candidate], why: str, now_s: float) -> Choice:
+        holders = [candidate for candidate in candidates if candidate.holds_prefix]
+        holder = _cheapest(holders)
+        if self._rebalancing is not None:
+            instead = self._rebalancing.instead(holder, candidates, now_s)
+            if instead is not None:
+                return Choice(instead[0], Mode.REBALANCE, f"{why}, but {instead[1]}")
+        reason = f"{why}: lowest cost of the {_count(holders, 'GPU')} that cache the biggest part"
+        return Choice(holder, Mode.EXPLOIT, reason)
+
+
+class TooDear:
+    """Ours: a holder that costs all requests so much more than another GPU is not exploited."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self._ratio = config.rebalance_ratio
+
+    def instead(self, holder: Candidate, candidates: Sequence[Candidate], now_s: float) -> tuple[Candidate, str] | None:
+        """Go to the cheapest of all."""
+        cheapest = _cheapest(candidates)
+        if holder.cost_ms <= self._ratio * cheapest.cost_ms:
+            return None
+        return cheapest, f"{holder.gpu} costs over {self._ratio:g} times as much"
+
+
+class Shift:
+    """The paper's: what would exploit the heaviest GPU goes to the lightest, until their loads are near each other.
+
+    It begins when the heaviest has `rebalance_ratio` times the load of the lightest, ends at `rebalance_until_ratio`
+    times, and does not begin again within `rebalance_pause_s`.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self._ratio = config.rebalance_ratio
+        self._until_ratio = config.rebalance_until_ratio
+        self._pause_s = config.rebalance_pause_s
+        self._from: GpuId | None = None
+        self._ended_s = float("-inf")
+
+    def instead(self, holder: Candidate, candidates: Sequence[Candidate], now_s: float) -> tuple[Candidate, str] | None:
+        """Go to the GPU of the lightest load."""
+        lightest = min(candidates, key=lambda candidate: (candidate.load_ms, candidate.gpu))
+        heaviest = max(candidates, key=lambda candidate: (candidate.load_ms, candidate.gpu))
+        if self._from is not None:
+            source = next((candidate for candidate in candidates if candidate.gpu == self._from), None)
+            if source is None or source.load_ms <= self._until_ratio * lightest.load_ms:
+                self._from, self._ended_s = None, now_s
+        elif heaviest.load_ms > self._ratio * lightest.load_ms and now_s - self._ended_s >= self._pause_s:
+            self._from = heaviest.gpu
+        if holder.gpu != self._from:
+            return None
+        return (
+            lightest,
+            f"{holder.gpu} has a load of {holder.load_ms:.0f} ms and {lightest.gpu} of {lightest.load_ms:.0f}",
+        )
 
 
 class RoundRobin:
@@ -109,7 +172,7 @@ class RoundRobin:
     def __init__(self) -> None:
         self._last = GpuId("")
 
-    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+    def choose(self, candidates: Sequence[Candidate], now_s: float) -> Choice:
         """Choose the GPU after the one chosen before; one that came or went since changes nothing for the others."""
         chosen = next((one for one in candidates if one.gpu > self._last), candidates[0])
         self._last = chosen.gpu
@@ -121,7 +184,7 @@ class LeastLoaded:
 
     traits = Traits()
 
-    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+    def choose(self, candidates: Sequence[Candidate], now_s: float) -> Choice:
         """Ties go to the GPU first by name."""
         chosen = min(candidates, key=lambda candidate: (candidate.requests, candidate.gpu))
         return Choice(chosen, Mode.LEAST_LOADED, f"{_count(range(chosen.requests), 'request')} there, the fewest")
@@ -141,7 +204,7 @@ class PrefixAffinity:
     balance_ratio = 1.0001
     """Loads are out of balance when the longest queue exceeds the shortest by so many requests, and so many times."""
 
-    def choose(self, candidates: Sequence[Candidate]) -> Choice:
+    def choose(self, candidates: Sequence[Candidate], now_s: float) -> Choice:
         """Without a match that counts, choose the GPU that caches the least."""
         fewest = min(candidates, key=lambda candidate: (candidate.requests, candidate.gpu))
         most = max(candidate.requests for candidate in candidates)

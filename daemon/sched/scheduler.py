@@ -78,13 +78,15 @@ class Scheduler:
     def place(self, spec: RequestSpec, number: int, now_s: float) -> Attempt:
         """Choose an engine for try `number` of a request and let it wait there. Some engine must be serving it."""
         weighed = self._weigh(spec, self.serving(spec.model), now_s)
-        return self._give(spec, number, weighed, self._policy(spec.model).choose(weighed.candidates), now_s)
+        return self._give(spec, number, weighed, self._policy(spec.model).choose(weighed.candidates, now_s), now_s)
 
     def move_to_idle(self, model: ModelName, now_s: float) -> Attempt | None:
         """Take one request that waits to an engine that would idle, if that gains time; None if there is no such.
 
-        What it costs is prefill, and eviction, that the other engine may not need; what it saves is waiting for the
-        other engine's outstanding work. Looked at are the last few of the line of the engine that has most to do.
+        What it saves is waiting for the outstanding work of the engine where it is. What it costs is prefill, and
+        eviction, that is not needed there. Whoever runs here waits for that too, and it counts twice for the request
+        itself, since a second copy of a prefix takes room from others. Looked at are the last few of the line of the
+        engine that has most to do.
         """
         if not self._policy(model).traits.moves:
             return None
@@ -100,7 +102,8 @@ class Scheduler:
                 weighed.candidates, key=lambda candidate: (candidate.prefill_ms + candidate.evict_ms, candidate.gpu)
             )
             waits_ms = busiest.outstanding_ms - (attempt.prefill_us + attempt.decode_us) / 1000
-            gain_ms = waits_ms + attempt.prefill_us / 1000 - there.prefill_ms - there.evict_ms
+            again_ms = max(0.0, there.prefill_ms + there.evict_ms - attempt.prefill_us / 1000)
+            gain_ms = waits_ms - (2 + there.requests) * again_ms
             if gain_ms > (best[0] if best else 0.0) and self.engines[there.gpu].could_start(attempt):
                 reason = (
                     f"{busiest.gpu} has {waits_ms:.0f} ms to do before it, and {there.gpu} nothing: "

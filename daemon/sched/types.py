@@ -89,6 +89,8 @@ class Mode(StrEnum):
     """Most of it would be computed anyway: the cheapest GPU of all."""
     DECODE_HEAVY = "decode_heavy"
     """An explored request that went to a GPU busy with decoding (section 3.2)."""
+    REBALANCE = "rebalance"
+    """Most of it is cached somewhere, but whoever caches it has far too much to do (section 3.2)."""
     MOVED = "moved"
     """It waited elsewhere until this GPU had nothing to do."""
     ROUND_ROBIN = "round_robin"
@@ -110,10 +112,12 @@ class Candidate:
     """M: what making room for the request would lose."""
     prefill_ms: float
     """P: computing the missed tokens."""
-    outstanding_ms: float
-    """O: what the GPU was given and has not done yet."""
+    wait_ms: float
+    """W: prefill of what waits or runs there, which comes first."""
+    decode_ms: float
+    """D: its own decoding there, and how much longer it makes that of the sequences that run there."""
     cost_ms: float
-    """What the policy goes by: M + P, and L and O by its weights (for the paper's E2, L + M + P)."""
+    """What the policy goes by: L + M + P for the paper's E2, `Engine.cost_to_all_ms` for ours."""
     holds_prefix: bool
     """Whether it caches the biggest cached part of the prompt, and so may be exploited."""
     decode_ratio: float

@@ -121,7 +121,7 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One GPU as E2 saw it for one request; `cost_ms` is the sum of load, eviction and prefill."""
+    """One GPU as E2 saw it for one request; `cost_ms` is what the policy went by."""
 
     gpu: str
     cached_tokens: int
@@ -129,6 +129,12 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
     load_ms: float
     evict_ms: float
     prefill_ms: float
+    wait_ms: float
+    """Prefill of what waited or ran there, which came first."""
+    decode_ms: float
+    """Its own decoding, and how much longer it would make that of the others there."""
+    requests: int
+    """Waiting or running there."""
     cost_ms: float
     holds_prefix: bool
     decode_ratio: float

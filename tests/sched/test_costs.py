@@ -1,9 +1,10 @@
 """L, M and P as Algorithm 2 has them, on a machine whose numbers can be checked by hand."""
 
 from dataclasses import replace
+from math import exp
 
 import pytest
-from tests.core import BLOCK, CONFIG, LIMITS, Bench, removed, stored
+from tests.core import BLOCK, CONFIG, LIMITS, PAPER, Bench, removed, stored
 
 PREFILL = lambda n: 1.0 + n  # noqa: E731 - the time model of tests.core
 DECODE = lambda n: 1.0 * n  # noqa: E731
@@ -58,7 +59,7 @@ def test_nothing_is_lost_while_free_blocks_last():
 
 def test_eviction_costs_the_prefill_of_the_victims_times_their_share_of_the_window():
     limits = replace(LIMITS, kv_blocks=25)
-    bench = Bench("a", limits=limits)
+    bench = Bench("a", limits=limits, config=PAPER)
     bench.run("r1", "x" * 40)  # 10 blocks, the least recently used
     bench.run("r2", "y" * 40)  # 10 blocks
     bench.run("r3", "y" * 40)
@@ -66,8 +67,34 @@ def test_eviction_costs_the_prefill_of_the_victims_times_their_share_of_the_wind
     assert by_gpu(bench.arrive("r4", "z" * 40))["a"].evict_ms == pytest.approx(PREFILL(6 * BLOCK) / 3)
 
 
+def test_for_our_e2_eviction_costs_the_prefill_times_the_chance_of_another_use():
+    limits = replace(LIMITS, kv_blocks=25)
+    bench = Bench("a", limits=limits)
+    bench.run("r1", "x" * 40)  # used once, which tells nothing
+    bench.run("r2", "y" * 40)
+    assert by_gpu(bench.arrive("r3", "z" * 40))["a"].evict_ms == 0
+    bench = Bench("a", limits=limits)
+    for number in range(3):
+        bench.run(f"x{number}", "x" * 40)
+    bench.run("r2", "y" * 40)
+    expected = PREFILL(6 * BLOCK) * (1 - exp(-2))
+    assert by_gpu(bench.arrive("r3", "z" * 40))["a"].evict_ms == pytest.approx(expected)
+
+
+def test_what_a_request_costs_all_requests():
+    bench = Bench("a", "b")
+    assert bench.arrive("r1", "x" * 100).gpu == "a"
+    one = by_gpu(bench.arrive("r2", "y" * 40))
+    load_ms = 101 + 4
+    assert one["a"].wait_ms == 101
+    # it waits for r1, which runs, prefills 40 tokens while r1 waits, decodes 4 tokens beside it, and slows r1 by 4 ms
+    decode_ms = 4 * 2 + 4
+    assert one["a"].cost_ms == pytest.approx(101 + 2 * 41 + decode_ms + CONFIG.load_weight * load_ms)
+    assert one["b"].cost_ms == pytest.approx(41 + 4)
+
+
 def test_a_request_does_not_evict_its_own_prefix():
-    bench = Bench("a", limits=replace(LIMITS, kv_blocks=12))
+    bench = Bench("a", limits=replace(LIMITS, kv_blocks=12), config=PAPER)
     bench.run("r1", "x" * 40)  # least recently used, but the next request wants it
     bench.run("r2", "w" * 4)
     # 1 block is free and 2 are needed

@@ -10,9 +10,12 @@ PREFIX = "p" * 400
 MISSED = 150
 
 
-def busy(n_requests, **more):
+ONLY_MOVING = msgspec.structs.replace(CONFIG, rebalance=False)
+
+
+def busy(n_requests, config=ONLY_MOVING):
     """GPU a caches the prefix and is given so many requests of 150 further tokens; b has nothing."""
-    bench = Bench("a", "b", **more)
+    bench = Bench("a", "b", config=config)
     bench(stored("a", PREFIX))
     for number in range(n_requests):
         bench.arrive(f"r{number}", PREFIX + chr(ord("A") + number) * MISSED)
@@ -24,41 +27,41 @@ def moved(bench):
 
 
 def test_a_short_wait_is_cheaper_than_computing_the_prefix_again():
-    bench = busy(3)
+    bench = busy(6)
     assert moved(bench) == []
-    assert bench.view("a").waiting == 2
+    assert bench.view("a").waiting == 5
 
 
 def test_a_long_wait_is_not():
-    """551 tokens to compute at b, against 155 ms for each request before it at a."""
-    bench = busy(4)
+    """400 ms more to compute at b, which count twice, against 155 ms for each request before it at a."""
+    bench = busy(7)
     [decision] = moved(bench)
-    assert (decision.request_id, decision.gpu, decision.prompt_tokens, decision.cached_tokens) == ("r3", "b", 550, 0)
+    assert (decision.request_id, decision.gpu, decision.prompt_tokens, decision.cached_tokens) == ("r6", "b", 550, 0)
     assert "a has" in decision.reason
     assert [candidate.gpu for candidate in decision.candidates] == ["b"]
     sent = [(effect.request_id, effect.gpu) for effect in bench.seen if isinstance(effect, Dispatch)]
-    assert sent == [("r0", "a"), ("r3", "b")]
+    assert sent == [("r0", "a"), ("r6", "b")]
 
 
 def test_a_moved_request_counts_where_it_went_and_nowhere_else():
-    bench = busy(4)
-    assert (bench.view("a").waiting, bench.view("b").running) == (2, 1)
-    assert bench.view("a").load_ms == bench.view("a").outstanding_ms == 3 * (151 + 4)
+    bench = busy(7)
+    assert (bench.view("a").waiting, bench.view("b").running) == (5, 1)
+    assert bench.view("a").load_ms == bench.view("a").outstanding_ms == 6 * (151 + 4)
     assert bench.view("b").load_ms == bench.view("b").outstanding_ms == 551 + 4
 
 
 def test_once_the_prefix_is_there_it_takes_more():
-    bench = busy(4)
+    bench = busy(7)
     bench.finish(moved(bench)[0])
     assert [decision.cached_tokens for decision in moved(bench)] == [0, 400]
 
 
 def test_nothing_moves_to_a_gpu_that_has_prefill_to_do():
-    bench = Bench("a", "b")
+    bench = Bench("a", "b", config=ONLY_MOVING)
     bench(stored("a", PREFIX))
     bench(stored("b", "o" * 100))
     assert bench.arrive("other", "o" * 100 + "z" * 60).gpu == "b"
-    for number in range(4):
+    for number in range(7):
         bench.arrive(f"r{number}", PREFIX + chr(ord("A") + number) * MISSED)
     assert moved(bench) == []
 
@@ -72,4 +75,4 @@ def test_an_engine_that_comes_up_takes_its_part():
 
 
 def test_moving_can_be_switched_off():
-    assert moved(busy(9, config=msgspec.structs.replace(CONFIG, move_waiting=False))) == []
+    assert moved(busy(9, config=msgspec.structs.replace(ONLY_MOVING, move_waiting=False))) == []

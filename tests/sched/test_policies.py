@@ -1,7 +1,10 @@
 """Each policy's choice, rule by rule (E2: paper, Algorithms 1 and 2)."""
 
+import msgspec
+from tests.core import CONFIG
+
 from preble.daemon.ids import GpuId
-from preble.daemon.sched.policies import E2, LeastLoaded, PrefixAffinity, RoundRobin, Traits
+from preble.daemon.sched.policies import E2, LeastLoaded, PrefixAffinity, RoundRobin, Shift, TooDear, Traits
 from preble.daemon.sched.types import Candidate, Mode
 
 
@@ -15,7 +18,8 @@ def candidate(
         load_ms=load,
         evict_ms=evict,
         prefill_ms=prefill,
-        outstanding_ms=0.0,
+        wait_ms=0.0,
+        decode_ms=0.0,
         cost_ms=load + evict + prefill,
         holds_prefix=holds,
         decode_ratio=decode,
@@ -25,7 +29,7 @@ def candidate(
 
 
 def pick(*candidates, ratio=1.5):
-    choice = E2(Traits(), ratio).choose(candidates)
+    choice = E2(Traits(), msgspec.structs.replace(CONFIG, decode_imbalance_ratio=ratio), None).choose(candidates, 0.0)
     return choice.chosen.gpu, choice.mode
 
 
@@ -64,10 +68,59 @@ def test_where_every_gpu_mostly_decodes_cost_decides():
 
 
 def test_the_reason_names_its_numbers():
-    choice = E2(Traits(), 1.5).choose([candidate("a", 60, 40, holds=True)])
+    choice = E2(Traits(), CONFIG, None).choose([candidate("a", 60, 40, holds=True)], 0.0)
     assert choice.reason == (
         "60 tokens are cached and 40 are not: lowest cost of the 1 GPU that cache the biggest part"
     )
+
+
+# --- rebalancing ---
+
+
+def shift():
+    return Shift(msgspec.structs.replace(CONFIG, rebalance_ratio=1.5, rebalance_until_ratio=1.2, rebalance_pause_s=10))
+
+
+def loads(a, b):
+    return [candidate("a", 60, 40, load=a, holds=True), candidate("b", load=b)]
+
+
+def shifted_to(rebalancing, a, b, now_s=0.0):
+    both = loads(a, b)
+    instead = rebalancing.instead(both[0], both, now_s)
+    return instead and instead[0].gpu
+
+
+def test_the_paper_moves_load_from_the_heaviest_to_the_lightest():
+    assert shifted_to(shift(), 150, 100) is None
+    assert shifted_to(shift(), 151, 100) == "b"
+
+
+def test_it_goes_on_until_the_loads_are_near_and_then_pauses():
+    rebalancing = shift()
+    assert shifted_to(rebalancing, 151, 100) == "b"
+    assert shifted_to(rebalancing, 140, 110, 5.0) == "b"
+    assert shifted_to(rebalancing, 132, 110, 6.0) is None
+    assert shifted_to(rebalancing, 200, 100, 15.9) is None
+    assert shifted_to(rebalancing, 200, 100, 16.0) == "b"
+
+
+def test_it_lets_others_than_the_heaviest_be_exploited():
+    both = loads(100, 200)
+    assert shift().instead(both[0], both, 0.0) is None
+
+
+def test_ours_leaves_a_holder_that_is_too_dear():
+    both = loads(151, 100)
+    assert TooDear(CONFIG).instead(both[0], both, 0.0)[0].gpu == "b"
+    both = loads(150, 100)
+    assert TooDear(CONFIG).instead(both[0], both, 0.0) is None
+
+
+def test_who_rebalances_says_so():
+    choice = E2(Traits(), CONFIG, TooDear(CONFIG)).choose(loads(151, 100), 0.0)
+    assert (choice.chosen.gpu, choice.mode) == ("b", Mode.REBALANCE)
+    assert choice.reason == "60 tokens are cached and 40 are not, but a costs over 1.5 times as much"
 
 
 # --- the baselines ---
@@ -76,27 +129,29 @@ def test_the_reason_names_its_numbers():
 def test_round_robin_takes_turns_also_when_gpus_come_and_go():
     policy = RoundRobin()
     a, b, c = candidate("a"), candidate("b"), candidate("c")
-    assert [policy.choose([a, b, c]).chosen.gpu for _ in range(4)] == ["a", "b", "c", "a"]
-    assert policy.choose([a, c]).chosen.gpu == "c"
-    assert policy.choose([a, b, c]).chosen.gpu == "a"
+    assert [policy.choose([a, b, c], 0.0).chosen.gpu for _ in range(4)] == ["a", "b", "c", "a"]
+    assert policy.choose([a, c], 0.0).chosen.gpu == "c"
+    assert policy.choose([a, b, c], 0.0).chosen.gpu == "a"
 
 
 def test_least_loaded_counts_requests():
-    chosen = LeastLoaded().choose([candidate("a", requests=3), candidate("b", requests=1), candidate("c", requests=1)])
+    chosen = LeastLoaded().choose(
+        [candidate("a", requests=3), candidate("b", requests=1), candidate("c", requests=1)], 0.0
+    )
     assert (chosen.chosen.gpu, chosen.mode) == ("b", Mode.LEAST_LOADED)
 
 
 def test_prefix_affinity_goes_where_most_is_cached_while_queues_are_even():
     near = candidate("b", cached=60, missed=40, requests=32)
-    assert PrefixAffinity().choose([candidate("a"), near]).chosen.gpu == "b"
+    assert PrefixAffinity().choose([candidate("a"), near], 0.0).chosen.gpu == "b"
 
 
 def test_prefix_affinity_goes_to_the_shortest_queue_when_they_are_not():
     far = candidate("b", cached=60, missed=40, requests=33)
-    assert PrefixAffinity().choose([candidate("a"), far]).chosen.gpu == "a"
+    assert PrefixAffinity().choose([candidate("a"), far], 0.0).chosen.gpu == "a"
 
 
 def test_prefix_affinity_without_a_match_goes_to_the_emptiest_cache():
     few = candidate("b", cached=50, missed=50, resident=5)
-    assert PrefixAffinity().choose([candidate("a", resident=9), few]).chosen.gpu == "b"
-    assert PrefixAffinity().choose([candidate("a", resident=4), few]).chosen.gpu == "a"
+    assert PrefixAffinity().choose([candidate("a", resident=9), few], 0.0).chosen.gpu == "b"
+    assert PrefixAffinity().choose([candidate("a", resident=4), few], 0.0).chosen.gpu == "a"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tests.core import BLOCK, CONFIG, LIMITS, TIMES, Bench, removed, stored
+from tests.core import BLOCK, CONFIG, LIMITS, PAPER, TIMES, Bench, removed, stored
 
 from preble.daemon.flow import events
 from preble.daemon.sched.types import Mode, TimeModel
@@ -54,7 +54,7 @@ def test_real_evictions_correct_what_is_believed():
 
 def test_children_are_evicted_before_their_parents():
     """6: the parent, touched just before its child, was the first victim."""
-    bench = Bench("a", limits=replace(LIMITS, kv_blocks=400))
+    bench = Bench("a", limits=replace(LIMITS, kv_blocks=400), config=PAPER)
     bench.run("r1", "x" * 1000 + "y" * 312)
     bench.run("r2", "x" * 1000)  # an exact re-hit of the parent refreshes it
     needed = 400 * BLOCK - 328 * BLOCK + 312 - CONFIG.expected_output_tokens  # just what evicting the child frees

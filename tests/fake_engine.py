@@ -7,7 +7,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,8 @@ class FakeEngine:
                 web.get("/v1/models", self._models),
                 web.post("/v1/completions", self._completions),
                 web.post("/v1/chat/completions", self._chat),
-                web.post("/v1/chat/completions/render", self._render),
+                web.post("/v1/completions/render", self._render_completion),
+                web.post("/v1/chat/completions/render", self._render_chat),
                 web.post("/inference/v1/abort_requests", self._abort),
             ]
         )
@@ -138,11 +139,10 @@ class FakeEngine:
         body = await self._read(request)
         if (refusal := self._refusal(body, "prompt")) is not None:
             return refusal
-        given = body["prompt"]
-        prompts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        prompts = _prompts(body)
         shared = request.headers.get("x-request-id", "fake")
         ids = [f"cmpl-{shared}-{number}" for number in range(len(prompts))]
-        return await self._answer(request, body, f"cmpl-{shared}", ids, sum(map(_length, prompts)), chat=False)
+        return await self._answer(request, body, f"cmpl-{shared}", ids, sum(map(len, prompts)), chat=False)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await self._read(request)
@@ -162,8 +162,9 @@ class FakeEngine:
             return _error(404, f"The model `{body.get('model')}` does not exist.", "model", "NotFoundError")
         if not body.get(needed):
             return _error(400, f"Field required: {needed}", needed)
-        if body.get("max_tokens", 1) < 1:
-            return _error(400, f"max_tokens must be at least 1, got {body['max_tokens']}.", "max_tokens")
+        for count in ("max_tokens", "n"):
+            if (given := body.get(count)) is not None and given < 1:
+                return _error(400, f"{count} must be at least 1, got {given}.", count)
         return None
 
     async def _answer(
@@ -176,10 +177,10 @@ class FakeEngine:
         *,
         chat: bool,
     ) -> web.StreamResponse:
-        self.running += len(ids)
+        writer = _Writer(body, name, len(ids), prompt_tokens, chat=chat)
         abort = asyncio.Event()
         self._aborts |= dict.fromkeys(ids, abort)
-        writer = _Writer(body, name, len(ids), prompt_tokens, chat=chat)
+        self.running += len(ids)
         try:
             await asyncio.sleep(prompt_tokens * self.ms_per_prompt_token / 1000)
             self.prompt_tokens += prompt_tokens
@@ -217,11 +218,20 @@ class FakeEngine:
 
     # --- the scale-out routes ---
 
-    async def _render(self, request: web.Request) -> web.Response:
+    async def _render_completion(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        if (refusal := self._refusal(body, "prompt")) is not None:
+            return refusal
+        prompts = _prompts(body)
+        shared = f"cmpl-{request.headers.get('x-request-id', 'fake')}"
+        names = [shared] if len(prompts) == 1 else [f"{shared}-{number}" for number in range(len(prompts))]
+        return web.json_response([_generate_request(*each, body) for each in zip(names, prompts, strict=True)])
+
+    async def _render_chat(self, request: web.Request) -> web.Response:
         body = await request.json()
         if not isinstance(body.get("messages"), list):
             return _error(400, "1 validation error:\n  Input should be a valid list", "body.messages")
-        return web.json_response({"request_id": "chatcmpl-fake", "token_ids": list(_rendered(body))})
+        return web.json_response(_generate_request("chatcmpl-fake", _rendered(body), body))
 
     async def _abort(self, request: web.Request) -> web.Response:
         for engine_id in (await request.json())["request_ids"]:
@@ -236,7 +246,7 @@ class _Writer:
 
     def __init__(self, body: dict[str, Any], name: str, n_prompts: int, prompt_tokens: int, *, chat: bool) -> None:
         self._chat = chat
-        self._n_choices = n_prompts * body.get("n", 1)
+        self._n_choices = n_prompts * (body.get("n") or 1)
         self._prompt_tokens = prompt_tokens
         self._head = {"id": name, "created": 1_700_000_000, "model": body["model"]}
         self._text = ""
@@ -274,8 +284,16 @@ class _Writer:
         }
 
 
-def _length(prompt: str | list[int]) -> int:
-    return len(prompt.encode()) if isinstance(prompt, str) else len(prompt)
+def _prompts(body: dict[str, Any]) -> list[list[int]]:
+    """The tokens of each prompt of a completion."""
+    given = body["prompt"]
+    prompts = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+    return [list(prompt.encode()) if isinstance(prompt, str) else prompt for prompt in prompts]
+
+
+def _generate_request(name: str, token_ids: Iterable[int], body: dict[str, Any]) -> dict[str, Any]:
+    """What vLLM's render routes answer, as far as anybody reads it."""
+    return {"request_id": name, "token_ids": list(token_ids), "sampling_params": {}, "model": body.get("model")}
 
 
 def _rendered(body: dict[str, Any]) -> bytes:

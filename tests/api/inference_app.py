@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator
@@ -30,7 +31,7 @@ from preble.daemon.ids import TenantName
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.prompt import PromptEncoder
 from preble.daemon.sched.types import EngineLimits
-from preble.daemon.tenancy.keys import mint
+from preble.daemon.tenancy.keys import CHANCE_BYTES, mint
 from preble.daemon.tenancy.model import OPERATOR_SCOPES, TENANT_SCOPES, ApiKey
 
 GPU = "gpu0"
@@ -89,7 +90,7 @@ class House:
         )
 
     def make_key(self, tenant: TenantName | None, *, expires_at_s: float | None = None) -> str:
-        made = mint("live" if tenant else "op")
+        made = mint("live" if tenant else "op", os.urandom(CHANCE_BYTES))
         self.keys[made.id] = ApiKey(
             id=made.id,
             tenant=tenant,

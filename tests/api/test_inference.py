@@ -307,15 +307,31 @@ async def test_a_huge_body_of_unknown_length_is_413(house, client):
 
 
 @pytest.mark.parametrize("option", ENGINE_ONLY)
-async def test_a_prompt_that_only_the_engine_can_tell_is_asked_of_it(house, client, monkeypatch, option):
-    async def render(_, body):
-        return [list(body["prompt"].encode())]
+async def test_a_prompt_that_only_the_engine_can_tell_is_asked_of_it(house, client, option):
+    prompts = ["Once upon", [1, 2, 3], ["Once", "upon a time"], [[1, 2], [3]]]
+    for prompt in prompts:
+        response = await client.post(COMPLETIONS, json={**GOOD[COMPLETIONS], "prompt": prompt, option: "x"})
+        assert response.status_code == 200
+    assert [body[option] for body in house.engine.bodies] == ["x"] * len(prompts)
+    assert [one.prompt_tokens for one in house.settled] == [9, 3, 15, 3]
 
-    monkeypatch.setattr(EngineClient, "render_completion", render)
-    response = await client.post(COMPLETIONS, json={**GOOD[COMPLETIONS], option: "x"})
-    assert response.status_code == 200
-    assert house.engine.bodies[0][option] == "x"
-    assert len(house.settled) == 1
+
+async def test_what_the_engine_says_against_a_prompt_is_said(house, client, monkeypatch):
+    refusal = {"message": "suffix is not supported", "type": "BadRequestError", "param": "suffix", "code": 400}
+    monkeypatch.setattr(house.engine, "_refusal", lambda *_: web.json_response({"error": refusal}, status=400))
+    response = await client.post(COMPLETIONS, json={**GOOD[COMPLETIONS], "suffix": "x"})
+    assert (response.status_code, problem(response)["param"]) == (400, "suffix")
+    assert problem(response)["message"] == "suffix is not supported"
+    assert untouched(house)
+
+
+@BOTH
+@pytest.mark.parametrize("count", ["n", "max_tokens", "max_completion_tokens"])
+async def test_a_count_that_is_null_is_absent(client, path, count):
+    absent = {name: value for name, value in GOOD[path].items() if name != count}
+    told, untold = [(await client.post(path, json=body)).json() for body in ({**absent, count: None}, absent)]
+    assert told["usage"] == untold["usage"]
+    assert len(told["choices"]) == 1
 
 
 @pytest.mark.parametrize("prompt", ["", [""], [[]], ["x", ""]])
@@ -602,10 +618,7 @@ MESSAGES = st.lists(
     max_size=3,
 )
 PROMPTS = st.text(max_size=40) | st.lists(st.integers(-1, 300), max_size=5) | st.lists(st.text(max_size=5), max_size=3)
-COUNTS = st.integers(max_value=3) | st.integers(min_value=10**4) | JSON_VALUES.filter(lambda value: value is not None)
-"""Without null, which is for the engine to read: the stand-in cannot."""
-
-
+COUNTS = st.integers(max_value=3) | st.integers(min_value=10**4) | JSON_VALUES
 VALUES = {
     **dict.fromkeys(READ_FIELDS, JSON_VALUES),
     **dict.fromkeys(("n", "max_tokens", "max_completion_tokens"), COUNTS),

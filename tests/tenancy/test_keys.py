@@ -81,7 +81,9 @@ def test_a_valid_key_stands_for_its_tenant():
 
 
 @pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer x", f"Basic {KEY.text}", KEY.text, f"Bearer {OTHER.text}"]
+    "header",
+    [None, "", "Bearer", "Bearer x", f"Basic {KEY.text}", KEY.text, f"Bearer {OTHER.text}"],
+    ids=["none", "empty", "no key", "no key of ours", "another scheme", "no scheme", "unknown"],
 )
 def test_no_or_an_unknown_key_is_refused(header):
     with pytest.raises(Unauthenticated):

@@ -8,24 +8,20 @@ from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from time import time
-from typing import Any
 
 import structlog
-from litestar import Litestar, Request
-from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
+from litestar import Litestar
 
-from preble.daemon import __version__
-from preble.daemon.api.admin import AdminController, AdminService, TenantController
-from preble.daemon.api.health import HealthController, HealthService
-from preble.daemon.api.inference import InferenceController, InferenceService, ServedModel
-from preble.daemon.api.problems import exception_handlers
+from preble.daemon.api.admin import AdminService
+from preble.daemon.api.application import Authenticator, make_application
+from preble.daemon.api.health import HealthService
+from preble.daemon.api.inference import InferenceService, ServedModel
 from preble.daemon.config import DEMO_MODEL, Config
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.hardware import detect
 from preble.daemon.engine.launch import EngineSpec, plan
-from preble.daemon.errors import ConfigError, EngineError, Unauthenticated, Unavailable
+from preble.daemon.errors import ConfigError, EngineError, Unavailable
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event
 from preble.daemon.flow.gpus import GpuDesk
@@ -41,10 +37,8 @@ from preble.daemon.store.bootstrap import ensure_first_keys
 from preble.daemon.store.db import open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
-from preble.daemon.tenancy.model import Principal, Scope, authenticate
 
 Say = Callable[[str], None]
-AnyRequest = Request[Any, Any, Any]
 
 _SEE_OUT_S = 6.0
 """How long requests that were cut off at the end of the daemon may take to be settled."""
@@ -84,9 +78,9 @@ async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
         await stack.enter_async_context(engines.running())
         desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms)
         metrics.track_gpus(desk.gauges)
-        check = _Authenticator(stores.accounts, metrics)
-        app = _litestar(
-            config,
+        check = Authenticator(stores.accounts.lookup, metrics.auth_failure)
+        app = make_application(
+            config.server,
             health=HealthService(engines.unready, metrics.render),
             inference=InferenceService(engines.served, check, lambda call: engines.live(call, books)),
             admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk),
@@ -145,24 +139,6 @@ async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]
             await decisions.close()
     finally:
         await database.dispose()
-
-
-class _Authenticator:
-    """Whom a request is from, if its key may do what it asks."""
-
-    def __init__(self, accounts: Accounts, metrics: Metrics) -> None:
-        self._accounts = accounts
-        self._metrics = metrics
-
-    def __call__(self, request: AnyRequest, scope: Scope) -> Principal:
-        """Raises `Unauthenticated` and `Forbidden`."""
-        try:
-            principal = authenticate(request.headers.get("authorization"), self._accounts.lookup, time())
-        except Unauthenticated:
-            self._metrics.auth_failure()
-            raise
-        principal.require(scope)
-        return principal
 
 
 # --- engines, and the machine that decides for them ---
@@ -259,25 +235,3 @@ class Engines:
 
     def _max_model_len(self, model: ModelName) -> int | None:
         return next((row.limits.max_model_len for row in self.fleet.rows if row.model == model and row.limits), None)
-
-
-# --- HTTP ---
-
-
-def _litestar(config: Config, *, health: HealthService, inference: InferenceService, admin: AdminService) -> Litestar:
-    return Litestar(
-        route_handlers=[HealthController, InferenceController, TenantController, AdminController],
-        dependencies={
-            "health": _provide(health),
-            "inference": _provide(inference),
-            "admin": _provide(admin),
-        },
-        exception_handlers=exception_handlers(),
-        request_max_body_size=config.server.max_body_bytes,
-        openapi_config=OpenAPIConfig(title="Preble", version=__version__),
-        logging_config=None,
-    )
-
-
-def _provide(service: object) -> Provide:
-    return Provide(lambda: service, sync_to_thread=False)

@@ -8,10 +8,10 @@ from time import time
 
 import msgspec
 from litestar import Litestar
-from litestar.di import Provide
 
-from preble.daemon.api.admin import AdminController, AdminService, TenantController
-from preble.daemon.api.problems import exception_handlers
+from preble.daemon.api.admin import AdminService
+from preble.daemon.api.application import Authenticator, make_application
+from preble.daemon.config import ServerConfig
 from preble.daemon.errors import NotFound
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys
@@ -19,7 +19,6 @@ from preble.daemon.store.db import open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.tenancy.ledger import Status, UsageRecord
-from preble.daemon.tenancy.model import authenticate
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation, GpuRow
 
 FLUSH_S = 0.001
@@ -89,19 +88,9 @@ async def open_admin_app(data_dir: Path) -> AsyncIterator[AdminApp]:
     await ensure_first_keys(accounts, data_dir, create_default_tenant=True, now_s=time())
     ledger, decisions = Ledger(database, FLUSH_S), DecisionLog(database, FLUSH_S, kept=100)
 
-    def check(request, scope):
-        principal = authenticate(request.headers.get("authorization"), accounts.lookup, time())
-        principal.require(scope)
-        return principal
-
+    check = Authenticator(accounts.lookup, on_failure=lambda: None)
     service = AdminService(check, accounts, ledger, decisions, Gpus())
-    app = Litestar(
-        [AdminController, TenantController],
-        dependencies={"admin": Provide(lambda: service, sync_to_thread=False)},
-        exception_handlers=exception_handlers(),
-        openapi_config=None,
-        logging_config=None,
-    )
+    app = make_application(ServerConfig(), health=None, inference=None, admin=service)
     try:
         yield AdminApp(app, accounts, ledger, decisions)
     finally:

@@ -11,7 +11,8 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from preble.daemon.api.bodies import convert, read_body, read_object
-from preble.daemon.errors import InvalidRequest, NotFound
+from preble.daemon.api.schema import keyed
+from preble.daemon.errors import Conflict, InvalidRequest, NotFound, TooLarge
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger, UsageFilter
@@ -71,15 +72,20 @@ class AdminController(Controller):
     """`/admin/v1/...`, for operators' keys."""
 
     path = "/admin/v1"
+    tags = ("operators",)
 
-    @get("/tenants")
+    @get("/tenants", operation_class=keyed())
     async def list_tenants(self, request: AnyRequest, admin: Admin) -> list[TenantRow]:
         """Every tenant, with what it has used."""
         admin.authenticate(request, Scope.ADMIN_READ)
         totals = {row.tenant: row for row in await admin.ledger.totals(UsageFilter())}
         return [_tenant_row(admin, tenant, totals.get(tenant.name)) for tenant in admin.accounts.tenants()]
 
-    @post("/tenants", status_code=201)
+    @post(
+        "/tenants",
+        status_code=201,
+        operation_class=keyed(InvalidRequest, Conflict, TooLarge, body=TenantCreate),
+    )
     async def create_tenant(self, request: AnyRequest, admin: Admin) -> TenantRow:
         """Make a tenant."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
@@ -89,7 +95,7 @@ class AdminController(Controller):
             raise InvalidRequest(message, param="name")
         return _tenant_row(admin, await admin.accounts.create_tenant(wanted.name, time()), None)
 
-    @get("/tenants/{name:str}")
+    @get("/tenants/{name:str}", operation_class=keyed(NotFound))
     async def show_tenant(self, request: AnyRequest, admin: Admin, name: FromPath[str]) -> TenantRow:
         """One tenant."""
         admin.authenticate(request, Scope.ADMIN_READ)
@@ -97,13 +103,17 @@ class AdminController(Controller):
         totals = await admin.ledger.totals(UsageFilter(tenant=name))
         return _tenant_row(admin, tenant, totals[0] if totals else None)
 
-    @get("/keys")
+    @get("/keys", operation_class=keyed(NotFound))
     async def list_keys(self, request: AnyRequest, admin: Admin, tenant: FromQuery[str | None] = None) -> list[KeyRow]:
         """Keys, without their secrets."""
         admin.authenticate(request, Scope.ADMIN_READ)
         return [_key_row(key) for key in admin.accounts.keys(tenant)]
 
-    @post("/keys", status_code=201)
+    @post(
+        "/keys",
+        status_code=201,
+        operation_class=keyed(InvalidRequest, NotFound, TooLarge, body=KeyCreate),
+    )
     async def create_key(self, request: AnyRequest, admin: Admin) -> KeyCreated:
         """Make a key for a tenant. Its text is in this answer and nowhere else."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
@@ -115,13 +125,13 @@ class AdminController(Controller):
         made = await admin.accounts.create_key(wanted.tenant, name=wanted.name, now_s=now_s, expires_at_s=expires_at_s)
         return KeyCreated(key=made.text, id=made.id, tenant=wanted.tenant)
 
-    @post("/keys/{key_id:str}/revoke", status_code=200)
+    @post("/keys/{key_id:str}/revoke", status_code=200, operation_class=keyed(NotFound))
     async def revoke_key(self, request: AnyRequest, admin: Admin, key_id: FromPath[str]) -> KeyRow:
         """Make a key useless, from the next request on."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
         return _key_row(await admin.accounts.revoke_key(key_id, time()))
 
-    @get("/usage")
+    @get("/usage", operation_class=keyed(InvalidRequest, NotFound))
     async def usage(
         self,
         request: AnyRequest,
@@ -138,34 +148,34 @@ class AdminController(Controller):
             admin.accounts.tenant(tenant)  # a mistyped name is not somebody who used nothing
         return page
 
-    @get("/gpus")
+    @get("/gpus", operation_class=keyed())
     async def list_gpus(self, request: AnyRequest, admin: Admin) -> list[GpuRow]:
         """Every engine."""
         admin.authenticate(request, Scope.ADMIN_READ)
         return admin.gpus.rows()
 
-    @post("/gpus/{gpu:str}/drain", status_code=200)
+    @post("/gpus/{gpu:str}/drain", status_code=200, operation_class=keyed(NotFound))
     async def drain(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
         """Place nothing new on a GPU."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
         await admin.gpus.drain(gpu)
         return _gpu_row(admin.gpus, gpu)
 
-    @post("/gpus/{gpu:str}/undrain", status_code=200)
+    @post("/gpus/{gpu:str}/undrain", status_code=200, operation_class=keyed(NotFound))
     async def undrain(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
         """Put a GPU back to work."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
         await admin.gpus.undrain(gpu)
         return _gpu_row(admin.gpus, gpu)
 
-    @post("/gpus/{gpu:str}/restart", status_code=200)
+    @post("/gpus/{gpu:str}/restart", status_code=200, operation_class=keyed(NotFound, Conflict))
     async def restart(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
         """Let a GPU's requests finish, then start its engine again; answers when that has begun."""
         admin.authenticate(request, Scope.ADMIN_WRITE)
         await admin.gpus.restart(gpu)
         return _gpu_row(admin.gpus, gpu)
 
-    @get("/explain/{request_id:str}")
+    @get("/explain/{request_id:str}", operation_class=keyed(NotFound))
     async def explain(self, request: AnyRequest, admin: Admin, request_id: FromPath[str]) -> Explanation:
         """Why a request went where it went, and what then happened."""
         admin.authenticate(request, Scope.ADMIN_READ)
@@ -179,8 +189,9 @@ class TenantController(Controller):
     """What a tenant may know of itself."""
 
     path = "/v1"
+    tags = ("tenants",)
 
-    @get("/usage")
+    @get("/usage", operation_class=keyed(InvalidRequest))
     async def usage(
         self,
         request: AnyRequest,

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from litestar import Controller, Response, get
+from litestar import Controller, MediaType, Response, get
 from litestar.di import NamedDependency
 
+from preble.daemon.api.schema import operation
 from preble.daemon.errors import Unavailable
 
 
@@ -26,12 +26,14 @@ Health = NamedDependency[HealthService]
 class HealthController(Controller):
     """`/health/live`, `/health/ready` and `/metrics`."""
 
-    @get("/health/live")
+    tags = ("health",)
+
+    @get("/health/live", operation_class=operation())
     async def live(self) -> dict[str, str]:
         """Answer as long as the event loop turns."""
         return {"status": "live"}
 
-    @get("/health/ready")
+    @get("/health/ready", operation_class=operation(Unavailable))
     async def ready(self, health: Health) -> dict[str, str]:
         """Answer 200 when every model has an engine that takes requests, else 503 and the reason."""
         reason = health.unready()
@@ -39,8 +41,8 @@ class HealthController(Controller):
             raise Unavailable(reason, retry_after_s=1.0)
         return {"status": "ready"}
 
-    @get("/metrics")
-    async def metrics(self, health: Health) -> Response[Any]:
+    @get("/metrics", operation_class=operation(), media_type=MediaType.TEXT)
+    async def metrics(self, health: Health) -> Response[bytes]:
         """Prometheus' text format."""
         page, content_type = health.render_metrics()
         return Response(page, media_type=content_type)

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from secrets import token_hex
 from time import monotonic
 from typing import Any, TypeVar, cast
 
@@ -17,19 +16,21 @@ from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as AsgiScope
 
 from preble.daemon.api.bodies import convert, read_body, read_object
-from preble.daemon.api.problems import REQUEST_ID
-from preble.daemon.errors import NotFound, Unavailable
+from preble.daemon.api.request_ids import request_id as id_of
+from preble.daemon.api.schema import keyed
+from preble.daemon.errors import EngineFailed, InvalidRequest, NotFound, TimedOut, TooLarge, Unavailable
 from preble.daemon.flow.encode import ModelEncoder, engine_request_ids
 from preble.daemon.flow.request import Answer, Call, RequestLife
 from preble.daemon.flow.runtime import Cancelled
 from preble.daemon.ids import ModelName, RequestId, TenantName
 from preble.daemon.sched.types import RequestSpec
 from preble.daemon.tenancy.model import Principal, Scope
-from preble.daemon.wire.openai import ChatRequest, CompletionRequest
+from preble.daemon.wire.openai import ChatRequest, Completion, CompletionRequest, ModelList, ModelObject
 
 AnyRequest = Request[Any, Any, Any]
 _Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
 
+_REFUSALS = (InvalidRequest, NotFound, TooLarge, EngineFailed, Unavailable, TimedOut)
 _SHOWN_NAME_LENGTH = 100
 _RESTART_S = 5.0
 _FAREWELL_S = 2.0
@@ -62,25 +63,26 @@ class InferenceController(Controller):
     """`/v1/chat/completions`, `/v1/completions` and `/v1/models`."""
 
     path = "/v1"
+    tags = ("inference",)
 
-    @post("/chat/completions", status_code=200)
-    async def chat_completions(self, request: AnyRequest, inference: Inference) -> Response[Any]:
+    @post("/chat/completions", status_code=200, operation_class=keyed(*_REFUSALS, body=ChatRequest, streams=True))
+    async def chat_completions(self, request: AnyRequest, inference: Inference) -> Response[Completion]:
         """Answer a conversation."""
         return await _infer(request, inference, ChatRequest, lambda encoder: encoder.chat)
 
-    @post("/completions", status_code=200)
-    async def completions(self, request: AnyRequest, inference: Inference) -> Response[Any]:
+    @post("/completions", status_code=200, operation_class=keyed(*_REFUSALS, body=CompletionRequest, streams=True))
+    async def completions(self, request: AnyRequest, inference: Inference) -> Response[Completion]:
         """Continue a text."""
         return await _infer(request, inference, CompletionRequest, lambda encoder: encoder.completion)
 
-    @get("/models")
-    async def models(self, request: AnyRequest, inference: Inference) -> dict[str, Any]:
+    @get("/models", operation_class=keyed())
+    async def models(self, request: AnyRequest, inference: Inference) -> ModelList:
         """List the models served."""
         inference.authenticate(request, Scope.INFERENCE)
-        return {"object": "list", "data": [_model_object(model) for model in inference.models.values()]}
+        return ModelList(data=[_model_object(model) for model in inference.models.values()])
 
-    @get("/models/{name:path}")
-    async def model(self, request: AnyRequest, inference: Inference, name: FromPath[str]) -> dict[str, Any]:
+    @get("/models/{name:path}", operation_class=keyed(NotFound))
+    async def model(self, request: AnyRequest, inference: Inference, name: FromPath[str]) -> ModelObject:
         """Describe one model."""
         inference.authenticate(request, Scope.INFERENCE)
         return _model_object(_served(inference, name.removeprefix("/")))
@@ -95,8 +97,7 @@ async def _infer(
     ],
 ) -> Response[Any]:
     received_s = monotonic()
-    request_id = RequestId(f"req_{token_hex(12)}")
-    request.state[REQUEST_ID] = request_id
+    request_id = id_of(request.scope)
     principal = inference.authenticate(request, Scope.INFERENCE)
     assert principal.tenant is not None, "only tenants' keys have the scope"
     raw = await read_body(request)
@@ -206,11 +207,5 @@ def _served(inference: InferenceService, name: str) -> ServedModel:
     return model
 
 
-def _model_object(model: ServedModel) -> dict[str, Any]:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created_s,
-        "owned_by": "preble",
-        "max_model_len": model.max_model_len(),
-    }
+def _model_object(model: ServedModel) -> ModelObject:
+    return ModelObject(id=model.name, created=model.created_s, max_model_len=model.max_model_len())

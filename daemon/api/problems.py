@@ -13,9 +13,6 @@ from preble.daemon.errors import ApiError, InvalidRequest, NotFound, TooLarge
 
 AnyRequest = Request[Any, Any, Any]
 
-REQUEST_ID = "request_id"
-"""Where a route keeps its request's id in `request.state`, so that an error carries it too."""
-
 _log = structlog.get_logger(__name__)
 
 
@@ -24,8 +21,8 @@ def exception_handlers() -> dict[int | type[Exception], Callable[[AnyRequest, An
     return {ApiError: _api_error, HTTPException: _http_exception, Exception: _bug}
 
 
-def _api_error(request: AnyRequest, error: ApiError) -> Response[Any]:
-    return _response(request, error, error.status)
+def _api_error(_: AnyRequest, error: ApiError) -> Response[Any]:
+    return _response(error, error.status)
 
 
 def _http_exception(request: AnyRequest, error: HTTPException) -> Response[Any]:
@@ -42,21 +39,17 @@ def _http_exception(request: AnyRequest, error: HTTPException) -> Response[Any]:
         case _:
             code = status.phrase.lower().replace(" ", "_")
             problem = InvalidRequest(error.detail, param=_first_key(error.extra), code=code)
-    return _response(request, problem, status, error.headers)
+    return _response(problem, status, error.headers)
 
 
 def _bug(request: AnyRequest, error: Exception) -> Response[Any]:
     _log.error("unexpected_error", path=request.url.path, exc_info=error)
     problem = ApiError("Preble failed unexpectedly. The daemon's log says more.")
-    return _response(request, problem, problem.status)
+    return _response(problem, problem.status)
 
 
-def _response(
-    request: AnyRequest, error: ApiError, status: int, headers: dict[str, str] | None = None
-) -> Response[Any]:
+def _response(error: ApiError, status: int, headers: dict[str, str] | None = None) -> Response[Any]:
     headers = {**(headers or {})}
-    if request_id := request.state.get(REQUEST_ID):
-        headers["x-request-id"] = request_id
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:

@@ -1,6 +1,6 @@
-"""The part of OpenAI's request bodies that the daemon reads. Every other field is the engine's business."""
+"""The part of OpenAI's bodies that the daemon reads or writes. Every other field is the engine's business."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -34,3 +34,56 @@ class CompletionRequest(_Common, frozen=True, kw_only=True):
     """`POST /v1/completions`."""
 
     prompt: str | Annotated[list[str | int | list[int]], msgspec.Meta(min_length=1)]
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """`usage`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """What every engine says in a whole answer, to a conversation or a text. What it says beside is passed on too."""
+
+    id: str
+    object: Literal["chat.completion", "text_completion"]
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: Usage
+
+
+class ModelObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is served."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "preble"
+    max_model_len: int | None
+    """Tokens of prompt and output together; None while no engine has said."""
+
+
+class ModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+class ProblemDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """What is wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    """The field of the request that is wrong."""
+    code: str | None
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of every error."""
+
+    error: ProblemDetail

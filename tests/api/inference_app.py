@@ -9,17 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import time
-from types import SimpleNamespace
 
 import httpx
 from tests.core import CONFIG, MODEL, up
 from tests.fake_engine import FakeEngine
 
+from preble.daemon.api.application import Authenticator, make_application
 from preble.daemon.api.health import HealthService
 from preble.daemon.api.inference import InferenceService, ServedModel
 from preble.daemon.api.server import make_server
-from preble.daemon.app import _Authenticator, _litestar
-from preble.daemon.config import Config, ServerConfig
+from preble.daemon.config import ServerConfig
 from preble.daemon.engine.client import EngineClient
 from preble.daemon.engine.demo_model import _CHAT_TEMPLATE, _byte_tokenizer
 from preble.daemon.flow.encode import ModelEncoder
@@ -66,9 +65,9 @@ class House:
             engine=lambda: self.client,
             max_model_len=self._max_model_len,
         )
-        check = _Authenticator(SimpleNamespace(lookup=self.keys.get), self.metrics)
-        self.app = _litestar(
-            Config(server=server),
+        check = Authenticator(self.keys.get, self.metrics.auth_failure)
+        self.app = make_application(
+            server,
             health=HealthService(lambda: None if self.up else "No engine serves it.", self.metrics.render),
             inference=InferenceService(
                 {MODEL: ServedModel(MODEL, 1_700_000_000, model, self._max_model_len)}, check, self._live

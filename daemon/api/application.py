@@ -1,0 +1,60 @@
+"""All routes as one ASGI application, and who may use them."""
+
+from collections.abc import Callable
+from time import time
+from typing import Any
+
+from litestar import Litestar, Request
+from litestar.di import Provide
+
+from preble.daemon.api.admin import AdminController, AdminService, TenantController
+from preble.daemon.api.health import HealthController, HealthService
+from preble.daemon.api.inference import InferenceController, InferenceService
+from preble.daemon.api.problems import exception_handlers
+from preble.daemon.api.request_ids import tell_request_id
+from preble.daemon.api.schema import openapi_config
+from preble.daemon.config import ServerConfig
+from preble.daemon.errors import Unauthenticated
+from preble.daemon.ids import KeyId
+from preble.daemon.tenancy.model import ApiKey, Principal, Scope, authenticate
+
+
+class Authenticator:
+    """Whom a request is from, if its key may do what it asks."""
+
+    def __init__(self, lookup: Callable[[KeyId], ApiKey | None], on_failure: Callable[[], None]) -> None:
+        self._lookup = lookup
+        self._on_failure = on_failure
+
+    def __call__(self, request: Request[Any, Any, Any], scope: Scope) -> Principal:
+        """Raises `Unauthenticated` and `Forbidden`."""
+        try:
+            principal = authenticate(request.headers.get("authorization"), self._lookup, time())
+        except Unauthenticated:
+            self._on_failure()
+            raise
+        principal.require(scope)
+        return principal
+
+
+def make_application(
+    config: ServerConfig, *, health: HealthService, inference: InferenceService, admin: AdminService
+) -> Litestar:
+    """Put the routes together with what they need."""
+    return Litestar(
+        route_handlers=[HealthController, InferenceController, TenantController, AdminController],
+        dependencies={
+            "health": _provide(health),
+            "inference": _provide(inference),
+            "admin": _provide(admin),
+        },
+        exception_handlers=exception_handlers(),
+        before_send=[tell_request_id],
+        request_max_body_size=config.max_body_bytes,
+        openapi_config=openapi_config(),
+        logging_config=None,
+    )
+
+
+def _provide(service: object) -> Provide:
+    return Provide(lambda: service, sync_to_thread=False)

@@ -1,0 +1,157 @@
+"""What `/schema` says of the routes beyond what their signatures do: bodies, refusals, keys.
+
+Bodies are read by the routes themselves, once the caller is known, so their signatures cannot name them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import (
+    Components,
+    OpenAPIHeader,
+    OpenAPIMediaType,
+    OpenAPIResponse,
+    OpenAPIType,
+    Operation,
+    Reference,
+    RequestBody,
+    Schema,
+    SecurityScheme,
+)
+
+from preble.daemon import __version__
+from preble.daemon.errors import (
+    ApiError,
+    Conflict,
+    EngineFailed,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    TimedOut,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
+from preble.daemon.wire.admin import KeyCreate, TenantCreate
+from preble.daemon.wire.openai import ChatRequest, CompletionRequest, Problem
+
+_JSON = "application/json"
+_EVENTS = "text/event-stream"
+_KEY = "key"
+_BODIES = (ChatRequest, CompletionRequest, KeyCreate, TenantCreate)
+_REFUSALS = (
+    InvalidRequest, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, EngineFailed, Unavailable, TimedOut,
+)  # fmt: skip
+_DESCRIPTION = """
+Multi-tenant LLM serving. Every error has OpenAI's shape, and every answer names its request in `x-request-id`.
+
+Before any route is looked for, a request may be refused with 400 if it is no HTTP, 408 if it takes too long to come,
+and 431 if its head is too large. Other routes than these are 404, other methods 405.
+""".strip()
+
+
+def operation(*refusals: type[ApiError]) -> type[Operation]:
+    """For `operation_class=` of a route that wants no key and refuses only so."""
+
+    @dataclass
+    class Documented(Operation):
+        def __post_init__(self) -> None:
+            _document(self, refusals)
+
+    return Documented
+
+
+def keyed(
+    *refusals: type[ApiError], body: type[msgspec.Struct] | None = None, streams: bool = False
+) -> type[Operation]:
+    """The same of a route that wants a key, and perhaps reads a body, or answers with events if the body asks it to."""
+
+    @dataclass
+    class Documented(Operation):
+        def __post_init__(self) -> None:
+            _document(self, (Unauthenticated, Forbidden, *refusals))
+            self.security = [{_KEY: []}]
+            if body is not None:
+                self.request_body = Reference(f"#/components/requestBodies/{body.__name__}")
+            if streams:
+                _add_events(self)
+
+    return Documented
+
+
+def openapi_config() -> OpenAPIConfig:
+    """For `Litestar(openapi_config=...)`."""
+    return OpenAPIConfig(
+        title="Preble",
+        version=__version__,
+        description=_DESCRIPTION,
+        use_handler_docstrings=True,
+        components=Components(
+            request_bodies={kind.__name__: _request_body(kind) for kind in _BODIES},
+            responses={refusal.__name__: _refusal(refusal) for refusal in _REFUSALS},
+            security_schemes={
+                _KEY: SecurityScheme(type="http", scheme="bearer", description="A tenant's key, or an operator's.")
+            },
+        ),
+    )
+
+
+def _document(told: Operation, refusals: tuple[type[ApiError], ...]) -> None:
+    """Replace the refusals that Litestar supposes by those that there are."""
+    assert told.responses is not None
+    answers = {status: answer for status, answer in told.responses.items() if status.startswith("2")}
+    for answer in answers.values():
+        assert isinstance(answer, OpenAPIResponse)
+        answer.headers = {**(answer.headers or {}), **_headers("x-request-id")}
+    refused = {str(one.status): Reference(f"#/components/responses/{one.__name__}") for one in refusals}
+    told.responses = {**answers, **dict(sorted(refused.items()))}
+
+
+def _add_events(told: Operation) -> None:
+    assert told.responses is not None
+    answer = told.responses["200"]
+    assert isinstance(answer, OpenAPIResponse)
+    assert answer.content is not None
+    answer.content[_EVENTS] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+    where = _headers("x-preble-gpu", "x-preble-decision", "x-preble-cached-tokens")
+    answer.headers = {**(answer.headers or {}), **where}
+
+
+def _request_body(kind: type[msgspec.Struct]) -> RequestBody:
+    return RequestBody(required=True, content={_JSON: OpenAPIMediaType(schema=_schema(kind))})
+
+
+def _refusal(refusal: type[ApiError]) -> OpenAPIResponse:
+    names = ["x-request-id"]
+    if refusal is Unauthenticated:
+        names += ["www-authenticate"]
+    if refusal is Unavailable:
+        names += ["retry-after", "retry-after-ms"]
+    return OpenAPIResponse(
+        description=refusal().message,
+        content={_JSON: OpenAPIMediaType(schema=_schema(Problem))},
+        headers=_headers(*names),
+    )
+
+
+def _headers(*names: str) -> dict[str, OpenAPIHeader | Reference]:
+    return {name: OpenAPIHeader(schema=Schema(type=OpenAPIType.STRING)) for name in names}
+
+
+def _schema(kind: type[msgspec.Struct]) -> Any:
+    """JSON Schema, as msgspec reads the struct; whole, for Litestar keeps the place for named schemas to itself."""
+    [reference], named = msgspec.json.schema_components([kind])
+    return _whole(reference, named)
+
+
+def _whole(part: Any, named: dict[str, Any]) -> Any:
+    match part:
+        case {"$ref": str(reference)}:
+            return _whole(named[reference.rpartition("/")[2]], named)
+        case dict():
+            return {name: _whole(value, named) for name, value in part.items()}
+        case list():
+            return [_whole(value, named) for value in part]
+    return part

@@ -123,8 +123,9 @@ class Engine:
         """The engine is gone: forget its cache and what ran there, and hand back what waited, oldest first."""
         self.up = False
         for attempt in self.running.values():
-            self._leave(attempt)
-            attempt.lost = True
+            if not attempt.lost:  # by an end before, of which its host has not heard yet
+                self._leave(attempt)
+                attempt.lost = True
         self._index.clear(self.gpu)
         return [self.withdraw(attempt) for attempt in list(self.waiting)]
 

@@ -31,6 +31,7 @@ class Daemon(RuleBasedStateMachine):
         self.bench = Bench(*GPUS, limits=TIGHT)
         self.log = [(up(gpu, limits=TIGHT), 0.0) for gpu in GPUS]
         self.arrived, self.ended, self.running, self.aborted = set(), [], {}, set()
+        self.lost = set()
         self.alive = dict.fromkeys(GPUS, 1)
         self.cached = {gpu: set() for gpu in GPUS}
 
@@ -102,9 +103,16 @@ class Daemon(RuleBasedStateMachine):
             del self.alive[gpu]
             self.cached[gpu].clear()
             self.do(events.EngineDown(gpu=gpu))
-            for dispatch in [d for d in self.running.values() if d.gpu == gpu]:
-                del self.running[dispatch.attempt_id]
-                self.do(events.Failed(attempt_id=dispatch.attempt_id, retry=True))
+            self.lost |= {attempt for attempt, dispatch in self.running.items() if dispatch.gpu == gpu}
+
+    @precondition(lambda self: self.lost)
+    @rule(data=st.data())
+    def host_hears_of_a_lost_attempt(self, data):
+        """Perhaps only after the engine is back, or gone again."""
+        attempt = data.draw(st.sampled_from(sorted(self.lost)))
+        self.lost.remove(attempt)
+        if self.running.pop(attempt, None) is not None:
+            self.do(events.Failed(attempt_id=attempt, retry=True))
 
     @rule(gpu=gpus, epoch=st.integers(2, 5))
     def engine_starts(self, gpu, epoch):

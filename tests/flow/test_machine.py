@@ -247,3 +247,15 @@ def test_a_drained_engine_stays_drained_through_a_restart_until_it_is_put_back()
     assert bench.arrive("r1", "x" * 40).gpu == "b"
     bench(events.DrainChanged(gpu="a", draining=False))
     assert bench.arrive("r2", "y" * 40).gpu == "a"
+
+
+def test_an_engine_that_ends_twice_before_its_host_hears_of_what_ran_there():
+    bench = Bench("a", "b")
+    decision = bench.arrive("r1", "x" * 40)
+    bench(events.EngineDown(gpu="a"))
+    bench(up("a", epoch=2))
+    bench(events.EngineDown(gpu="a"))
+    bench(up("a", epoch=3))
+    assert (bench.view("a").sequences, bench.view("a").held_blocks, bench.view("a").outstanding_ms) == (0, 0, 0)
+    effects = bench(events.Failed(attempt_id=decision.attempt_id, retry=True))
+    assert kinds(effects) == [Placed, Dispatch]

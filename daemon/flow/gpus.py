@@ -7,7 +7,7 @@ from preble.daemon.engine.metrics import EngineMetrics
 from preble.daemon.engine.supervisor import EngineStatus
 from preble.daemon.ids import GpuId
 from preble.daemon.obs.metrics import GpuGauge
-from preble.daemon.sched.engine import EngineView
+from preble.daemon.sched.attempt import EngineView
 from preble.daemon.wire.admin import GpuRow
 
 Views = Callable[[], tuple[EngineView, ...]]

@@ -24,7 +24,8 @@ from preble.daemon.flow.events import (
     KvReported,
 )
 from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
-from preble.daemon.sched.engine import Attempt, Engine, EngineView
+from preble.daemon.sched.attempt import Attempt, EngineView
+from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.scheduler import Scheduler
 from preble.daemon.sched.types import RequestSpec
 
@@ -106,8 +107,8 @@ class Machine:
             return Refusal.NO_ENGINE
         if all(spec.prompt.n_tokens >= e.limits.kv_blocks * e.limits.block_size for e in engines):
             return Refusal.TOO_LARGE
-        waiting = sum(len(e.waiting) for e in self._scheduler.engines.values() if e.model == spec.model)
-        return Refusal.QUEUE_FULL if waiting >= self._config.max_waiting_requests else None
+        is_full = self._scheduler.waiting(spec.model) >= self._config.max_waiting_requests
+        return Refusal.QUEUE_FULL if is_full else None
 
     def _place(self, spec: RequestSpec, number: int) -> Iterator[Effect]:
         yield from self._placed(self._scheduler.place(spec, number, self._now_s))

@@ -12,7 +12,7 @@ from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, 
 from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.machine import Machine
 from preble.daemon.ids import RequestId
-from preble.daemon.sched.engine import EngineView
+from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.types import Decision, RequestSpec
 
 _RETRY_SOON_S = 1.0

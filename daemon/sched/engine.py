@@ -5,64 +5,23 @@ from dataclasses import dataclass
 from math import ceil, exp
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName
+from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.order import WaitingLine
 from preble.daemon.sched.policies import Traits
-from preble.daemon.sched.types import Candidate, Decision, EngineLimits, RequestSpec, TimeModel
+from preble.daemon.sched.types import Candidate, EngineLimits, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given, LoadWindow
 
 _BATCH_WEIGHT = 0.1
 """Of the batch that an attempt ends in, in the engine's usual one: it follows over some ten requests."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Attempt:
-    """One try of a request on one engine, from placement to its end. Mutable, and owned by its `Engine`."""
+@dataclass(slots=True)
+class Pool:
+    """What the engines of one model have in common."""
 
-    attempt_id: AttemptId
-    spec: RequestSpec
-    number: int
-    """1 for the first try."""
-    decision: Decision
-    leaf: Node | None
-    """Where the prompt's full blocks end in the index; None for a prompt shorter than a block."""
-    given: Given
-    running: bool = False
-    cancelled: bool = False
-    unprefilled_tokens: int = 0
-    """Uncached prompt tokens that the engine has yet to compute, while it runs."""
-    private_blocks: int = 0
-    """KV blocks it takes, while it runs, beyond its full prompt blocks."""
-    prefill_us: int = 0
-    """GPU time until its prompt has been computed."""
-    decode_us: int = 0
-    """GPU time from then to its expected end."""
-    lost: bool = False
-    """Its engine went down: nothing of it is accounted for any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineView:
-    """What an engine is doing, for people. A copy, valid at the moment it was made."""
-
-    gpu: GpuId
-    model: ModelName
-    up: bool
-    draining: bool
-    running: int
-    waiting: int
-    sequences: int
-    """Of the running requests: a request may run several."""
-    held_blocks: int
-    """KV blocks that running requests hold, or are expected to."""
-    load_ms: float
-    """L: prefill and decode time given to it within the window."""
-    outstanding_ms: float
-    """O: prefill and decode time given to it and not spent yet."""
-    decode_ratio: float
-    resident_blocks: int
-    kv_blocks: int
-    unprefilled_tokens: int
+    waiting: int = 0
+    """Requests that wait at any of them."""
 
 
 class Engine:
@@ -74,6 +33,7 @@ class Engine:
         model: ModelName,
         index: PrefixIndex,
         window: LoadWindow,
+        pool: Pool,
         traits: Traits,
         lead_steps: float,
     ) -> None:
@@ -87,6 +47,7 @@ class Engine:
         self._prefilling: dict[AttemptId, Attempt] = {}
         self._index = index
         self._window = window
+        self._pool = pool
         self._traits = traits
         self._lead_steps = lead_steps
         self._limits: EngineLimits | None = None
@@ -143,28 +104,30 @@ class Engine:
         prefill_ms = self.time_model.prefill_ms(missed_tokens)
         evict_ms = self._evict_ms(stretches, missed_tokens + expected_output_tokens)
         decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences)
+        decode_load_ms = self._decode_load_ms
+        load_ms = self._window.prefill_ms + decode_load_ms
         cost_ms = (
-            self._cost_to_all_ms(evict_ms + prefill_ms, decode_ms)
+            self._cost_to_all_ms(evict_ms + prefill_ms, decode_ms, load_ms)
             if self._traits.counts_others
-            else self.load_ms + evict_ms + prefill_ms
+            else load_ms + evict_ms + prefill_ms
         )
         return Candidate(
             gpu=self.gpu,
             cached_tokens=cached_tokens,
             missed_tokens=missed_tokens,
-            load_ms=self.load_ms,
+            load_ms=load_ms,
             evict_ms=evict_ms,
             prefill_ms=prefill_ms,
             wait_ms=self._prefill_us / 1000,
             decode_ms=decode_ms,
             cost_ms=cost_ms,
             holds_prefix=biggest is not None and 2 * cached_of(biggest, self.gpu) >= biggest.n_blocks,
-            decode_ratio=self.decode_ratio,
+            decode_ratio=decode_load_ms / load_ms if load_ms > 0 else 0.0,
             requests=self.requests,
             resident_blocks=self._index.resident_blocks(self.gpu),
         )
 
-    def _cost_to_all_ms(self, compute_ms: float, decode_ms: float) -> float:
+    def _cost_to_all_ms(self, compute_ms: float, decode_ms: float, load_ms: float) -> float:
         """What a request that computes so long would add to the latency of all requests, its own included.
 
         It waits for what comes first; whoever waits or runs here then waits for it. So computing again what is cached
@@ -172,7 +135,7 @@ class Engine:
         GPUs the one that had less to do lately is better for what will follow.
         """
         first_ms = self._prefill_us / 1000
-        return first_ms + (1 + self.requests) * compute_ms + decode_ms + self._traits.load_weight * self.load_ms
+        return first_ms + (1 + self.requests) * compute_ms + decode_ms + self._traits.load_weight * load_ms
 
     def _decode_for_all_ms(self, output_tokens: int, n_sequences: int) -> float:
         """Steps of its own, at the batch it makes, and what its sequences add to every step of the others."""
@@ -260,10 +223,12 @@ class Engine:
         self._prefill_us += attempt.prefill_us
         self._decode_us += attempt.decode_us
         self.waiting.add(attempt.spec.request_id, attempt)
+        self._pool.waiting += 1
 
     def withdraw(self, attempt: Attempt) -> Attempt:
         """Take back a waiting attempt, with everything it was counted for."""
         self.waiting.remove(attempt.spec.request_id)
+        self._pool.waiting -= 1
         self._done(attempt)
         leaf = attempt.leaf
         if leaf is not None:
@@ -319,6 +284,7 @@ class Engine:
         """It goes to the engine now."""
         spec = attempt.spec
         self.waiting.start(spec.request_id)
+        self._pool.waiting -= 1
         attempt.running = True
         attempt.unprefilled_tokens = self._uncomputed_tokens(spec, self._index.match(spec.prompt.block_keys))
         attempt.private_blocks = self._private_blocks_of(attempt)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
-from preble.daemon.sched.engine import Attempt, Engine
+from preble.daemon.sched.attempt import Attempt
+from preble.daemon.sched.engine import Engine, Pool
 from preble.daemon.sched.index import PrefixIndex
 from preble.daemon.sched.outputs import OutputLengths
 from preble.daemon.sched.policies import Choice, Policy, make_policy
@@ -38,6 +39,8 @@ class Scheduler:
         self._indexes: dict[ModelName, PrefixIndex] = {}
         self._policies: dict[ModelName, Policy] = {}
         self._outputs: dict[ModelName, OutputLengths] = {}
+        self._pools: dict[ModelName, Pool] = {}
+        self._engines_of: dict[ModelName, list[Engine]] = {}
         self._attempt_ids = count(1)
 
     def engine_up(
@@ -48,8 +51,10 @@ class Scheduler:
         if engine is None:
             window = LoadWindow(self._config.window_s, self._config.expected_output_tokens)
             traits = self._policy(model).traits
-            engine = Engine(gpu, model, self.index(model), window, traits, self._config.prefill_lead_steps)
+            pool = self._pools.setdefault(model, Pool())
+            engine = Engine(gpu, model, self.index(model), window, pool, traits, self._config.prefill_lead_steps)
             self.engines = dict(sorted({**self.engines, gpu: engine}.items()))
+            self._engines_of[model] = [engine for engine in self.engines.values() if engine.model == model]
         assert engine.model == model, f"{gpu} serves {engine.model}, not {model}"
         engine.start(epoch, limits, time_model)
         return engine
@@ -71,7 +76,11 @@ class Scheduler:
 
     def serving(self, model: ModelName) -> list[Engine]:
         """The model's engines that take new requests, in the order of names."""
-        return [engine for engine in self.engines.values() if engine.model == model and engine.takes_new]
+        return [engine for engine in self._engines_of.get(model, ()) if engine.takes_new]
+
+    def waiting(self, model: ModelName) -> int:
+        """Requests that wait at the model's engines."""
+        return self._pools[model].waiting if model in self._pools else 0
 
     # --- placing ---
 
@@ -88,10 +97,10 @@ class Scheduler:
         itself, since a second copy of a prefix takes room from others. Looked at are the last few of the line of the
         engine that has most to do.
         """
-        if not self._policy(model).traits.moves:
+        if not self.waiting(model) or not self._policy(model).traits.moves:
             return None
         hungry = [engine for engine in self.serving(model) if engine.is_hungry]
-        lines = [engine for engine in self.engines.values() if engine.model == model and engine.waiting]
+        lines = [engine for engine in self._engines_of[model] if engine.waiting]
         if not hungry or not lines:
             return None
         busiest = max(lines, key=lambda engine: engine.outstanding_ms)

@@ -1,0 +1,58 @@
+"""One try of a request on one engine, and what an engine looks like from outside."""
+
+from dataclasses import dataclass
+
+from preble.daemon.ids import AttemptId, GpuId, ModelName
+from preble.daemon.sched.index import Node
+from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.sched.window import Given
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Attempt:
+    """One try of a request on one engine, from placement to its end. Mutable, and owned by its `Engine`."""
+
+    attempt_id: AttemptId
+    spec: RequestSpec
+    number: int
+    """1 for the first try."""
+    decision: Decision
+    leaf: Node | None
+    """Where the prompt's full blocks end in the index; None for a prompt shorter than a block."""
+    given: Given
+    running: bool = False
+    cancelled: bool = False
+    unprefilled_tokens: int = 0
+    """Uncached prompt tokens that the engine has yet to compute, while it runs."""
+    private_blocks: int = 0
+    """KV blocks it takes, while it runs, beyond its full prompt blocks."""
+    prefill_us: int = 0
+    """GPU time until its prompt has been computed."""
+    decode_us: int = 0
+    """GPU time from then to its expected end."""
+    lost: bool = False
+    """Its engine went down: nothing of it is accounted for any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineView:
+    """What an engine is doing, for people. A copy, valid at the moment it was made."""
+
+    gpu: GpuId
+    model: ModelName
+    up: bool
+    draining: bool
+    running: int
+    waiting: int
+    sequences: int
+    """Of the running requests: a request may run several."""
+    held_blocks: int
+    """KV blocks that running requests hold, or are expected to."""
+    load_ms: float
+    """L: prefill and decode time given to it within the window."""
+    outstanding_ms: float
+    """O: prefill and decode time given to it and not spent yet."""
+    decode_ratio: float
+    resident_blocks: int
+    kv_blocks: int
+    unprefilled_tokens: int

@@ -11,6 +11,7 @@ from litestar import Litestar
 
 from preble.daemon.api.admin import AdminService
 from preble.daemon.api.application import Authenticator, make_application
+from preble.daemon.api.health import HealthService
 from preble.daemon.config import ServerConfig
 from preble.daemon.errors import NotFound
 from preble.daemon.store.accounts import Accounts
@@ -81,8 +82,8 @@ class AdminApp:
 
 
 @asynccontextmanager
-async def open_admin_app(data_dir: Path) -> AsyncIterator[AdminApp]:
-    """The app with its first keys in `data_dir`: operator.key and default.key."""
+async def open_admin_app(data_dir: Path, health: HealthService | None = None) -> AsyncIterator[AdminApp]:
+    """The app with its first keys in `data_dir`: operator.key and default.key. Its tenants' routes do not work."""
     database = await open_database(data_dir)
     accounts = await Accounts.load(database)
     await ensure_first_keys(accounts, data_dir, create_default_tenant=True, now_s=time())
@@ -90,7 +91,7 @@ async def open_admin_app(data_dir: Path) -> AsyncIterator[AdminApp]:
 
     check = Authenticator(accounts.lookup, on_failure=lambda: None)
     service = AdminService(check, accounts, ledger, decisions, Gpus())
-    app = make_application(ServerConfig(), health=None, inference=None, admin=service)
+    app = make_application(ServerConfig(), health=health, inference=None, admin=service)
     try:
         yield AdminApp(app, accounts, ledger, decisions)
     finally:

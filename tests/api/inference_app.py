@@ -11,6 +11,7 @@ from pathlib import Path
 from time import time
 
 import httpx
+from tests.api.documented import Documented
 from tests.core import CONFIG, MODEL, up
 from tests.fake_engine import FakeEngine
 
@@ -74,6 +75,7 @@ class House:
             ),
             admin=None,
         )
+        self.asgi = Documented(self.app)
         self.client = EngineClient(engine.socket_path)
 
     def _max_model_len(self):
@@ -141,7 +143,7 @@ class House:
 
 @asynccontextmanager
 async def open_house(**server: object) -> AsyncIterator[House]:
-    """Serve on a free port while the block runs; at the end everything must be at rest."""
+    """Serve on a free port while the block runs; at the end everything must be at rest, and have been as documented."""
     config = ServerConfig(host="127.0.0.1", port=0, max_body_bytes=MAX_BODY_BYTES, **server)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="p")))  # a socket's path must be short
@@ -155,11 +157,12 @@ async def open_house(**server: object) -> AsyncIterator[House]:
         async with _serving(house):
             yield house
         await house.at_rest()
+        assert not house.asgi.faults
 
 
 @asynccontextmanager
 async def _serving(house: House) -> AsyncIterator[None]:
-    server = house.server = make_server(house.app, house.config)
+    server = house.server = make_server(house.asgi, house.config)
     serving = asyncio.create_task(server.serve())
     try:
         await until(lambda: server.started or serving.done())

@@ -3,6 +3,7 @@
 import httpx
 import pytest
 from tests.admin_app import explanation, open_admin_app, usage
+from tests.api.documented import Documented
 
 
 @pytest.fixture
@@ -13,9 +14,10 @@ async def admin(tmp_path):
 
 @pytest.fixture
 async def anyone(admin):
-    transport = httpx.ASGITransport(admin.app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://preble") as client:
+    app = Documented(admin.app)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://preble") as client:
         yield client
+    assert not app.faults
 
 
 @pytest.fixture

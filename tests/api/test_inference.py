@@ -454,6 +454,25 @@ async def test_health_needs_no_key_and_tells_why(house):
     assert metrics.headers["content-type"].startswith("text/plain; version=")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models"), ("GET", f"/v1/models/{MODEL}"), ("GET", "/v1/models/x"), ("GET", "/nothing"),
+        ("DELETE", COMPLETIONS), ("OPTIONS", COMPLETIONS), ("HEAD", "/v1/models"), ("GET", "/health/live"),
+        ("GET", "/metrics"), ("GET", "/schema/openapi.json"), ("POST", COMPLETIONS),
+    ],
+)  # fmt: skip
+async def test_every_answer_names_its_request_once(house, client, method, path):
+    names = set()
+    for headers in ({"authorization": "Bearer sk-nonsense"}, {}, {}):
+        response = await client.request(method, path, headers=headers, json=GOOD[COMPLETIONS])
+        [name] = response.headers.get_list("x-request-id")
+        names.add(name)
+    assert len(names) == 3
+    assert all(name.startswith("req_") for name in names)
+    assert {one.call.request_id for one in house.settled} <= names
+
+
 async def test_no_answer_names_the_software_behind_it(client):
     for response in (await client.get("/v1/models"), await client.get("/nothing"), await client.get(CHAT)):
         assert "server" not in response.headers

@@ -1,5 +1,6 @@
 """Commands as an operator types them, and a daemon for them: the real admin routes on a loopback port."""
 
+import json
 import socket
 import threading
 from dataclasses import dataclass
@@ -8,12 +9,11 @@ from time import time
 
 import uvicorn
 from click.testing import CliRunner, Result
-from litestar import get
-from litestar.di import Provide
+from litestar.response.base import ASGIResponse
 from tests.admin_app import explanation, open_admin_app, usage
 
 from preble.daemon import __version__
-from preble.daemon.api.health import HealthController, HealthService
+from preble.daemon.api.health import HealthService
 from preble.daemon.cli.main import main
 
 CONFIG = """
@@ -51,18 +51,9 @@ class Running:
 async def serve(running: Running, listening: socket.socket, ready: threading.Event, servers: list) -> None:
     """Serve on a socket that listens already, until told to end."""
 
-    @get("/schema/openapi.json")
-    async def schema() -> dict[str, dict[str, str]]:
-        return {"info": {"title": "Preble", "version": running.version}}
-
     health = HealthService(unready=lambda: running.unready, render_metrics=lambda: (b"", "text/plain"))
 
-    class Health(HealthController):
-        dependencies = {"health": Provide(lambda: health, sync_to_thread=False)}  # noqa: RUF012 (as Litestar has it)
-
-    async with open_admin_app(running.data_dir) as admin:
-        for each in (schema, Health):
-            admin.app.register(each)
+    async with open_admin_app(running.data_dir, health) as admin:
         await admin.accounts.create_tenant("acme", 1.0)
         for number in range(3):
             admin.ledger.record(usage(number, "acme", created_at_s=time() - 7200))
@@ -70,9 +61,25 @@ async def serve(running: Running, listening: socket.socket, ready: threading.Eve
         admin.decisions.record(explanation())
         await admin.ledger.close()
         await admin.decisions.close()
-        servers.append(uvicorn.Server(uvicorn.Config(admin.app, log_config=None, lifespan="off", ws="none")))
+        servers.append(
+            uvicorn.Server(uvicorn.Config(of_version(running, admin.app), log_config=None, lifespan="off", ws="none"))
+        )
         ready.set()
         await servers[0].serve([listening])
+
+
+def of_version(running: Running, app):
+    """The same, by a daemon that says that it is of another version."""
+
+    async def answer(scope, receive, send) -> None:
+        if scope["path"] == "/schema/openapi.json":
+            told = {"info": {"title": "Preble", "version": running.version}}
+            schema = ASGIResponse(body=json.dumps(told).encode(), media_type="application/json")
+            await schema(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return answer
 
 
 def preble(*arguments: str, **environment: str) -> Result:

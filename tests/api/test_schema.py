@@ -1,0 +1,136 @@
+"""What `/schema` says is true. That every answer of the other tests is as documented, the applications there check."""
+
+import json
+
+import httpx
+import msgspec
+import pytest
+from jsonschema import Draft202012Validator
+from tests.admin_app import open_admin_app
+from tests.api.documented import Documented
+from tests.api.inference_app import open_client, open_house
+from tests.core import MODEL
+
+from preble.daemon import __version__
+from preble.daemon.api.application import make_application
+from preble.daemon.config import ServerConfig
+from preble.daemon.wire.admin import KeyCreate, TenantCreate
+from preble.daemon.wire.openai import ChatRequest, CompletionRequest
+
+OPEN = {"/health/live", "/health/ready", "/metrics"}
+BODIES = {
+    "/v1/chat/completions": (ChatRequest, {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}),
+    "/v1/completions": (CompletionRequest, {"model": MODEL, "prompt": ["x", "y"], "stream_options": None, "top_p": 1}),
+    "/admin/v1/tenants": (TenantCreate, {"name": "a"}),
+    "/admin/v1/keys": (KeyCreate, {"tenant": "a", "expires_in_days": 0.5}),
+}
+READERS = pytest.mark.parametrize("path", BODIES)
+
+
+def make_document():
+    app = make_application(ServerConfig(), health=None, inference=None, admin=None)
+    return Documented(app).document
+
+
+@pytest.fixture(scope="module")
+def document():
+    return make_document()
+
+
+OPERATIONS = [(method, path) for path, item in make_document()["paths"].items() for method in item]
+
+
+def schema_of(document, path):
+    reference = document["paths"][path]["post"]["requestBody"]["$ref"]
+    body = document["components"]["requestBodies"][reference.rpartition("/")[2]]
+    assert body["required"]
+    return body["content"]["application/json"]["schema"]
+
+
+async def test_the_document_is_served_without_a_key():
+    async with open_house() as house, httpx.AsyncClient(base_url=house.base_url, trust_env=False) as anyone:
+        served = await anyone.get("/schema/openapi.json")
+        assert served.status_code == 200
+        assert served.json()["info"]["version"] == __version__
+        assert served.json()["paths"] == make_document()["paths"]
+
+
+def test_the_document_names_every_route():
+    """Chance would have it that one is left out: Litestar documents what it is told to."""
+    assert {path for _, path in OPERATIONS} >= {*OPEN, *BODIES, "/v1/models", "/v1/models/{name}", "/v1/usage"}
+    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 12
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_every_route_says_what_it_does_and_who_may_use_it(document, method, path):
+    operation = document["paths"][path][method]
+    assert operation["description"].endswith(".")
+    assert operation["tags"]
+    if path in OPEN:
+        assert not {"401", "403"} & operation["responses"].keys()
+        assert "security" not in operation
+    else:
+        assert {"401", "403"} <= operation["responses"].keys()
+        [[scheme]] = operation["security"]
+        assert document["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_every_reference_leads_somewhere_and_no_refusal_is_litestars_own(document, method, path):
+    for status, answer in document["paths"][path][method]["responses"].items():
+        if not status.startswith("2"):
+            kind, name = answer["$ref"].removeprefix("#/components/").split("/")
+            shape = document["components"][kind][name]["content"]["application/json"]["schema"]
+            assert shape["required"] == ["error"]
+            assert "status_code" not in json.dumps(shape)
+
+
+@READERS
+def test_documented_bodies_are_what_is_read(document, path):
+    kind, good = BODIES[path]
+    schema = schema_of(document, path)
+    validator = Draft202012Validator(schema)
+    validator.validate(good)
+    msgspec.convert(good, kind)
+    for name in schema["required"]:
+        lacking = {field: value for field, value in good.items() if field != name}
+        assert not validator.is_valid(lacking)
+    assert "$ref" not in json.dumps(schema)
+
+
+def test_only_routes_that_read_a_body_document_one(document):
+    readers = [path for method, path in OPERATIONS if "requestBody" in document["paths"][path][method]]
+    assert sorted(readers) == sorted(BODIES)
+
+
+@READERS
+async def test_a_bad_bodys_refusal_is_as_documented(tmp_path, path):
+    if path.startswith("/admin"):
+        async with open_admin_app(tmp_path) as admin:
+            app = Documented(admin.app)
+            key = (tmp_path / "operator.key").read_text().strip()
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://preble") as client:
+                refused = await client.post(path, json={}, headers={"authorization": f"Bearer {key}"})
+    else:
+        async with open_house() as house, open_client(house) as client:
+            refused = await client.post(path, json={})
+            app = house.asgi
+    assert refused.status_code == 400
+    assert ("POST", path, 400) in app.seen
+    assert not app.faults
+
+
+async def test_what_is_not_documented_would_be_seen(tmp_path):
+    async with open_admin_app(tmp_path) as admin:
+        app = Documented(admin.app)
+        del app.document["paths"]["/admin/v1/gpus"]["get"]["responses"]["401"]
+        shape = app.document["components"]["responses"]["Unauthenticated"]["content"]["application/json"]["schema"]
+        shape["required"].append("detail")
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://preble") as anyone:
+            await anyone.get("/admin/v1/gpus")
+            await anyone.get("/admin/v1/tenants/x")
+    assert [fault.partition(" is ")[0] for fault in app.faults] == [
+        "GET /admin/v1/gpus: 401",
+        "GET /admin/v1/tenants/x: 401: [\"'detail'",
+    ]

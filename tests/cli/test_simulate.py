@@ -10,6 +10,7 @@ from struct import unpack
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.figure import Figure
 from tests.cli.running import preble
 
 from preble.daemon.cli.output import Exit
@@ -194,6 +195,36 @@ def test_plots_are_drawn_as_png_and_svg(tmp_path):
         assert unpack(">I", header[16:20])[0] >= 1000
     for path in folder.glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Each plot by its name, kept as it is saved."""
+    figures = {}
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.setdefault(path.stem, figure))
+    return figures
+
+
+def legend_of(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_plots_say_what_they_show_and_in_which_unit(drawn, tmp_path):
+    assert preble(*QUICK, "--policy", "e2,round_robin", "--rate", "3,6", "--plot", str(tmp_path)).exit_code == 0
+    for name, labels in (
+        ("latency", [("rate (req/s)", "latency (s)")] * 2),
+        ("hit_ratio", [("rate (req/s)", "hit ratio (% of prompt tokens)")]),
+        ("load", [("", "requests"), ("time (s)", "requests")]),
+    ):
+        assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in drawn[name].axes] == labels
+    assert legend_of(drawn["latency"]) == ["e2", "round_robin"]
+    assert [line.get_marker() for line in drawn["latency"].axes[0].get_lines()] == ["o", "^"]
+    assert legend_of(drawn["load"]) == ["gpu0", "gpu1"]
+
+
+def test_many_gpus_are_drawn_as_a_range(drawn, tmp_path):
+    assert preble(*QUICK, "--gpus", "12", "--plot", str(tmp_path)).exit_code == 0
+    assert legend_of(drawn["load"]) == ["least to most loaded GPU", "median GPU"]
 
 
 @pytest.mark.parametrize("more", [("--gpus", "12"), ("--workload", "noisy_neighbour"), ("--fit", "cpu-demo")])

@@ -1,14 +1,17 @@
 """Traces: what a file means, which files are refused, and that what is written can be read again."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from preble.daemon.errors import ConfigError
+from preble.daemon.ids import RequestId, TenantName
 from preble.daemon.sim.demand import Demand
 from preble.daemon.sim.oracle import oracle_hit_ratio
 from preble.daemon.sim.sessions import unrolled
 from preble.daemon.sim.trace import read, write
+from preble.daemon.sim.types import Piece, SimRequest
 from preble.daemon.sim.workloads import WORKLOADS
 
 GOOD = '{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [7, 8]}'
@@ -76,6 +79,32 @@ def test_files_that_give_no_requests_are_refused(tmp_path):
         read(tmp_path / "missing")
     with pytest.raises(ConfigError, match="all 2 requests come at once"):
         read(trace(tmp_path, GOOD, GOOD), rate=1.0)
+
+
+def ids_of(*prompts):
+    """The hash ids of prompts in a written trace."""
+    requests = [
+        SimRequest(
+            request_id=RequestId(f"r{number}"),
+            tenant=TenantName("default"),
+            at_s=0.0,
+            prompt=tuple(Piece(*piece) for piece in prompt),
+            output_tokens=1,
+            output_content=1000 + number,
+            max_output_tokens=1,
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+    return [json.loads(written)["hash_ids"] for written in write(iter(requests))]
+
+
+def test_written_blocks_are_the_same_only_behind_the_same():
+    assert ids_of([(1, 512), (3, 512)], [(2, 512), (3, 512)], [(1, 512), (3, 512)]) == [[0, 1], [2, 3], [0, 1]]
+
+
+def test_written_blocks_are_cut_across_pieces_and_told_apart_by_where_they_begin():
+    assert ids_of([(1, 300), (2, 724)], [(1, 300), (2, 212), (2, 512)]) == [[0, 1], [0, 2]]
+    assert ids_of([(1, 600)], [(1, 600), (2, 424)], [(1, 600), (3, 424)]) == [[0, 1], [0, 2], [0, 3]]
 
 
 @pytest.mark.parametrize("name", ["video", "noisy_neighbour", "agent"])

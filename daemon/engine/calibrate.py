@@ -1,18 +1,17 @@
 """Measures how fast a fresh engine is, with a few short requests, so that the first decisions rest on something.
 
-A start value only: the scheduler refits it from what it observes.
+A start value only: the scheduler refits it from what it observes (`sched.timefit`).
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from uuid import uuid4
 
 import numpy as np
 
 from preble.daemon.engine.client import EngineClient
 from preble.daemon.ids import ModelName
+from preble.daemon.sched.timefit import fit_prefill
 from preble.daemon.sched.types import EngineLimits, TimeModel
 
 _PREFILL_TOKENS = (32, 128, 512, 1024, 2048, 4096, 8192)
@@ -82,22 +81,3 @@ async def calibrate(client: EngineClient, model_name: ModelName, limits: EngineL
         decode_base_ms=max(0.0, alone_ms - per_sequence),
         decode_ms_per_sequence=per_sequence,
     )
-
-
-def fit_prefill(measured: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
-    """Fit ms = a + b n + c n^2 to (tokens, ms) pairs, no coefficient negative, least squares of the *relative* error.
-
-    Exact: the best non-negative fit is the best of the unconstrained fits over subsets of the terms that come out
-    non-negative, and there are only seven.
-    """
-    tokens, times_ms = np.array(measured, dtype=float).T
-    terms = np.stack([np.ones_like(tokens), tokens, tokens**2], axis=1) / times_ms[:, None]
-    best, best_error = np.zeros(3), np.inf
-    for chosen in (list(some) for size in (1, 2, 3) for some in combinations(range(3), size)):
-        coefficients = np.linalg.lstsq(terms[:, chosen], np.ones_like(tokens), rcond=None)[0]
-        error = float(np.sum((terms[:, chosen] @ coefficients - 1) ** 2))
-        if coefficients.min() >= 0 and error < best_error:
-            best, best_error = np.zeros(3), error
-            best[chosen] = coefficients
-    base, per_token, per_token2 = (float(value) for value in best)
-    return base, per_token, per_token2

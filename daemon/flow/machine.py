@@ -128,14 +128,14 @@ class Machine:
     def _start_waiting(self, engine: Engine) -> Iterator[Effect]:
         """Hand over, in order, what the engine can start soon."""
         while (attempt := engine.next_to_start()) is not None:
-            engine.launch(attempt)
+            engine.launch(attempt, self._now_s)
             yield Dispatch(request_id=attempt.spec.request_id, attempt_id=attempt.attempt_id, gpu=attempt.decision.gpu)
 
     def _first_token(self, attempt_id: AttemptId) -> Iterator[Effect]:
         attempt = self._by_attempt.get(attempt_id)
         if attempt is not None and attempt.running:
             engine = self._engine_of(attempt)
-            engine.prefilled(attempt)
+            engine.first_token(attempt, self._now_s)
             yield from self._start_waiting(engine)
 
     def _attempt_ended(self, event: Finished | Failed) -> Iterator[Effect]:
@@ -144,9 +144,11 @@ class Machine:
             return
         del self._by_attempt[attempt.attempt_id]
         engine = self._engine_of(attempt)
+        output_tokens = 0
         if isinstance(event, Finished) and not attempt.cancelled:
-            self._scheduler.finished(attempt, event.output_tokens, self._now_s)
-        engine.end(attempt)
+            output_tokens = event.output_tokens
+            self._scheduler.finished(attempt, output_tokens, self._now_s)
+        engine.end(attempt, self._now_s, output_tokens)
         if attempt.cancelled:
             yield self._end(attempt, Outcome.CANCELLED)
         elif isinstance(event, Finished):
@@ -245,5 +247,5 @@ class Machine:
                         index.remove(engine.gpu, key)
                 case BlocksCleared():
                     index.clear(engine.gpu)
-        engine.note_reported_prefills()
+        engine.note_reported_prefills(self._now_s)
         yield from self._start_waiting(engine)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.index import Node
-from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.sched.timefit import FitError
+from preble.daemon.sched.types import Decision, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given
 
 
@@ -52,6 +53,9 @@ class EngineView:
     """L: prefill and decode time given to it within the window."""
     outstanding_ms: float
     """O: prefill and decode time given to it and not spent yet."""
+    time_model: TimeModel | None
+    """As fitted to what has been seen; None before it was first up."""
+    time_error: FitError | None
     decode_ratio: float
     resident_blocks: int
     kv_blocks: int

@@ -7,8 +7,10 @@ from math import ceil, exp
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
+from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.order import WaitingLine
 from preble.daemon.sched.policies import Traits
+from preble.daemon.sched.timefit import TimeFit
 from preble.daemon.sched.types import Candidate, EngineLimits, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given, LoadWindow
 
@@ -51,7 +53,8 @@ class Engine:
         self._traits = traits
         self._lead_steps = lead_steps
         self._limits: EngineLimits | None = None
-        self._time_model: TimeModel | None = None
+        self._fit: TimeFit | None = None
+        self._observer: Observer | None = None
         self._sequences = 0
         self._unprefilled_tokens = 0
         self._private_blocks = 0
@@ -73,12 +76,14 @@ class Engine:
     @property
     def time_model(self) -> TimeModel:
         """How long it takes; only once it has been up."""
-        assert self._time_model is not None, f"{self.gpu} was never up"
-        return self._time_model
+        assert self._fit is not None, f"{self.gpu} was never up"
+        return self._fit.model
 
     def start(self, epoch: int, limits: EngineLimits, time_model: TimeModel) -> None:
         """The engine is ready, with an empty cache."""
-        self.up, self.epoch, self._limits, self._time_model = True, epoch, limits, time_model
+        self.up, self.epoch, self._limits = True, epoch, limits
+        self._fit = self._fit or TimeFit(time_model)  # what has been learnt outlives a restart
+        self._observer = Observer(self._fit, limits.max_num_batched_tokens)
 
     def stop(self) -> list[Attempt]:
         """The engine is gone: forget its cache and what ran there, and hand back what waited, oldest first."""
@@ -172,10 +177,10 @@ class Engine:
 
     @property
     def _decode_load_ms(self) -> float:
-        if self._time_model is None:
+        if self._fit is None:
             return 0.0
         batch = self._usual_batch if self._traits.batched_decode else 1.0
-        return self._window.n_requests * self._time_model.decode_ms(self._window.mean_output_tokens, batch)
+        return self._window.n_requests * self.time_model.decode_ms(self._window.mean_output_tokens, batch)
 
     def _evict_ms(self, stretches: Sequence[Stretch], new_tokens: int) -> float:
         """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed.
@@ -280,7 +285,7 @@ class Engine:
         tail_tokens = prompt.n_tokens - len(prompt.block_keys) * self.limits.block_size
         return self._blocks_for(tail_tokens + attempt.decision.expected_output_tokens)
 
-    def launch(self, attempt: Attempt) -> None:
+    def launch(self, attempt: Attempt, now_s: float) -> None:
         """It goes to the engine now."""
         spec = attempt.spec
         self.waiting.start(spec.request_id)
@@ -294,9 +299,22 @@ class Engine:
         self._private_blocks += attempt.private_blocks
         if attempt.leaf is not None:
             self._index.acquire(attempt.leaf, self.gpu)
+        if self._observer is not None:
+            self._observer.launched(attempt.attempt_id, now_s, attempt.unprefilled_tokens)
+            self._observe(now_s)
 
-    def prefilled(self, attempt: Attempt) -> None:
-        """Its whole prompt has been computed: its first token is here."""
+    def _observe(self, now_s: float) -> None:
+        if self._observer is not None:
+            self._observer.now(now_s, self._sequences, self._unprefilled_tokens > 0)
+
+    def first_token(self, attempt: Attempt, now_s: float) -> None:
+        """Its first token is here."""
+        if self._observer is not None and not attempt.lost:
+            self._observer.first_token(attempt.attempt_id, now_s)
+        self.prefilled(attempt, now_s)
+
+    def prefilled(self, attempt: Attempt, now_s: float) -> None:
+        """Its whole prompt has been computed."""
         if self._prefilling.pop(attempt.attempt_id, None) is None:
             return
         self._unprefilled_tokens -= attempt.unprefilled_tokens
@@ -305,18 +323,23 @@ class Engine:
         attempt.prefill_us = 0
         if attempt.leaf is not None:
             self._index.set_chain_resident(attempt.leaf, self.gpu)
+        self._observe(now_s)
 
-    def note_reported_prefills(self) -> None:
+    def note_reported_prefills(self, now_s: float) -> None:
         """After a report: attempts whose whole chain is resident have been prefilled, streamed or not."""
         for attempt in list(self._prefilling.values()):
             if attempt.leaf is not None and self._index.is_resident(attempt.leaf, self.gpu):
-                self.prefilled(attempt)
+                self.prefilled(attempt, now_s)
 
-    def end(self, attempt: Attempt) -> None:
-        """It has left the engine."""
+    def end(self, attempt: Attempt, now_s: float, output_tokens: int = 0) -> None:
+        """It has left the engine; `output_tokens` of one that ended well."""
         del self.running[attempt.attempt_id]
-        if not attempt.lost:
-            self._leave(attempt)
+        if attempt.lost:
+            return
+        if self._observer is not None:
+            self._observer.ended(attempt.attempt_id, now_s, output_tokens if attempt.spec.n_sequences == 1 else 0)
+        self._leave(attempt)
+        self._observe(now_s)
 
     def _leave(self, attempt: Attempt) -> None:
         self._prefilling.pop(attempt.attempt_id, None)
@@ -352,6 +375,8 @@ class Engine:
             held_blocks=self._index.active_blocks(self.gpu) + self._private_blocks,
             load_ms=self.load_ms,
             outstanding_ms=self.outstanding_ms,
+            time_model=self._fit.model if self._fit else None,
+            time_error=self._fit.error if self._fit else None,
             decode_ratio=self.decode_ratio,
             resident_blocks=self._index.resident_blocks(self.gpu),
             kv_blocks=self._limits.kv_blocks if self._limits else 0,

@@ -21,6 +21,8 @@ _PRIOR_TOKENS = (64, 256, 1024, 4096, 16384)
 _PRIOR_BATCHES = (1, 4, 16, 64)
 _REFIT_EVERY = 8
 _ERROR_WEIGHT = 0.05
+_LEAST_MS = 0.001
+"""What is shorter is no observation of a GPU."""
 _OUTLIER = 5.0
 """An observation so many times off is taken for a pause of the machine, unless most are."""
 
@@ -97,14 +99,14 @@ class _Regression:
         self.error_ratio: float | None = None
 
     def add(self, terms: Coefficients, value_ms: float, weight: float = 1.0) -> None:
-        if value_ms > 0:
+        if value_ms >= _LEAST_MS:
             scaled = terms / value_ms
             self._squares += weight * np.outer(scaled, scaled)
             self._products += weight * scaled
 
     def observe(self, terms: Coefficients, value_ms: float, expected_ms: float) -> bool:
         """Learn from an observation; whether it is time to solve again."""
-        if value_ms <= 0:
+        if value_ms < _LEAST_MS:
             return False
         ratio = abs(expected_ms - value_ms) / value_ms
         before = self.error_ratio

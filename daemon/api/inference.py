@@ -25,7 +25,7 @@ from preble.daemon.flow.runtime import Cancelled
 from preble.daemon.ids import ModelName, RequestId, TenantName
 from preble.daemon.sched.types import RequestSpec
 from preble.daemon.tenancy.model import Principal, Scope
-from preble.daemon.wire.openai import ChatRequest, Completion, CompletionRequest, ModelList, ModelObject
+from preble.daemon.wire.openai import MAX_PROMPTS, ChatRequest, Completion, CompletionRequest, ModelList, ModelObject
 
 AnyRequest = Request[Any, Any, Any]
 _Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
@@ -102,7 +102,7 @@ async def _infer(
     assert principal.tenant is not None, "only tenants' keys have the scope"
     raw = await read_body(request)
     body = read_object(raw)
-    wanted = convert(body, kind)
+    wanted = _wanted(body, kind)
     model = _served(inference, wanted.model)
     stream = bool(wanted.stream)
     hide_usage = stream and not (wanted.stream_options and wanted.stream_options.include_usage)
@@ -125,6 +125,18 @@ async def _infer(
         return _Stream(answer, life)
     content = b"".join([chunk async for chunk in answer.chunks])
     return Response(content, headers=dict(answer.headers), media_type=answer.content_type)
+
+
+def _wanted(body: dict[str, Any], kind: type[_Kind]) -> _Kind:
+    """The body as far as the daemon reads it. Raises `InvalidRequest`, also for what engines serve and we do not."""
+    if body.get("max_tokens") == 0:
+        message = "`max_tokens` must be at least 1: a prompt alone is not answered, be it with `echo` or without."
+        raise InvalidRequest(message, param="max_tokens")
+    wanted = convert(body, kind)
+    if isinstance(wanted, CompletionRequest) and wanted.n_prompts > MAX_PROMPTS:
+        message = f"`prompt` has {wanted.n_prompts} prompts; one request may have {MAX_PROMPTS}."
+        raise InvalidRequest(message, param="prompt")
+    return wanted
 
 
 def _with_usage(raw: bytes, body: Mapping[str, Any]) -> bytes:

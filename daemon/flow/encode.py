@@ -16,12 +16,15 @@ _DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions, and vLL
 
 
 class Tokeniser(Protocol):
-    """Turns bodies into exactly the tokens that the engine will see; raises `NotReproducible` where it cannot."""
+    """Turns bodies into exactly the tokens that the engine will see; raises `NotReproducible` where it cannot.
 
-    async def encode_chat(self, body: Mapping[str, Any]) -> TokenIds:
+    `max_model_len` lets it refuse what is far too long before it has its tokens; None if nobody knows.
+    """
+
+    async def encode_chat(self, body: Mapping[str, Any], max_model_len: int | None) -> TokenIds:
         """Tokens of a chat request's prompt."""
 
-    async def encode_completion(self, body: Mapping[str, Any]) -> Sequence[TokenIds]:
+    async def encode_completion(self, body: Mapping[str, Any], max_model_len: int | None) -> Sequence[TokenIds]:
         """Tokens of each prompt of a completion request."""
 
 
@@ -75,14 +78,14 @@ class ModelEncoder:
     async def _chat_tokens(self, body: Mapping[str, Any]) -> TokenIds:
         if self.renders_here:
             try:
-                return await self._tokeniser.encode_chat(body)
+                return await self._tokeniser.encode_chat(body, self._max_model_len())
             except NotReproducible:
                 pass  # the engine can
         return np.asarray(await self._engine().render_chat(body), dtype=np.uint32)
 
     async def _completion_tokens(self, body: Mapping[str, Any]) -> Sequence[TokenIds]:
         try:
-            return await self._tokeniser.encode_completion(body)
+            return await self._tokeniser.encode_completion(body, self._max_model_len())
         except NotReproducible:
             return [np.asarray(ids, dtype=np.uint32) for ids in await self._engine().render_completion(body)]
 
@@ -129,6 +132,4 @@ def engine_request_ids(request_id: RequestId, request: ChatRequest | CompletionR
     """What vLLM calls a request that was sent with our id in `X-Request-Id`."""
     if isinstance(request, ChatRequest):
         return (f"chatcmpl-{request_id}",)
-    prompts = request.prompt
-    n_prompts = 1 if isinstance(prompts, str) or isinstance(prompts[0], int) else len(prompts)
-    return tuple(f"cmpl-{request_id}-{number}" for number in range(n_prompts))
+    return tuple(f"cmpl-{request_id}-{number}" for number in range(request.n_prompts))

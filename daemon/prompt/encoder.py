@@ -51,14 +51,19 @@ class PromptEncoder:
         """Finish what was begun, and end the threads. Nothing may be encoded from then on."""
         self._pool.shutdown()
 
-    async def encode_chat(self, body: Mapping[str, Any]) -> TokenIds:
-        """Raises `InvalidRequest` when no engine would take it, `NotReproducible` when only an engine can tell."""
-        [ids] = await self._encode(self._begin_chat, body)
+    async def encode_chat(self, body: Mapping[str, Any], max_model_len: int | None = None) -> TokenIds:
+        """Raises `InvalidRequest` when no engine would take it, `NotReproducible` when only an engine can tell.
+
+        What is longer than `max_model_len` tokens, if given, is refused at once if its length in characters shows it.
+        """
+        [ids] = await self._encode(lambda: self._begin_chat(body, max_model_len), body)
         return ids
 
-    async def encode_completion(self, body: Mapping[str, Any]) -> tuple[TokenIds, ...]:
+    async def encode_completion(
+        self, body: Mapping[str, Any], max_model_len: int | None = None
+    ) -> tuple[TokenIds, ...]:
         """Return the tokens of each prompt. Raises as `encode_chat`."""
-        return tuple(await self._encode(self._begin_completion, body))
+        return tuple(await self._encode(lambda: self._begin_completion(body, max_model_len), body))
 
     async def verify(self, render: Render) -> str | None:
         """Compare fixed chats with what an engine makes of them; None if all are equal, else which are not.
@@ -82,24 +87,25 @@ class PromptEncoder:
             return False
         return bool(np.array_equal(ours, theirs))
 
-    async def _encode(self, begin: Callable[[Mapping[str, Any]], Draft], body: Mapping[str, Any]) -> list[TokenIds]:
+    async def _encode(self, begin: Callable[[], Draft], body: Mapping[str, Any]) -> list[TokenIds]:
         loop = asyncio.get_running_loop()
         if not is_light(body, LIGHT_CHARS):
-            return await loop.run_in_executor(self._pool, lambda: self._tokens.finish(begin(body)))
-        draft = begin(body)
+            return await loop.run_in_executor(self._pool, lambda: self._tokens.finish(begin()))
+        draft = begin()
         if draft.missing_chars <= INLINE_CHARS:
             return self._tokens.finish(draft, at_once=True)
         return await loop.run_in_executor(self._pool, self._tokens.finish, draft)
 
-    def _begin_chat(self, body: Mapping[str, Any]) -> Draft:
+    def _begin_chat(self, body: Mapping[str, Any], max_model_len: int | None) -> Draft:
         request = read_body(body)
         template = self._tool_template if request.tools else self._template
         if template is None:
             raise NotReproducible("the model has no chat template")
         text = template.render(request.chat(content_as_parts=template.wants_parts))
+        self._refuse_endless([text], max_model_len, "messages")
         return self._tokens.begin([text], add_special_tokens=request.add_special_tokens)
 
-    def _begin_completion(self, body: Mapping[str, Any]) -> Draft:
+    def _begin_completion(self, body: Mapping[str, Any], max_model_len: int | None) -> Draft:
         for field in ("prompt_embeds", "suffix", "truncate_prompt_tokens", "kv_transfer_params"):
             if body.get(field) is not None:
                 raise NotReproducible(f"{field} is given")
@@ -109,12 +115,24 @@ class PromptEncoder:
         given = body.get("prompt")
         texts = [given] if isinstance(given, str) else _converted(given, list[str])
         if texts:
+            self._refuse_endless(texts, max_model_len, "prompt")
             return self._tokens.begin(texts, add_special_tokens=add_special_tokens)
         prompts = _converted([given], list[list[_TokenId]]) or _converted(given, list[list[_TokenId]])
         if not (given and prompts):
             message = "`prompt` must be a text, a list of token ids, or a list of either."
             raise InvalidRequest(message, param="prompt")
         return Draft([[token_ids(prompt)] for prompt in prompts])
+
+    def _refuse_endless(self, texts: Sequence[str], max_model_len: int | None, param: str) -> None:
+        """Refuse what cannot fit, as vLLM does, before anybody spends a second on its tokens."""
+        longest = max(map(len, texts))
+        if max_model_len is not None and longest > max_model_len * self._tokens.max_chars_per_token:
+            raise InvalidRequest(
+                f"This model's maximum context length is {max_model_len} tokens. "
+                f"However, your {param} resulted in {longest} characters, which cannot be so few tokens.",
+                param=param,
+                code="context_length_exceeded",
+            )
 
 
 def is_light(body: Mapping[str, Any], limit_chars: int) -> bool:

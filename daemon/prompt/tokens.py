@@ -46,6 +46,8 @@ class Tokens:
         """Takes `tokenizer` over; it must neither truncate nor pad."""
         self._tokenizer = tokenizer
         self._adds_special_tokens = tokenizer.num_special_tokens_to_add(is_pair=False) > 0
+        self.max_chars_per_token = max(map(len, tokenizer.get_vocab(with_added_tokens=True)))
+        """As vLLM counts them. It refuses a text of more characters than the whole context could have by this."""
         self._cache = SegmentCache(cache_bytes)
         self._added = None
         if not tokenizer.encode_special_tokens:

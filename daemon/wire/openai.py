@@ -6,6 +6,13 @@ import msgspec
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]  # OpenAI's bound; an engine would try any number
+_Prompts = Annotated[
+    list[str | int | list[int]],
+    msgspec.Meta(min_length=1, description="Texts, or lists of token ids, 2048 at most; or one list of token ids."),
+]
+
+MAX_PROMPTS = 2048
+"""Of one request; OpenAI's bound. Each is a request of its own to an engine."""
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -33,7 +40,12 @@ class ChatRequest(_Common, frozen=True, kw_only=True):
 class CompletionRequest(_Common, frozen=True, kw_only=True):
     """`POST /v1/completions`."""
 
-    prompt: str | Annotated[list[str | int | list[int]], msgspec.Meta(min_length=1)]
+    prompt: str | _Prompts
+
+    @property
+    def n_prompts(self) -> int:
+        """How many these are. A list of numbers is one prompt's tokens."""
+        return 1 if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else len(self.prompt)
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

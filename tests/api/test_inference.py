@@ -18,7 +18,10 @@ from tests.core import MODEL
 
 from preble.daemon.api import inference
 from preble.daemon.engine.client import EngineClient
+from preble.daemon.engine.demo_model import _SPECIAL_TOKENS
 from preble.daemon.ids import TenantName
+from preble.daemon.prompt.tokens import Tokens
+from preble.daemon.wire.openai import MAX_PROMPTS
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -255,6 +258,62 @@ async def test_a_prompt_beyond_the_models_context_is_refused(house, client, path
     assert str(LIMITS.max_model_len) in problem(response)["message"]
     assert untouched(house)
     assert [one.http_status for one in house.settled] == [400]
+
+
+@BOTH
+async def test_a_prompt_far_beyond_the_models_context_is_refused_before_it_is_tokenised(
+    house, client, monkeypatch, path
+):
+    async def post(size):
+        long = "x" * size
+        return await client.post(
+            path, json={**GOOD[path], "prompt": [long], "messages": [{**HELLO[0], "content": long}]}
+        )
+
+    longest = LIMITS.max_model_len * max(map(len, _SPECIAL_TOKENS))
+    within = await post(longest // 2)
+    assert "tokens" in problem(within)["message"]
+    assert "characters" not in problem(within)["message"]
+    monkeypatch.setattr(Tokens, "finish", None)
+    beyond = await post(longest + 1)
+    for refused in (within, beyond):
+        assert (refused.status_code, problem(refused)["code"]) == (400, "context_length_exceeded")
+        assert problem(refused)["param"] == ("messages" if path == CHAT else "prompt")
+    assert "characters" in problem(beyond)["message"]
+    assert untouched(house)
+    assert [one.http_status for one in house.settled] == [400, 400]
+
+
+MANY = [
+    (["x"] * MAX_PROMPTS, 200), ([[1]] * MAX_PROMPTS, 200), ([1] * (MAX_PROMPTS + 1), 400),
+    (["x"] * (MAX_PROMPTS + 1), 400), ([[1]] * (MAX_PROMPTS + 1), 400), ([""] * 60_000, 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prompt", "status"), MANY)
+async def test_a_request_has_so_many_prompts_and_no_more(house, client, prompt, status):
+    response = await client.post(COMPLETIONS, json={**GOOD[COMPLETIONS], "prompt": prompt, "max_tokens": 1})
+    assert response.status_code == status
+    if status == 200:
+        assert len(response.json()["choices"]) == len(prompt)
+        return
+    assert problem(response)["param"] == "prompt"
+    assert untouched(house)
+    if isinstance(prompt[0], int):
+        assert problem(response)["code"] == "context_length_exceeded", "these are the tokens of one prompt"
+    else:
+        assert f"{len(prompt)} prompts" in problem(response)["message"]
+        assert str(MAX_PROMPTS) in problem(response)["message"]
+
+
+@BOTH
+@pytest.mark.parametrize("echo", [{}, {"echo": True}, {"echo": True, "logprobs": 1}])
+async def test_a_prompt_alone_is_refused_clearly(house, client, path, echo):
+    response = await client.post(path, json={**GOOD[path], **echo, "max_tokens": 0})
+    assert (response.status_code, problem(response)["param"]) == (400, "max_tokens")
+    assert "at least 1" in problem(response)["message"]
+    assert "`echo`" in problem(response)["message"]
+    assert untouched(house)
 
 
 @BOTH

@@ -17,10 +17,10 @@ COMPLETION = CompletionRequest(model="m", prompt="hi")
 class Tokeniser:
     """Gives up on whatever is marked as odd."""
 
-    async def encode_chat(self, body):
+    async def encode_chat(self, body, max_model_len):
         return self._tokens(body)
 
-    async def encode_completion(self, body):
+    async def encode_completion(self, body, max_model_len):
         return (self._tokens(body),)
 
     def _tokens(self, body):

@@ -52,6 +52,19 @@ async def test_a_chat_of_a_template_that_takes_parts_has_the_librarys_tokens(wor
     assert (await word.encode_chat({"messages": TURNS, "add_special_tokens": True})).tolist() == [truth[0], *truth]
 
 
+async def test_a_text_too_long_for_any_tokens_is_refused_without_tokenising_it(word, word_model, theirs, monkeypatch):
+    longest = 5 * max(map(len, theirs(word_model).get_vocab()))  # as vLLM has it
+    assert len((await word.encode_completion({"prompt": "x" * longest}, 5))[0]) > 5
+    monkeypatch.setattr(Tokens, "finish", None)
+    for prompt in ("x" * (longest + 1), ["x", "x" * (longest + 1)]):
+        with pytest.raises(InvalidRequest, match="5 tokens") as refused:
+            await word.encode_completion({"prompt": prompt}, 5)
+        assert (refused.value.param, refused.value.code) == ("prompt", "context_length_exceeded")
+    with pytest.raises(InvalidRequest) as refused:
+        await word.encode_chat(user("x" * longest), 5)
+    assert refused.value.param == "messages"
+
+
 @pytest.mark.parametrize("special", [{}, {"add_special_tokens": True}, {"add_special_tokens": False}])
 async def test_a_completions_tokens_are_the_librarys(word, word_model, theirs, special):
     tokenizer = theirs(word_model)

@@ -3,6 +3,7 @@
 from asyncio import TimerHandle
 from asyncio import Transport as AsyncTransport
 from contextlib import AbstractContextManager, nullcontext
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from preble.daemon.config import ServerConfig
-from preble.daemon.errors import InvalidRequest
+from preble.daemon.errors import ApiError, InvalidRequest
 
 _BODY_TIMEOUT_S = 120.0  # the largest body then needs 1.1 Mbit/s
 _LINGER_S = 2.0
@@ -45,7 +46,7 @@ class _Parser(HttpRequestParser):
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Cuts off a client whose request head is too large, or whose head or body does not end in time."""
+    """Turns away a client whose request head is too large, or whose head or body does not end in time."""
 
     max_header_bytes: int
     header_timeout_s: float
@@ -128,14 +129,19 @@ class LimitedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP, or a head too large, in the shape of every other error; then hang up."""
         if self._is_too_large():
-            status, problem = "431 Request Header Fields Too Large", _HEAD_TOO_LARGE
+            self._hang_up(431, _HEAD_TOO_LARGE)
         else:
-            status, problem = "400 Bad Request", _NOT_HTTP
-        body = msgspec.json.encode({"error": problem.body()})
-        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self._hang_up(head.encode() + b"connection: close\r\n\r\n" + body)
+            self._hang_up(400, _NOT_HTTP)
 
-    def _hang_up(self, last_words: bytes) -> None:
+    def _run_out_of_time(self) -> None:
+        """Say so if there is a request that has begun to come and has no answer; and close."""
+        answered = self.cycle is not None and self.cycle.response_complete and not self._in_head
+        if self._hung_up or not self._in_message or answered:
+            self.transport.close()
+        else:
+            self._hang_up(408, _TOO_SLOW)
+
+    def _hang_up(self, status: int, problem: ApiError) -> None:
         """Say this, unless another answer is on its way, and throw away what still comes, until the client ends too.
 
         To close at once, with something unread, would be a reset, which can take from the client what was said.
@@ -146,7 +152,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if not answering or not self.cycle.response_started:
-            self.transport.write(last_words)
+            self.transport.write(_last_words(HTTPStatus(status), problem))
         self.transport.write_eof()
         self._expect_within(_LINGER_S)
 
@@ -161,7 +167,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _expect_within(self, timeout_s: float) -> None:
         self._stop_waiting()
-        self._timer = self.loop.call_later(timeout_s, self.transport.close)
+        self._timer = self.loop.call_later(timeout_s, self._run_out_of_time)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -171,6 +177,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
 _HEAD_TOO_LARGE = InvalidRequest("The request head is too large.", code="headers_too_large")
 _NOT_HTTP = InvalidRequest("The request is not valid HTTP.", code="bad_http")
+_TOO_SLOW = InvalidRequest("The request took too long to come.", code="request_timeout")
+
+
+def _last_words(status: HTTPStatus, problem: ApiError) -> bytes:
+    """A whole answer in the shape of every other error, with which the connection ends."""
+    body = msgspec.json.encode({"error": problem.body()})
+    head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return head.encode() + b"connection: close\r\n\r\n" + body
 
 
 class _Server(Server):

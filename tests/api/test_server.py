@@ -171,13 +171,20 @@ async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked():
 # --- clients that take their time ---
 
 
-@pytest.mark.parametrize("begun", [b"", b"\r\n", b"GET /health/live HTTP/1.1\r\n"])
-async def test_a_slow_head_is_cut_off(begun):
+@pytest.mark.parametrize("begun", [b"G", b"GET /health/live HTTP/1.1\r\n", GET_LIVE + b"x: "])
+async def test_a_slow_head_is_408(begun):
+    async with open_house(**IMPATIENT) as house:
+        assert refusal_of(await house.raw(begun)) == (408, "request_timeout")
+
+
+@pytest.mark.parametrize("begun", [b"", b"\r\n"])
+async def test_who_asks_nothing_is_cut_off_without_a_word(begun):
+    """Browsers open connections for later; an answer to nothing would be taken for that of their first request."""
     async with open_house(**IMPATIENT) as house:
         assert await house.raw(begun) == b""
 
 
-async def test_a_head_that_drips_is_cut_off():
+async def test_a_head_that_drips_is_408():
     async with open_house(**IMPATIENT) as house:
         reader, writer = await house.connect()
         writer.write(b"GET /health/live HTTP/1.1\r\nx: ")
@@ -186,22 +193,41 @@ async def test_a_head_that_drips_is_cut_off():
             while not ended.done():
                 writer.write(b"x")
                 await asyncio.sleep(0.05)
-        assert await ended == b""
+        assert refusal_of(await ended) == (408, "request_timeout")
         writer.close()
 
 
-async def test_a_slow_second_head_is_cut_off_too():
+async def test_a_slow_second_head_is_408_too():
     async with open_house(header_timeout_s=0.3, keep_alive_s=60.0) as house:
         said = await house.raw(GET_LIVE + b"\r\n" + b"GET /heal")
-        assert said.count(b"HTTP/1.1 200 OK") == 1
+        assert said.startswith(b"HTTP/1.1 200 OK")
+        assert refusal_of(said[said.index(b"HTTP/1.1 408") :]) == (408, "request_timeout")
 
 
-async def test_a_body_that_does_not_come_is_cut_off():
+async def test_a_body_that_does_not_come_is_408():
     async with open_house() as house:
-        monkey = house.server.config.http
-        monkey.body_timeout_s = 0.3
-        assert await house.raw(house.request(COMPLETION)[:-5]) == b""
+        house.server.config.http.body_timeout_s = 0.3
+        assert refusal_of(await house.raw(house.request(COMPLETION)[:-5])) == (408, "request_timeout")
         assert not house.engine.bodies
+        assert not house.settled
+
+
+async def test_a_body_that_nobody_waits_for_has_one_answer():
+    """A stranger is turned away before the body is read. What is left of it is not a second request."""
+    async with open_house() as house:
+        house.server.config.http.body_timeout_s = 0.3
+        said = await house.raw(house.request(COMPLETION).replace(b"Bearer", b"Basic")[:-5])
+        assert answer_of(said)[0] == 401
+        assert said.count(b"HTTP/1.1") == 1
+
+
+async def test_who_is_told_and_does_not_go_is_cut_off():
+    async with open_house(**IMPATIENT) as house:
+        reader, writer = await house.connect()
+        writer.write(b"GET /")
+        assert refusal_of(await hung_up(reader)) == (408, "request_timeout")
+        await until(lambda: not house.server.server_state.connections)
+        writer.close()
 
 
 async def test_an_idle_connection_is_kept_for_a_while_and_no_longer():

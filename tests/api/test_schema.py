@@ -37,7 +37,7 @@ def document():
     return make_document()
 
 
-OPERATIONS = [(method, path) for path, item in make_document()["paths"].items() for method in item]
+OPERATIONS = sorted((method, path) for path, item in make_document()["paths"].items() for method in item)
 
 
 def schema_of(document, path):

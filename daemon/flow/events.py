@@ -53,6 +53,8 @@ class Finished:
 
     attempt_id: AttemptId
     output_tokens: int
+    calls_tools: bool = False
+    """The answer ends in tool calls, so its session will be back with their results."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from preble.daemon.flow.events import (
 from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.engine import Engine
+from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.scheduler import Scheduler
 from preble.daemon.sched.types import RequestSpec
 
@@ -58,9 +59,12 @@ class Machine:
 
     def views(self, now_s: float) -> tuple[EngineView, ...]:
         """Every engine that was ever up, as it is now. Ages the load windows, and changes nothing else."""
-        for engine in self._scheduler.engines.values():
-            engine.age(max(now_s, self._now_s))
+        self._scheduler.age(max(now_s, self._now_s))
         return tuple(engine.view() for engine in self._scheduler.engines.values())
+
+    def returns(self, model: ModelName) -> ReturnCounts:
+        """What became of sessions that called tools."""
+        return self._scheduler.returns(model)
 
     @property
     def live_requests(self) -> int:
@@ -147,7 +151,7 @@ class Machine:
         output_tokens = 0
         if isinstance(event, Finished) and not attempt.cancelled:
             output_tokens = event.output_tokens
-            self._scheduler.finished(attempt, output_tokens, self._now_s)
+            self._scheduler.finished(attempt, output_tokens, event.calls_tools, self._now_s)
         engine.end(attempt, self._now_s, output_tokens)
         if attempt.cancelled:
             yield self._end(attempt, Outcome.CANCELLED)

@@ -18,7 +18,7 @@ from preble.daemon.errors import ApiError, EngineError, EngineFailed, InvalidReq
 from preble.daemon.flow.effects import Abort, Dispatch
 from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
 from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
-from preble.daemon.flow.sse import DONE, SseTap, usage_of
+from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of
 from preble.daemon.ids import AttemptId, GpuId, KeyId, ModelName, RequestId, TenantName
 from preble.daemon.sched.types import Decision, RequestSpec
 from preble.daemon.tenancy.ledger import Status
@@ -208,6 +208,7 @@ class RequestLife:
         if usage is None:
             raise EngineError("the engine's answer has no usage")
         self._tap.usage = usage
+        self._tap.calls_tools = calls_tools(body)
         await self._finish()
         if self._why_abandoned is not None:
             raise self._why_abandoned
@@ -266,8 +267,13 @@ class RequestLife:
         if self._tap.usage is None:
             self._report_failed(retry=False)
         else:
-            self._runtime.post(Finished(attempt_id=self._attempt, output_tokens=self._tap.usage.completion_tokens))
+            finished = Finished(
+                attempt_id=self._attempt,
+                output_tokens=self._tap.usage.completion_tokens,
+                calls_tools=self._tap.calls_tools,
+            )
             self._attempt = None
+            self._runtime.post(finished)
 
     def _report_failed(self, *, retry: bool) -> None:
         if self._attempt is not None:

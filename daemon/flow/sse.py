@@ -8,6 +8,7 @@ _END_OF_EVENT = b"\n\n"
 _DATA = b"data: "
 _USAGE = b'"usage"'  # cannot occur inside a JSON string, where quotes are escaped
 _ERROR = b'data: {"error"'
+_TOOL_CALLS = b'"tool_calls":[{'  # likewise
 DONE = b"data: [DONE]\n\n"
 """The event that ends a stream. The tap keeps it back: whoever relays the stream knows whether it ended well."""
 
@@ -48,6 +49,11 @@ def usage_of(body: bytes) -> Usage | None:
         return None
 
 
+def calls_tools(output: bytes) -> bool:
+    """Whether a response body, or a part of a stream, calls a tool."""
+    return _TOOL_CALLS in output
+
+
 class SseTap:
     """Passes whole events on, remembers the last usage, and drops the usage event that only we asked for."""
 
@@ -57,6 +63,7 @@ class SseTap:
         """The JSON of an error event, which engines send in place of the rest of a stream."""
         self.done = False
         """The engine ended the stream itself."""
+        self.calls_tools = False
         self.n_events = 0
         """Events passed on that carry output: a lower bound of output tokens where no usage came."""
         self._hide_usage = hide_usage
@@ -70,6 +77,7 @@ class SseTap:
             self._partial = data
             return b""
         whole, self._partial = data[: end + 2], data[end + 2 :]
+        self.calls_tools = self.calls_tools or calls_tools(whole)
         if _USAGE not in whole and _ERROR not in whole and DONE not in whole:
             self.n_events += whole.count(_END_OF_EVENT)
             return whole

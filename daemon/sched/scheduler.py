@@ -12,9 +12,10 @@ from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.engine import Engine, Pool
-from preble.daemon.sched.index import PrefixIndex
+from preble.daemon.sched.index import PrefixIndex, Stretch
 from preble.daemon.sched.outputs import OutputLengths
 from preble.daemon.sched.policies import Choice, Policy, make_policy
+from preble.daemon.sched.returns import ReturnCounts, Returns
 from preble.daemon.sched.types import Candidate, Decision, EngineLimits, Mode, RequestSpec, TimeModel
 from preble.daemon.sched.window import LoadWindow
 
@@ -25,6 +26,7 @@ _MOVABLE = 4
 class _Weighed(NamedTuple):
     """What a request would cost at each of some GPUs."""
 
+    stretches: Sequence[Stretch]
     candidates: tuple[Candidate, ...]
     expected_output_tokens: int
 
@@ -39,6 +41,7 @@ class Scheduler:
         self._indexes: dict[ModelName, PrefixIndex] = {}
         self._policies: dict[ModelName, Policy] = {}
         self._outputs: dict[ModelName, OutputLengths] = {}
+        self._returns: dict[ModelName, Returns] = {}
         self._pools: dict[ModelName, Pool] = {}
         self._engines_of: dict[ModelName, list[Engine]] = {}
         self._attempt_ids = count(1)
@@ -67,6 +70,7 @@ class Scheduler:
         if model not in self._policies:
             self._policies[model] = make_policy(self._config)
             self._outputs[model] = OutputLengths(self._config.expected_output_tokens)
+            self._returns[model] = Returns(self.index(model))
         return self._policies[model]
 
     @property
@@ -82,12 +86,26 @@ class Scheduler:
         """Requests that wait at the model's engines."""
         return self._pools[model].waiting if model in self._pools else 0
 
+    def age(self, now_s: float) -> None:
+        """Let the windows pass, and give up returns that should have come."""
+        for engine in self.engines.values():
+            engine.age(now_s)
+        for returns in self._returns.values():
+            returns.age(now_s)
+
     # --- placing ---
 
     def place(self, spec: RequestSpec, number: int, now_s: float) -> Attempt:
         """Choose an engine for try `number` of a request and let it wait there. Some engine must be serving it."""
         weighed = self._weigh(spec, self.serving(spec.model), now_s)
-        return self._give(spec, number, weighed, self._policy(spec.model).choose(weighed.candidates, now_s), now_s)
+        choice = self._policy(spec.model).choose(weighed.candidates, now_s)
+        returns = self._returns[spec.model]
+        back = returns.arrived(weighed.stretches, now_s) if number == 1 else None
+        if back is not None:
+            prefix_blocks = back.leaf.start + len(back.leaf.keys)
+            if choice.chosen.cached_tokens >= prefix_blocks * self.engines[choice.chosen.gpu].limits.block_size:
+                returns.found()
+        return self._give(spec, number, weighed, choice, now_s)
 
     def move_to_idle(self, model: ModelName, now_s: float) -> Attempt | None:
         """Take one request that waits to an engine that would idle, if that gains time; None if there is no such.
@@ -125,11 +143,17 @@ class Scheduler:
         busiest.withdraw(attempt)
         return self._give(attempt.spec, attempt.number, weighed, choice, now_s)
 
-    def finished(self, attempt: Attempt, output_tokens: int, now_s: float) -> None:
+    def returns(self, model: ModelName) -> ReturnCounts:
+        """Of sessions that called tools."""
+        return self._returns[model].counts if model in self._returns else ReturnCounts(0, 0, 0, 0)
+
+    def finished(self, attempt: Attempt, output_tokens: int, calls_tools: bool, now_s: float) -> None:
         """Learn from an answer; the attempt is still counted as running."""
         self.engines[attempt.decision.gpu].learn_output(now_s, output_tokens)
         spec = attempt.spec
         self._outputs[spec.model].learn(attempt.leaf, spec.tenant, output_tokens / spec.n_sequences)
+        if calls_tools and attempt.leaf is not None and not attempt.lost:
+            self._returns[spec.model].expect(attempt.leaf, attempt.decision.gpu, spec.tenant, now_s)
 
     def _weigh(self, spec: RequestSpec, engines: Sequence[Engine], now_s: float) -> "_Weighed":
         """What the request would cost at each of `engines`."""
@@ -141,7 +165,7 @@ class Scheduler:
         each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
         expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
         candidates = tuple(engine.candidate(spec, stretches, biggest, expected_tokens) for engine in engines)
-        return _Weighed(candidates, expected_tokens)
+        return _Weighed(stretches, candidates, expected_tokens)
 
     def _give(self, spec: RequestSpec, number: int, weighed: "_Weighed", choice: Choice, now_s: float) -> Attempt:
         """Let the request wait at the chosen engine."""

@@ -205,7 +205,8 @@ class World:
             self._by_attempt[attempt_id].first_token_ps = self._agenda.now_ps
             self._tell(FirstToken(attempt_id=attempt_id))
         for job in news.ended:
-            self._tell(Finished(attempt_id=job.attempt_id, output_tokens=job.produced))
+            calls_tools = self._by_attempt[job.attempt_id].request.calls_tools
+            self._tell(Finished(attempt_id=job.attempt_id, output_tokens=job.produced, calls_tools=calls_tools))
 
     def _sample(self) -> None:
         assert self._sample_ps is not None

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preble.daemon.flow.sse import DONE, SseTap, usage_of
+from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of
 
 TOKEN = b'data: {"choices":[{"text":"say \\"usage\\":{} and [DONE]"}]}\n\n'
 COUNTS = b'{"prompt_tokens":7,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}'
@@ -40,3 +40,13 @@ def test_usage_of_a_whole_body():
     assert usage_of(b'{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":1}}').prompt_tokens == 3
     assert usage_of(b'{"choices":[]}') is None
     assert usage_of(b"not json") is None
+
+
+def test_tool_calls_are_seen_in_streams_and_bodies():
+    tap = SseTap(hide_usage=False)
+    tap.feed(b'data: {"choices":[{"delta":{"content":"\\"tool_calls\\":[{","tool_calls":[]}}]}\n\n')
+    assert not tap.calls_tools
+    tap.feed(b'data: {"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}\n\n')
+    assert tap.calls_tools
+    assert calls_tools(b'{"choices":[{"message":{"tool_calls":[{"id":"x"}]}}]}')
+    assert not calls_tools(b'{"choices":[{"message":{"tool_calls":[]}}]}')

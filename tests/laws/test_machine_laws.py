@@ -66,7 +66,10 @@ class Daemon(RuleBasedStateMachine):
             return self.do(events.FirstToken(attempt_id=dispatch.attempt_id))
         del self.running[dispatch.attempt_id]
         if how == "finish":
-            return self.do(events.Finished(attempt_id=dispatch.attempt_id, output_tokens=3))
+            finished = events.Finished(
+                attempt_id=dispatch.attempt_id, output_tokens=3, calls_tools=data.draw(st.booleans())
+            )
+            return self.do(finished)
         return self.do(events.Failed(attempt_id=dispatch.attempt_id, retry=how == "retry"))
 
     @precondition(lambda self: self.arrived)

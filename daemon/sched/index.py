@@ -4,77 +4,58 @@ Three facts about a node and a GPU are kept apart. *Resident* is what the engine
 the node are in its cache. *Intended* counts the requests on their way to the GPU that will compute the node. *Active*
 counts the requests running there that hold its blocks, which therefore cannot be evicted.
 
-A node is found by hashing, not by walking: every block's key leads to its node, and since a known block's ancestors
-are known too, the deepest known block of a prompt is found by binary search.
+A prompt is matched node by node: a chain key stands for all blocks before it, so a node's last key tells whether the
+prompt shares all of it, and within the first node of which it does not, a binary search tells how much. Every block's
+key leads to its node as well, for what engines report.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+import sys
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
-from preble.daemon.sched.mean import Mean
+from preble.daemon.sched.blocktable import BlockTable
+from preble.daemon.sched.evictable import Evictable, Loss, Victim
+from preble.daemon.sched.node import (
+    Children,
+    Counts,
+    Node,
+    Stretch,
+    cached_of,
+    changed,
+    copied,
+    depth_after,
+    shared_blocks,
+)
 
-Counts = dict[GpuId, int]
-
-
-class Node:
-    """A stretch of blocks that every prompt below it shares. Zero counts are absent from its dicts."""
-
-    __slots__ = ("active", "children", "intended", "keys", "outputs", "parent", "released", "resident", "start", "uses")
-
-    def __init__(self, keys: list[BlockKey], parent: "Node | None", start: int) -> None:
-        self.keys = keys
-        self.parent = parent
-        self.children: dict[BlockKey, Node] = {}
-        self.start = start
-        """Blocks before this node in its chain."""
-        self.resident: Counts = {}
-        """Leading blocks of this node in a GPU's cache. Engines evict a chain from its end, so a prefix stays."""
-        self.intended: Counts = {}
-        self.active: Counts = {}
-        self.uses: Counts = {}
-        """Requests within the window that were sent to a GPU and pass through this node (N_j of Algorithm 2)."""
-        self.released: Counts = {}
-        """On a GPU where it is resident and not active: the tick at which it was last let go."""
-        self.outputs: Mean | None = None
-        """Tokens of the answers to prompts that pass through this node."""
-
-    def path(self) -> "Iterator[Node]":
-        """This node and its ancestors, deepest first."""
-        node: Node | None = self
-        while node is not None:
-            yield node
-            node = node.parent
-
-
-class Stretch(NamedTuple):
-    """A node that a prompt passes through, and how many of its blocks the prompt shares."""
-
-    node: Node
-    n_blocks: int
-
-
-class Victim(NamedTuple):
-    """Blocks that a GPU would evict next."""
-
-    node: Node
-    n_blocks: int
+__all__ = ["Node", "PrefixIndex", "Stretch", "cached_of"]
 
 
 class PrefixIndex:
-    """The forest, for engines of one model. Matching reads; every other method says what it writes."""
+    """The forest, for engines of one model. Matching reads; every other method says what it writes.
 
-    def __init__(self) -> None:
-        self._node_of: dict[BlockKey, Node] = {}
+    It holds at most `max_blocks`, unless requests that wait and run need more. To make room it forgets chains that no
+    GPU caches and that were only used of late, then what some GPU was last seen to use longest ago. So it knows less
+    than the engines cache, never more.
+    """
+
+    def __init__(self, max_blocks: int = sys.maxsize) -> None:
+        self._max_blocks = max_blocks
+        self._roots: Children = {}
+        self._table = BlockTable()
+        self._uncached: OrderedDict[Node, None] = OrderedDict()
+        """Nodes that at some time were kept for nothing but having been used, in that order."""
         self._resident_blocks: Counts = {}
         self._active_blocks: Counts = {}
-        self._tick = 0
-        self._released_at: dict[GpuId, dict[int, dict[Node, None]]] = {}
-        """Per GPU, what is evictable, oldest release first (dicts keep insertion order, and ticks only grow)."""
+        self._active_nodes: dict[GpuId, dict[Node, None]] = {}
+        self._evictable: dict[GpuId, Evictable] = {}
+        self._tick = 1
+        self._matched: tuple[Sequence[BlockKey], list[Stretch]] | None = None
+        """The last match: a request is matched several times before the forest changes its form."""
 
     def __len__(self) -> int:
         """Blocks indexed."""
-        return len(self._node_of)
+        return len(self._table)
 
     def resident_blocks(self, gpu: GpuId) -> int:
         """Blocks in the GPU's cache."""
@@ -86,61 +67,77 @@ class PrefixIndex:
 
     # --- reading ---
 
-    def match(self, keys: Sequence[BlockKey]) -> list[Stretch]:
-        """The known part of a prompt, first stretch first. O(log blocks + nodes on the path)."""
-        depth = self._known_depth(keys)
-        if depth == 0:
-            return []
-        path = list(self._node_of[keys[depth - 1]].path())
-        return [Stretch(node, min(depth - node.start, len(node.keys))) for node in reversed(path)]
-
-    def _known_depth(self, keys: Sequence[BlockKey]) -> int:
-        low, high = 0, len(keys)
-        while low < high:
-            middle = (low + high + 1) // 2
-            if keys[middle - 1] in self._node_of:
-                low = middle
+    def match(self, keys: Sequence[BlockKey]) -> Sequence[Stretch]:
+        """The known part of a prompt, first stretch first. O(nodes on the path + log blocks)."""
+        if self._matched is not None and self._matched[0] is keys:
+            return self._matched[1]
+        stretches: list[Stretch] = []
+        children, depth, n_keys = self._roots, 0, len(keys)
+        while depth < n_keys and (node := children.get(keys[depth])) is not None:
+            own = node.keys
+            end = depth + len(own)
+            if end <= n_keys and own[-1] == keys[end - 1]:
+                stretches.append(Stretch(node, len(own)))
+                children, depth = node.children, end
             else:
-                high = middle - 1
-        return low
+                stretches.append(Stretch(node, shared_blocks(own, keys, depth)))
+                break
+        self._matched = keys, stretches
+        return stretches
 
     @staticmethod
     def cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
         """Leading blocks of a matched prompt that the GPU has, or will have once all that was sent there has run."""
-        return _leading(stretches, lambda node: gpu in node.intended, gpu)
+        total = 0
+        for node, n_blocks in stretches:
+            if gpu in node.intended:
+                total += n_blocks
+                continue
+            here = node.resident.get(gpu, 0)
+            if here < n_blocks:
+                return total + here
+            total += n_blocks
+        return total
 
     @staticmethod
     def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
         """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
-        return _leading(stretches, lambda node: gpu in node.active, gpu)
+        total = 0
+        for node, n_blocks in stretches:
+            if gpu in node.active:
+                total += n_blocks
+                continue
+            here = node.resident.get(gpu, 0)
+            if here < n_blocks:
+                return total + here
+            total += n_blocks
+        return total
 
     @staticmethod
     def held_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
         """Blocks of a matched prompt that running requests hold on the GPU already."""
-        return sum(stretch.n_blocks for stretch in stretches if gpu in stretch.node.active)
+        return sum([n_blocks for node, n_blocks in stretches if gpu in node.active])
 
     @staticmethod
     def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Stretch | None:
         """The node on a prompt's path of which some GPU caches the most blocks, and that number; None if nothing is."""
         best: Stretch | None = None
-        for stretch in stretches:
-            n_blocks = max((cached_of(stretch, gpu) for gpu in gpus), default=0)
-            if n_blocks > (best.n_blocks if best else 0):
-                best = Stretch(stretch.node, n_blocks)
+        most = 0
+        for node, shared in stretches:
+            if shared > most:
+                here = [gpu for gpu in (*node.intended, *node.resident) if gpu in gpus]
+                n_blocks = max([cached_of(Stretch(node, shared), gpu) for gpu in here], default=0)
+                if n_blocks > most:
+                    best, most = Stretch(node, n_blocks), n_blocks
         return best
 
     def victims(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch] = ()) -> Iterator[Victim]:
         """What the GPU's LRU would evict to free `n_blocks`, first victim first; never a node of `keep`."""
-        kept = {stretch.node for stretch in keep}
-        for nodes in self._released_at.get(gpu, {}).values():
-            for node in sorted(nodes, key=_by_depth, reverse=True):
-                if node in kept:
-                    continue
-                taken = min(node.resident[gpu], n_blocks)
-                yield Victim(node, taken)
-                n_blocks -= taken
-                if n_blocks <= 0:
-                    return
+        return self._evictable_of(gpu).victims(n_blocks, {stretch.node for stretch in keep})
+
+    def eviction_loss(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch], loss: Loss) -> float:
+        """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
+        return self._evictable_of(gpu).loss(n_blocks, [stretch.node for stretch in keep], loss)
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
         """Whether the whole chain that ends with `leaf` is in the GPU's cache."""
@@ -152,60 +149,103 @@ class PrefixIndex:
         """Make a node end exactly where this prompt's blocks end, and return it; None for a prompt of no full block."""
         if not keys:
             return None
-        depth = self._known_depth(keys)
-        node = self._node_of[keys[depth - 1]] if depth else None
-        if node is not None and depth < node.start + len(node.keys):
-            node = self._split(node, depth - node.start)
-        return self._append(node, keys[depth:]) if depth < len(keys) else node
+        node, depth = None, 0
+        if stretches := self.match(keys):
+            node, shared = stretches[-1]
+            depth = node.start + shared
+            if shared < len(node.keys):
+                node = self._split(node, shared)
+        if depth < len(keys):
+            node = self._append(node, keys[depth:])
+            self._make_room()
+        return node
 
     def _append(self, parent: Node | None, keys: Sequence[BlockKey]) -> Node:
-        start = parent.start + len(parent.keys) if parent else 0
-        node = Node(list(keys), parent, start)
-        if parent is not None:
-            parent.children[node.keys[0]] = node
-        for key in node.keys:
-            self._node_of[key] = node
+        node = Node(parent, parent.start + len(parent.keys) if parent else 0)
+        self._table.lengthen(node, keys)
+        self._adopt(parent, node)
         return node
+
+    def _adopt(self, parent: Node | None, child: Node) -> None:
+        self._matched = None
+        if parent is None:
+            self._roots[child.keys[0]] = child
+        elif parent.children:
+            parent.children[child.keys[0]] = child
+        else:
+            parent.children = {child.keys[0]: child}
 
     def _split(self, lower: Node, cut: int) -> Node:
         """Give the first `cut` blocks of a node to a new node above it.
 
         The lower part keeps its identity: whoever holds a node as the end of a request's chain still does.
         """
-        upper = Node(lower.keys[:cut], lower.parent, lower.start)
-        if lower.parent is not None:
-            lower.parent.children[upper.keys[0]] = upper
-        lower.keys, lower.parent, lower.start = lower.keys[cut:], upper, lower.start + cut
-        upper.children[lower.keys[0]] = lower
-        for key in upper.keys:
-            self._node_of[key] = upper
-        upper.intended, upper.active, upper.uses = dict(lower.intended), dict(lower.active), dict(lower.uses)
+        upper = Node(lower.parent, lower.start)
+        self._table.split(lower, upper, cut)
+        self._adopt(lower.parent, upper)
+        lower.parent, lower.start = upper, lower.start + cut
+        self._adopt(upper, lower)
+        upper.intended, upper.active, upper.uses = copied(lower.intended), copied(lower.active), copied(lower.uses)
         upper.outputs = lower.outputs.copy() if lower.outputs else None
-        for gpu, n_blocks in lower.resident.items():
-            upper.resident[gpu] = min(n_blocks, cut)
+        upper.resident = copied({gpu: min(n_blocks, cut) for gpu, n_blocks in lower.resident.items()})
+        for gpu in upper.active:
+            self._active_nodes[gpu][upper] = None
         for gpu, tick in lower.released.items():
             self._mark_released(upper, gpu, tick)
         for gpu, n_blocks in list(lower.resident.items()):
+            lower.resident = changed(lower.resident, gpu, max(0, n_blocks - cut))
             if n_blocks <= cut:
-                del lower.resident[gpu]
                 self._unmark_released(lower, gpu)
-            else:
-                lower.resident[gpu] = n_blocks - cut
         self._prune(lower)
         return upper
 
     def _prune(self, node: Node | None) -> None:
         """Forget blocks that no GPU caches or will cache and that nothing in the window used (paper, section 3.2)."""
-        while node is not None and not (node.children or node.intended or node.active or node.uses):
-            kept = max(node.resident.values(), default=0)
-            for key in node.keys[kept:]:
-                del self._node_of[key]
-            if kept:
-                del node.keys[kept:]
-                return
-            if node.parent is not None:
-                del node.parent.children[node.keys[0]]
+        while node is not None and not node.keys:
             node = node.parent
+        while node is not None and not node.is_needed:
+            if node.uses:
+                if not node.resident:
+                    self._uncached[node] = None
+                return
+            kept = max(node.resident.values(), default=0)
+            if kept:
+                if kept < len(node.keys):
+                    self._matched = None
+                    self._table.shorten(node, kept)
+                return
+            self._drop(node)
+            node = node.parent
+
+    def _drop(self, node: Node) -> None:
+        """Take a node with nothing behind it out of the forest. It keeps its way up, for what is counted on it."""
+        self._matched = None
+        del (node.parent.children if node.parent else self._roots)[node.keys[0]]
+        self._uncached.pop(node, None)
+        self._table.drop(node)
+
+    def _make_room(self) -> None:
+        while len(self._table) > self._max_blocks and (self._forget_uncached() or self._forget_oldest()):
+            pass
+
+    def _forget_uncached(self) -> bool:
+        while self._uncached:
+            node, _ = self._uncached.popitem(last=False)
+            if node.uses and not node.resident and not node.is_needed:
+                self._drop(node)
+                self._prune(node)
+                return True
+        return False
+
+    def _forget_oldest(self) -> bool:
+        orders = [(order.first_tick, gpu) for gpu, order in self._evictable.items() if order.first_tick is not None]
+        if not orders:
+            return False
+        _, gpu = min(orders)
+        node = next(iter(self._evictable[gpu]))
+        self._set_resident(node, gpu, 0)
+        self._prune(node)
+        return True
 
     # --- what engines report ---
 
@@ -213,30 +253,41 @@ class PrefixIndex:
         """The GPU now caches `keys`, which follow the block `parent` (None: the first of a prompt)."""
         if not keys:
             return
-        above = self._node_of.get(parent) if parent is not None else None
+        above = self._table.find(parent) if parent is not None else None
         if parent is not None and above is None:
             return  # its parent is not known to be anywhere, so no prompt can match it
-        first = _depth_after(above, parent)
-        if keys[-1] not in self._node_of:
-            self._extend(above, parent, keys)
-        for node in self._node_of[keys[-1]].path():
-            if node.start + len(node.keys) <= first:
-                break
+        first = depth_after(above, parent)
+        node: Node | None = self._table.find(keys[-1]) or self._extend(gpu, above, parent, keys)
+        while node is not None and node.start + len(node.keys) > first:
             n_blocks = min(first + len(keys) - node.start, len(node.keys))
             self._set_resident(node, gpu, max(n_blocks, node.resident.get(gpu, 0)))
+            node = node.parent
+        self._make_room()
 
-    def _extend(self, above: Node | None, parent: BlockKey | None, keys: Sequence[BlockKey]) -> None:
-        known = self._known_depth(keys)
-        if known:
-            above, parent = self._node_of[keys[known - 1]], keys[known - 1]
-        cut = _depth_after(above, parent) - above.start if above is not None else 0
+    def _extend(self, gpu: GpuId, above: Node | None, parent: BlockKey | None, keys: Sequence[BlockKey]) -> Node:
+        known = 0
+        while (node := self._table.find(keys[known])) is not None:  # the last is not
+            above, parent = node, keys[known]
+            known += 1
+        cut = depth_after(above, parent) - above.start if above is not None else 0
         if above is not None and cut < len(above.keys):
             above = self._split(above, cut)
-        self._append(above, keys[known:])
+        if above is None or not self._is_tail(above, gpu):
+            return self._append(above, keys[known:])
+        self._table.lengthen(above, keys[known:])
+        self._matched = None
+        self._mark_released(above, gpu, self._tick)
+        return above
+
+    @staticmethod
+    def _is_tail(node: Node, gpu: GpuId) -> bool:
+        """Whether only reports speak of it, as of an answer, of which they tell block by block: it may grow."""
+        is_only_reported = not (node.is_needed or node.uses or node.outputs)
+        return is_only_reported and node.resident.get(gpu, 0) == len(node.keys)
 
     def remove(self, gpu: GpuId, key: BlockKey) -> None:
         """The GPU evicted a block, and so whatever it had behind it."""
-        node = self._node_of.get(key)
+        node = self._table.find(key)
         if node is None or gpu not in node.resident:
             return
         last = node.resident[gpu] - 1
@@ -252,110 +303,91 @@ class PrefixIndex:
 
     def _set_resident(self, node: Node, gpu: GpuId, n_blocks: int) -> None:
         before = node.resident.get(gpu, 0)
-        self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
-        if n_blocks == 0:
-            node.resident.pop(gpu, None)
-            self._unmark_released(node, gpu)
+        if n_blocks == before:
             return
-        node.resident[gpu] = n_blocks
-        if before == 0 and gpu not in node.active:
+        self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
+        node.resident = changed(node.resident, gpu, n_blocks)
+        if n_blocks == 0:
+            self._unmark_released(node, gpu)
+        elif gpu in node.released:
+            self._evictable[gpu].touch(node.released[gpu])
+        elif gpu not in node.active:
             self._mark_released(node, gpu, self._tick)
 
     def clear(self, gpu: GpuId) -> None:
         """The GPU's cache is empty."""
-        for node in dict.fromkeys(self._node_of.values()):
-            if gpu in node.resident:
-                self._set_resident(node, gpu, 0)
-                if not node.children:
-                    self._prune(node)
+        nodes = [*self._evictable.pop(gpu, ()), *self._active_nodes.get(gpu, ())]
+        self._resident_blocks.pop(gpu, None)
+        for node in nodes:
+            node.resident, node.released = changed(node.resident, gpu, 0), changed(node.released, gpu, 0)
+        for node in nodes:
+            if node.keys and not node.children:
+                self._prune(node)
 
     # --- what requests do ---
 
     def intend(self, leaf: Node, gpu: GpuId) -> None:
         """A request that will compute this chain is on its way to the GPU."""
         for node in leaf.path():
-            _add(node.intended, gpu, 1)
+            node.intended = changed(node.intended, gpu, node.intended.get(gpu, 0) + 1)
 
     def fulfil(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `intend`: the chain has been computed, or never will be."""
         for node in leaf.path():
-            _add(node.intended, gpu, -1)
+            node.intended = changed(node.intended, gpu, node.intended[gpu] - 1)
         self._prune(leaf)
 
     def acquire(self, leaf: Node, gpu: GpuId) -> None:
         """A request that holds this chain runs on the GPU: nothing of it can be evicted."""
+        here = self._active_nodes.setdefault(gpu, {})
         for node in leaf.path():
-            if _add(node.active, gpu, 1) == 1:
+            if gpu not in node.active:
                 self._active_blocks[gpu] = self._active_blocks.get(gpu, 0) + len(node.keys)
+                here[node] = None
                 self._unmark_released(node, gpu)
+            node.active = changed(node.active, gpu, node.active.get(gpu, 0) + 1)
 
     def release(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `acquire`. What nobody holds any more becomes the GPU's most recently used."""
         self._tick += 1
+        here = self._active_nodes[gpu]
         for node in leaf.path():
-            if _add(node.active, gpu, -1) == 0:
+            node.active = changed(node.active, gpu, node.active[gpu] - 1)
+            if gpu not in node.active:
                 self._active_blocks[gpu] -= len(node.keys)
+                del here[node]
                 if gpu in node.resident:
                     self._mark_released(node, gpu, self._tick)
         self._prune(leaf)
 
     def use(self, leaf: Node, gpu: GpuId) -> None:
         """Count a request of the window on its chain."""
-        for node in leaf.path():
-            _add(node.uses, gpu, 1)
+        self._count_use(leaf, gpu, 1)
 
     def disuse(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `use`: the request left the window."""
-        for node in leaf.path():
-            _add(node.uses, gpu, -1)
+        self._count_use(leaf, gpu, -1)
         self._prune(leaf)
+
+    def _count_use(self, leaf: Node, gpu: GpuId, change: int) -> None:
+        for node in leaf.path():
+            node.uses = changed(node.uses, gpu, node.uses.get(gpu, 0) + change)
+            if gpu in node.released:
+                self._evictable[gpu].touch(node.released[gpu])
+
+    def _evictable_of(self, gpu: GpuId) -> Evictable:
+        order = self._evictable.get(gpu)
+        if order is None:
+            order = self._evictable[gpu] = Evictable(gpu)
+        return order
 
     def _mark_released(self, node: Node, gpu: GpuId, tick: int) -> None:
         self._unmark_released(node, gpu)
-        node.released[gpu] = tick
-        self._released_at.setdefault(gpu, {}).setdefault(tick, {})[node] = None
+        node.released = changed(node.released, gpu, tick)
+        self._evictable_of(gpu).add(node, tick)
 
     def _unmark_released(self, node: Node, gpu: GpuId) -> None:
-        tick = node.released.pop(gpu, None)
+        tick = node.released.get(gpu)
         if tick is not None:
-            nodes = self._released_at[gpu][tick]
-            del nodes[node]
-            if not nodes:
-                del self._released_at[gpu][tick]
-
-
-def _add(counts: Counts, gpu: GpuId, change: int) -> int:
-    count = counts.get(gpu, 0) + change
-    assert count >= 0, f"{gpu}: a count fell to {count}"
-    if count:
-        counts[gpu] = count
-    else:
-        del counts[gpu]
-    return count
-
-
-def cached_of(stretch: Stretch, gpu: GpuId) -> int:
-    """Blocks of one stretch that the GPU has, or will have once all that was sent there has run."""
-    node, n_blocks = stretch
-    return n_blocks if gpu in node.intended else min(node.resident.get(gpu, 0), n_blocks)
-
-
-def _leading(stretches: Iterable[Stretch], is_whole: Callable[[Node], bool], gpu: GpuId) -> int:
-    total = 0
-    for node, n_blocks in stretches:
-        here = n_blocks if is_whole(node) else min(node.resident.get(gpu, 0), n_blocks)
-        total += here
-        if here < n_blocks:
-            break
-    return total
-
-
-def _by_depth(node: Node) -> int:
-    return node.start
-
-
-def _depth_after(node: Node | None, key: BlockKey | None) -> int:
-    """Blocks in the chain up to and with `key`, a block of `node`."""
-    if node is None or key is None:
-        return 0
-    return node.start + (len(node.keys) if node.keys[-1] == key else node.keys.index(key) + 1)
+            node.released = changed(node.released, gpu, 0)
+            self._evictable[gpu].discard(node, tick)

@@ -6,7 +6,7 @@ Sums are whole microseconds and tokens, so that what was added is removed to the
 from collections import deque
 from collections.abc import Iterator
 
-from preble.daemon.sched.index import Node
+from preble.daemon.sched.node import Node
 
 
 class Given:

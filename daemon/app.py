@@ -1,7 +1,7 @@
 """The composition root: the only place that knows which store, engines, clock and server are in use."""
 
 import os
-from asyncio import wait
+from asyncio import create_task, sleep, wait
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -32,14 +32,21 @@ from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.prompt import PromptEncoder
+from preble.daemon.sched.attempt import EngineView
+from preble.daemon.sched.returns import ReturnCounts
+from preble.daemon.sched.types import TimeModel
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys
 from preble.daemon.store.db import open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
+from preble.daemon.store.time_models import TimeModels
 
 Say = Callable[[str], None]
 
+_REMEMBER_S = 60.0
+_ENOUGH_OBSERVATIONS = 32
+"""Of an engine's speed; fewer say too little to be kept in place of a measurement."""
 _SEE_OUT_S = 6.0
 """How long requests that were cut off at the end of the daemon may take to be settled."""
 _DAY_S = 86_400
@@ -74,10 +81,11 @@ async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
         books = Bookkeeper(
             record_usage=stores.ledger.record, record_explanation=stores.decisions.record, metrics=metrics
         )
-        engines = Engines(config, specs, paths, metrics, say)
+        engines = Engines(config, specs, paths, stores.time_models, metrics, say)
         await stack.enter_async_context(engines.running())
         desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms)
         metrics.track_gpus(desk.gauges)
+        metrics.track_returns(engines.returns)
         check = Authenticator(stores.accounts.lookup, metrics.auth_failure)
         app = make_application(
             config.server,
@@ -116,6 +124,7 @@ def _lock(data_dir: Path) -> None:
 @dataclass(frozen=True, slots=True)
 class _Stores:
     accounts: Accounts
+    time_models: TimeModels
     ledger: Ledger
     decisions: DecisionLog
 
@@ -133,7 +142,7 @@ async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]
         decisions = DecisionLog(database, flush_s, config.scheduler.decisions_kept)
         try:
             await ledger.forget_before(time() - config.ledger.retention_days * _DAY_S)
-            yield _Stores(accounts, ledger, decisions)
+            yield _Stores(accounts, await TimeModels.load(database), ledger, decisions)
         finally:
             await ledger.close()
             await decisions.close()
@@ -152,13 +161,16 @@ class Engines:
         config: Config,
         specs: Sequence[EngineSpec],
         paths: Mapping[ModelName, str],
+        time_models: TimeModels,
         metrics: Metrics,
         say: Say,
     ) -> None:
         self._config = config
         self._say = say
+        self._time_models = time_models
+        self._devices = {spec.gpu: spec.device for spec in specs}
         self.runtime = Runtime(Machine(config.scheduler), on_step_s=metrics.observe_decision)
-        self.fleet = Fleet(config, specs, self._post, self._running, say)
+        self.fleet = Fleet(config, specs, self._post, self._running, say, self._known_time)
         self._tokenisers: dict[ModelName, PromptEncoder] = {}
         self.served: dict[str, ServedModel] = {}
         for spec in specs:
@@ -181,14 +193,35 @@ class Engines:
     async def running(self) -> AsyncIterator[None]:
         """Start the engines; at the end let cut-off requests be settled, then end the engines."""
         await self.fleet.start()
+        remembering = create_task(self._remember_times_often())
         try:
             yield
         finally:
+            remembering.cancel()
+            await self._remember_times()
             if self.runtime.spawned:
                 await wait(self.runtime.spawned, timeout=_SEE_OUT_S)
             await self.fleet.stop()
             for tokeniser in self._tokenisers.values():
                 tokeniser.close()
+
+    def _known_time(self, spec: EngineSpec) -> TimeModel | None:
+        return self._time_models.find(spec.model.name, spec.device)
+
+    async def _remember_times_often(self) -> None:
+        while True:
+            await sleep(_REMEMBER_S)
+            await self._remember_times()
+
+    async def _remember_times(self) -> None:
+        """Of equal engines, what the one has taught of which most was seen."""
+        most: dict[tuple[ModelName, str], EngineView] = {}
+        for view in sorted(self.runtime.views(), key=_observations):
+            if _observations(view) >= _ENOUGH_OBSERVATIONS:
+                most[view.model, self._devices[view.gpu]] = view
+        for (model, device), view in most.items():
+            if view.time_model is not None and view.time_model != self._time_models.find(model, device):
+                await self._time_models.save(model, device, view.time_model, _observations(view), time())
 
     def live(self, call: Call, books: Bookkeeper) -> RequestLife:
         """Begin a request's life."""
@@ -199,6 +232,10 @@ class Engines:
             settle=books.settle,
             timeout_s=self._config.server.request_timeout_s,
         )
+
+    def returns(self) -> list[tuple[str, ReturnCounts]]:
+        """What became of sessions that called tools, by model."""
+        return [(name, self.runtime.returns(ModelName(name))) for name in self.served]
 
     def unready(self) -> str | None:
         """Name a model that no engine serves; None if there is none."""
@@ -235,3 +272,7 @@ class Engines:
 
     def _max_model_len(self, model: ModelName) -> int | None:
         return next((row.limits.max_model_len for row in self.fleet.rows if row.model == model and row.limits), None)
+
+
+def _observations(view: EngineView) -> int:
+    return view.time_error.observations if view.time_error else 0

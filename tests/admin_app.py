@@ -42,6 +42,8 @@ def gpu_row(gpu: str, **changes: object) -> GpuRow:
         indexed_blocks=120,
         draining=False,
         detail="",
+        outstanding_ms=1620.3,
+        prefill_error_ratio=0.07,
     )
     return msgspec.structs.replace(row, **changes)
 

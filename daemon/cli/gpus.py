@@ -57,8 +57,29 @@ def _order(remote: Remote, name: str, order: str, as_json: bool) -> None:
     emit(row, as_json, lambda: _gpu_table([row]))
 
 
+def _time_error(row: "GpuRow") -> str | None:
+    """Of predicted prefill and decode times; None before any was observed."""
+    if row.prefill_error_ratio is None and row.decode_error_ratio is None:
+        return None
+    return "/".join(
+        "-" if ratio is None else f"{100 * ratio:.0f}" for ratio in (row.prefill_error_ratio, row.decode_error_ratio)
+    )
+
+
 def _gpu_table(rows: "Sequence[GpuRow]") -> None:
-    columns = ["gpu", "state", "model", "running", "waiting", "KV %", "hit %", "load ms", "TTFT p50 ms", "restarts"]
+    columns = [
+        "gpu",
+        "state",
+        "model",
+        "running",
+        "waiting",
+        "KV %",
+        "hit %",
+        "to do ms",
+        "TTFT p50 ms",
+        "time error %",
+        "restarts",
+    ]
     cells = [
         [
             row.gpu,
@@ -68,8 +89,9 @@ def _gpu_table(rows: "Sequence[GpuRow]") -> None:
             row.waiting,
             percent(row.kv_used_ratio),
             percent(row.hit_ratio),
-            round(row.load_ms),
+            round(row.outstanding_ms),
             None if row.ttft_p50_ms is None else round(row.ttft_p50_ms),
+            _time_error(row),
             row.restarts,
         ]
         for row in rows

@@ -14,6 +14,7 @@ from preble.daemon.engine.supervisor import EngineState, EngineStatus, Superviso
 from preble.daemon.errors import NotFound
 from preble.daemon.flow.events import Event
 from preble.daemon.ids import GpuId, ModelName
+from preble.daemon.sched.types import TimeModel
 
 _MAX_SOCKET_PATH_BYTES = 100
 """Linux allows 107 in a socket's address."""
@@ -29,13 +30,18 @@ class Fleet:
         post: Callable[[Event], None],
         running: Callable[[GpuId], int],
         say: Callable[[str], None],
+        time_model: Callable[[EngineSpec], TimeModel | None],
     ) -> None:
-        """`post` takes what happens to engines; `running` tells how many requests a GPU still works on."""
+        """`post` takes what happens to engines; `running` tells how many requests a GPU still works on.
+
+        `time_model` is what is known already of an engine like that one.
+        """
         self._config = config
         self._specs = specs
         self._post = post
         self._running = running
         self._say = say
+        self._time_model = time_model
         self._runtime_dir: Path | None = None
         self._supervisors: dict[GpuId, Supervisor] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -55,6 +61,7 @@ class Fleet:
                 self._post,
                 self._running,
                 self._say,
+                self._time_model(spec),
             )
         self._tasks = [asyncio.create_task(each.run(), name=str(gpu)) for gpu, each in self._supervisors.items()]
 

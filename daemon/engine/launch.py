@@ -29,6 +29,8 @@ class EngineSpec:
     devices: tuple[int, ...]
     """CUDA device numbers, or CPU cores."""
     hardware: Literal["cuda", "cpu"]
+    device: str
+    """What these devices are: a time model holds for engines of the same model and device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +73,21 @@ def plan(
     dealt = _deal_gpus(entries, hardware) if kind == "cuda" else _deal_cores(entries, hardware)
     return tuple(
         EngineSpec(
-            gpu=gpu, model=model, model_path=model_paths.get(model.name, model.path), devices=devices, hardware=kind
+            gpu=gpu,
+            model=model,
+            model_path=model_paths.get(model.name, model.path),
+            devices=devices,
+            hardware=kind,
+            device=_describe(devices, hardware),
         )
         for gpu, model, devices in dealt
     )
+
+
+def _describe(devices: tuple[int, ...], hardware: Hardware) -> str:
+    if not hardware.cuda_devices:
+        return f"CPU, {len(devices)} cores"
+    return " + ".join(device.name for device in hardware.cuda_devices if device.index in devices)
 
 
 _Dealt = list[tuple[GpuId, ModelConfig, tuple[int, ...]]]

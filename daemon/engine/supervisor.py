@@ -69,7 +69,7 @@ class EngineStatus:
     """Since it was last ready."""
     limits: EngineLimits | None
     time_model: TimeModel | None
-    """As measured at its first start."""
+    """As it was known, or measured at its first start."""
     metrics: EngineMetrics | None
     """At most a health interval old."""
 
@@ -86,8 +86,12 @@ class Supervisor:
         post: Callable[[Event], None],
         running: Callable[[GpuId], int],
         say: Callable[[str], None],
+        time_model: TimeModel | None,
     ) -> None:
-        """`running` tells how many requests a GPU still works on; `say` narrates for an operator."""
+        """`running` tells how many requests a GPU still works on; `say` narrates for an operator.
+
+        Without a `time_model` the engine is measured when it first starts.
+        """
         self.spec = spec
         self.client = EngineClient(sockets.http, self._on_gone)
         self.settled = asyncio.Event()
@@ -105,7 +109,7 @@ class Supervisor:
         self._failures = 0
         self._ready_s: float | None = None
         self._limits: EngineLimits | None = None
-        self._time_model: TimeModel | None = None
+        self._time_model = time_model
         self._metrics: EngineMetrics | None = None
         self._draining = False
         self._restarting = False

@@ -61,6 +61,9 @@ class GpuDesk:
             indexed_blocks=view.resident_blocks if view else 0,
             draining=view.draining if view else False,
             detail=status.detail,
+            outstanding_ms=view.outstanding_ms if view else 0.0,
+            prefill_error_ratio=view.time_error.prefill_ratio if view and view.time_error else None,
+            decode_error_ratio=view.time_error.decode_ratio if view and view.time_error else None,
         )
 
 
@@ -76,6 +79,8 @@ def _gauge(status: EngineStatus, view: EngineView | None) -> GpuGauge:
         hit_ratio=_hit_ratio(metrics),
         load_seconds=view.load_ms / 1000 if view else 0.0,
         indexed_blocks=view.resident_blocks if view else 0,
+        prefill_error_ratio=view.time_error.prefill_ratio if view and view.time_error else None,
+        decode_error_ratio=view.time_error.decode_ratio if view and view.time_error else None,
     )
 
 

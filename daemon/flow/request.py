@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
 
-from preble.daemon.errors import ApiError, EngineError, EngineFailed, InvalidRequest, TimedOut, Unavailable
+from preble.daemon.errors import ApiError, EngineError, EngineFailed, TimedOut, Unavailable
+from preble.daemon.flow.door import EngineDoor, Upstream, engine_refusal
 from preble.daemon.flow.effects import Abort, Dispatch
 from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
 from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
@@ -78,32 +79,6 @@ class Settled:
     queue_ms: float | None
     ttft_ms: float | None
     latency_ms: float
-
-
-class Upstream(Protocol):
-    """An engine's answer."""
-
-    @property
-    def status(self) -> int:
-        """HTTP status."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """HTTP headers, case-insensitive."""
-
-    @property
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body. Survives the cancellation of whoever reads it."""
-
-
-class EngineDoor(Protocol):
-    """The part of an engine client that a request needs."""
-
-    def stream(self, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
-        """POST; an async context manager that gives an `Upstream`."""
-
-    async def abort(self, engine_request_ids: tuple[str, ...]) -> None:
-        """End these requests in the engine."""
 
 
 class RequestLife:
@@ -197,7 +172,7 @@ class RequestLife:
         if upstream.status >= 500:
             raise EngineError(f"the engine answered with status {upstream.status}")
         if upstream.status != 200:
-            refusal = _engine_refusal(await _read(upstream))
+            refusal = engine_refusal(await _read(upstream))
             self._report_failed(retry=False)
             raise refusal
         return await (self._first_event(upstream) if call.stream else self._whole_body(upstream))
@@ -354,26 +329,6 @@ class RequestLife:
 
     def _elapsed_ms(self) -> float:
         return (monotonic() - self._call.received_s) * 1000
-
-
-class _EngineErrorBody(msgspec.Struct):
-    """The body of an engine's refusal: `{"error": {...}}`."""
-
-    error: "_EngineErrorDetail"
-
-
-class _EngineErrorDetail(msgspec.Struct):
-    message: str
-    param: str | None = None
-
-
-def _engine_refusal(body: bytes) -> InvalidRequest:
-    """An engine's 4xx in OpenAI's shape: engines name the field as "body.n" and put the status in `code`."""
-    try:
-        error = msgspec.json.decode(body, type=_EngineErrorBody).error
-    except msgspec.MsgspecError:
-        return InvalidRequest("The engine refused the request.")
-    return InvalidRequest(error.message, param=error.param.removeprefix("body.") if error.param else None)
 
 
 def _stream_fault(tap: SseTap) -> ApiError | None:

@@ -11,8 +11,9 @@ from preble.daemon.errors import ApiError, EngineFailed, InvalidRequest, Unavail
 from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
 from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.machine import Machine
-from preble.daemon.ids import RequestId
+from preble.daemon.ids import ModelName, RequestId
 from preble.daemon.sched.attempt import EngineView
+from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import Decision, RequestSpec
 
 _RETRY_SOON_S = 1.0
@@ -90,6 +91,10 @@ class Runtime:
     def views(self) -> tuple[EngineView, ...]:
         """What every engine is doing now."""
         return self._machine.views(self._clock())
+
+    def returns(self, model: ModelName) -> ReturnCounts:
+        """What became of the model's sessions that called tools."""
+        return self._machine.returns(model)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work that outlives the request it belongs to; `drain` waits for it."""

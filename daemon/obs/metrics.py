@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
+
+from preble.daemon.sched.returns import ReturnCounts
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TTFT_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1, 2, 4, 8, 15, 30, 60)
@@ -26,6 +28,8 @@ class GpuGauge:
     hit_ratio: float | None
     load_seconds: float
     indexed_blocks: int
+    prefill_error_ratio: float | None = None
+    decode_error_ratio: float | None = None
 
 
 class Metrics:
@@ -110,6 +114,10 @@ class Metrics:
         """Ask `gauges` for the engines' state at every scrape."""
         self._registry.register(_GpuCollector(gauges))
 
+    def track_returns(self, returns: Callable[[], Iterable[tuple[str, ReturnCounts]]]) -> None:
+        """Ask `returns` for each model's sessions that called tools, at every scrape."""
+        self._registry.register(_ReturnCollector(returns))
+
     def render(self) -> tuple[bytes, str]:
         """The page and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
@@ -127,7 +135,28 @@ class _GpuCollector(Collector):
         yield _family("kv_cache_used_ratio", "KV blocks that requests hold.", rows, lambda row: row.kv_used_ratio)
         yield _family("prefix_hit_ratio", "Prompt tokens found cached.", rows, lambda row: row.hit_ratio)
         yield _family("load_seconds", "GPU time given within the window.", rows, lambda row: row.load_seconds)
+        yield _family(
+            "prefill_time_error_ratio", "Of predicted prefill times.", rows, lambda row: row.prefill_error_ratio
+        )
+        yield _family("decode_time_error_ratio", "Of predicted steps.", rows, lambda row: row.decode_error_ratio)
         yield _family("indexed_blocks", "KV blocks known to be cached.", rows, lambda row: row.indexed_blocks)
+
+
+class _ReturnCollector(Collector):
+    def __init__(self, returns: Callable[[], Iterable[tuple[str, ReturnCounts]]]) -> None:
+        self._returns = returns
+
+    def collect(self) -> Iterator[Metric]:
+        expected = GaugeMetricFamily("preble_expected_returns", "Sessions that called tools.", labels=["model"])
+        came = CounterMetricFamily(
+            "preble_returns", "Sessions back from tools, by whether their prefix was cached.", labels=["model", "found"]
+        )
+        for model, counts in self._returns():
+            expected.add_metric([model], counts.expected)
+            came.add_metric([model, "yes"], counts.found)
+            came.add_metric([model, "no"], counts.returned - counts.found)
+        yield expected
+        yield came
 
 
 def _family(

@@ -57,3 +57,17 @@ decisions = Table(
     Column("request_id", String(40), nullable=False, unique=True),
     Column("explanation", LargeBinary, nullable=False),
 )
+
+time_models = Table(
+    "time_models",
+    metadata,
+    Column("model", String(200), primary_key=True),
+    Column("device", String(200), primary_key=True),
+    Column("prefill_base_ms", Float, nullable=False),
+    Column("prefill_ms_per_token", Float, nullable=False),
+    Column("prefill_ms_per_token2", Float, nullable=False),
+    Column("decode_base_ms", Float, nullable=False),
+    Column("decode_ms_per_sequence", Float, nullable=False),
+    Column("observations", Integer, nullable=False),
+    Column("updated_at_s", Float, nullable=False),
+)

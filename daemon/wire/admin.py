@@ -118,6 +118,12 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool
     detail: str
     """Why it is in its state, when that is not plain."""
+    outstanding_ms: float = 0.0
+    """Prefill and decode time that it was given and has not spent yet."""
+    prefill_error_ratio: float | None = None
+    """Of late, the mean difference of predicted and observed prefill times, by the observed ones."""
+    decode_error_ratio: float | None = None
+    """Likewise of decode steps."""
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):

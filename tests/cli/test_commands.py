@@ -54,8 +54,20 @@ def test_a_table_has_a_line_per_gpu_and_what_is_not_known_is_a_dash(daemon):
     result = preble("gpu", "list")
     head, first, second = result.stdout.splitlines()
     assert head.split()[:3] == ["gpu", "state", "model"]
-    assert first.split() == ["cpu0", "ready", "preble-demo", "3", "1", "25", "81", "1410", "42", first.split()[-1]]
-    assert second.split()[5:9] == ["-", "81", "1410", "-"]
+    assert first.split() == [
+        "cpu0",
+        "ready",
+        "preble-demo",
+        "3",
+        "1",
+        "25",
+        "81",
+        "1620",
+        "42",
+        "7/-",
+        first.split()[-1],
+    ]
+    assert second.split()[5:9] == ["-", "81", "1620", "-"]
     assert result.stderr == "cpu1: exited with status 1\n"
 
 

@@ -23,7 +23,7 @@ from preble.daemon.engine.supervisor import EngineStatus
 from preble.daemon.errors import Conflict, EngineError, NotFound
 from preble.daemon.flow.events import DrainChanged, EngineUp, Event
 from preble.daemon.ids import GpuId, ModelName
-from preble.daemon.sched.types import EngineLimits
+from preble.daemon.sched.types import EngineLimits, TimeModel
 
 GPU = GpuId("cpu0")
 MODEL = ModelConfig(
@@ -53,12 +53,18 @@ class World:
         self.code: str | None = None
         """Run this instead of a stand-in engine."""
         monkeypatch.setattr(supervisor, "command", self._command)
+        self.known: TimeModel | None = None
         specs = [
-            EngineSpec(gpu=GpuId(f"cpu{number}"), model=MODEL, model_path="x", devices=(0,), hardware="cpu")
+            EngineSpec(
+                gpu=GpuId(f"cpu{number}"), model=MODEL, model_path="x", devices=(0,), hardware="cpu", device="a core"
+            )
             for number in range(engines)
         ]
         config = Config(data_dir=str(data_dir), engines=QUICK, models=(MODEL,))
-        self.fleet = Fleet(config, specs, self.events.append, lambda _: self.running, self.said.append)
+        self.fleet = Fleet(config, specs, self.events.append, lambda _: self.running, self.said.append, self._time)
+
+    def _time(self, _spec: EngineSpec) -> TimeModel | None:
+        return self.known
 
     def _command(self, _spec: EngineSpec, sockets: Sockets) -> list[str]:
         if self.code is not None:
@@ -145,7 +151,7 @@ async def test_an_engine_is_known_to_be_down_before_its_requests_fail(world):
             with pytest.raises(EngineError):
                 [chunk async for chunk in response.chunks]
         assert world.told() == ["EngineUp", "EngineDown"]
-        assert world.row.state == "stopping"
+        assert world.row.state in ("stopping", "backoff")
         await until(lambda: world.row.state == "ready")
 
 
@@ -313,3 +319,10 @@ async def test_stale_sockets_do_not_stop_a_start(world):
     (world.data_dir / "run" / "cpu0.sock").write_text("stale")
     async with world.up():
         assert world.row.state == "ready"
+
+
+async def test_an_engine_whose_speed_is_known_is_not_measured_again(world):
+    world.known = TimeModel(prefill_base_ms=1, prefill_ms_per_token=2, decode_ms_per_sequence=3)
+    async with world.up():
+        assert world.row.time_model == world.known
+        assert (await world.fleet.client(world.row.gpu).metrics()).prompt_tokens == 0

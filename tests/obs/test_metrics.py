@@ -11,16 +11,18 @@ from preble.daemon.flow.request import Call, Settled
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.ids import KeyId, RequestId, TenantName
 from preble.daemon.obs.metrics import GpuGauge, Metrics
+from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import Mode
 from preble.daemon.tenancy.ledger import Status
 
 UNITS = ("_seconds", "_tokens", "_ratio", "_blocks", "_bytes")
-COUNTED_THINGS = ("_requests", "_decisions", "_mismatches", "_running", "_waiting", "_up")
-LABELS = {"model", "tenant", "gpu", "mode", "status"}
+COUNTED_THINGS = ("_requests", "_decisions", "_mismatches", "_running", "_waiting", "_up", "_returns")
+LABELS = {"model", "tenant", "gpu", "mode", "status", "found"}
 
 
 def gauge(gpu="cpu0", **changes):
     values = {"running": 2, "waiting": 3, "kv_used_ratio": 0.25, "hit_ratio": 0.5, "load_seconds": 1.5}
+    values |= {"prefill_error_ratio": 0.07, "decode_error_ratio": 0.02}
     return GpuGauge(gpu=gpu, model="m", up=True, indexed_blocks=7, **{**values, **changes})
 
 
@@ -99,6 +101,7 @@ def page(metrics, books):
     metrics.observe_decision(0.001)
     metrics.auth_failure()
     metrics.track_gpus(lambda: [gauge()])
+    metrics.track_returns(lambda: [("m", ReturnCounts(expected=2, returned=5, found=4, expired=1))])
     return {name: family for name, family in families(metrics).items() if not name.endswith("_created")}
 
 
@@ -227,3 +230,8 @@ def test_requests_make_no_series_of_their_own(metrics, books):
     assert settle("b") == n_series
     by_tenant, by_gpu = 2 * (len(Status) + 4), 2 * (len(Mode) + 1 + 3 * 2)
     assert n_series == by_tenant + by_gpu + 1 + 2  # and strangers, and the time of decisions
+
+
+def test_returns_from_tools_are_counted_by_whether_their_prefix_was_found(page):
+    samples = {sample.labels["found"]: sample.value for sample in page["preble_returns"].samples}
+    assert samples == {"yes": 4, "no": 1}

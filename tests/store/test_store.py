@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import structlog
@@ -14,12 +15,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
 from preble.daemon.errors import ConfigError, Conflict, NotFound
+from preble.daemon.sched.types import TimeModel
 from preble.daemon.store import db
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger, UsageFilter
 from preble.daemon.store.tables import metadata
+from preble.daemon.store.time_models import TimeModels
 from preble.daemon.tenancy.keys import id_of
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import Actual, Explanation
@@ -273,3 +276,20 @@ async def test_what_is_no_database_is_named(tmp_path):
     (tmp_path / db.FILE_NAME).write_bytes(b"not a database at all, but long enough to look at" * 100)
     with pytest.raises(ConfigError, match=r"preble\.db: cannot be used as the database: file is not a database"):
         await db.open_database(tmp_path)
+
+
+async def test_time_models_are_kept_by_model_and_device(tmp_path):
+    first = TimeModel(prefill_base_ms=1, prefill_ms_per_token=0.5, decode_base_ms=9, decode_ms_per_sequence=0.25)
+    better = replace(first, prefill_ms_per_token2=1e-6)
+    database = await db.open_database(tmp_path)
+    models = await TimeModels.load(database)
+    assert models.find("m", "A6000") is None
+    await models.save("m", "A6000", first, 10, 1.0)
+    await models.save("m", "A6000", better, 20, 2.0)
+    await models.save("m", "H100", first, 10, 1.0)
+    assert models.find("m", "A6000") == better
+    await database.dispose()
+    database = await db.open_database(tmp_path)
+    again = await TimeModels.load(database)
+    assert (again.find("m", "A6000"), again.find("m", "H100"), again.find("other", "H100")) == (better, first, None)
+    await database.dispose()

@@ -52,6 +52,7 @@ class _Front(NamedTuple):
     last_tick: float
     """It is as it was until something changes at a tick up to this; infinite if nothing follows."""
     nodes: list[Node]
+    all_nodes: frozenset[Node]
     blocks: list[int]
     """Up to and with each node."""
     lost: list[float]
@@ -122,7 +123,7 @@ class Evictable:
         front = self._front
         if front is None or front.loss is not loss or (n_blocks > front.blocks[-1] and front.last_tick < float("inf")):
             front = self._front = self._add_up(_FRONT * n_blocks, loss)
-        if any(node.released.get(self._gpu, front.last_tick + 1) <= front.last_tick for node in keep):
+        if not front.all_nodes.isdisjoint(keep):
             return sum(loss(node.uses.get(self._gpu, 0), taken) for node, taken in self.victims(n_blocks, keep))
         at = bisect_left(front.blocks, n_blocks)
         if at == len(front.nodes):
@@ -147,7 +148,7 @@ class Evictable:
             if total >= n_blocks:
                 last_tick = node.released[gpu]
                 break
-        return _Front(loss, last_tick, nodes, blocks or [0], lost or [0.0])
+        return _Front(loss, last_tick, nodes, frozenset(nodes), blocks or [0], lost or [0.0])
 
 
 def _by_depth(node: Node) -> int:

@@ -21,12 +21,15 @@ from preble.daemon.sched.node import (
     Counts,
     Node,
     Stretch,
+    cached_blocks,
     cached_of,
     changed,
+    computed_blocks,
     copied,
     depth_after,
     shared_blocks,
-)
+    walk,
+)  # fmt: skip
 
 __all__ = ["Node", "PrefixIndex", "Stretch", "cached_of"]
 
@@ -42,6 +45,7 @@ class PrefixIndex:
     def __init__(self, max_blocks: int = sys.maxsize) -> None:
         self._max_blocks = max_blocks
         self._roots: Children = {}
+        self._n_blocks = 0
         self._table = BlockTable()
         self._uncached: OrderedDict[Node, None] = OrderedDict()
         """Nodes that at some time were kept for nothing but having been used, in that order."""
@@ -50,12 +54,12 @@ class PrefixIndex:
         self._active_nodes: dict[GpuId, dict[Node, None]] = {}
         self._evictable: dict[GpuId, Evictable] = {}
         self._tick = 1
-        self._matched: tuple[Sequence[BlockKey], list[Stretch]] | None = None
+        self._matched: tuple[Sequence[BlockKey], list[Stretch], list[Node]] | None = None
         """The last match: a request is matched several times before the forest changes its form."""
 
     def __len__(self) -> int:
         """Blocks indexed."""
-        return len(self._table)
+        return self._n_blocks
 
     def resident_blocks(self, gpu: GpuId) -> int:
         """Blocks in the GPU's cache."""
@@ -71,47 +75,12 @@ class PrefixIndex:
         """The known part of a prompt, first stretch first. O(nodes on the path + log blocks)."""
         if self._matched is not None and self._matched[0] is keys:
             return self._matched[1]
-        stretches: list[Stretch] = []
-        children, depth, n_keys = self._roots, 0, len(keys)
-        while depth < n_keys and (node := children.get(keys[depth])) is not None:
-            own = node.keys
-            end = depth + len(own)
-            if end <= n_keys and own[-1] == keys[end - 1]:
-                stretches.append(Stretch(node, len(own)))
-                children, depth = node.children, end
-            else:
-                stretches.append(Stretch(node, shared_blocks(own, keys, depth)))
-                break
-        self._matched = keys, stretches
+        stretches = walk(self._roots, keys, 0)
+        self._matched = keys, stretches, [stretch.node for stretch in stretches]
         return stretches
 
-    @staticmethod
-    def cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
-        """Leading blocks of a matched prompt that the GPU has, or will have once all that was sent there has run."""
-        total = 0
-        for node, n_blocks in stretches:
-            if gpu in node.intended:
-                total += n_blocks
-                continue
-            here = node.resident.get(gpu, 0)
-            if here < n_blocks:
-                return total + here
-            total += n_blocks
-        return total
-
-    @staticmethod
-    def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
-        """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
-        total = 0
-        for node, n_blocks in stretches:
-            if gpu in node.active:
-                total += n_blocks
-                continue
-            here = node.resident.get(gpu, 0)
-            if here < n_blocks:
-                return total + here
-            total += n_blocks
-        return total
+    cached_blocks = staticmethod(cached_blocks)
+    computed_blocks = staticmethod(computed_blocks)
 
     @staticmethod
     def held_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
@@ -124,11 +93,16 @@ class PrefixIndex:
         best: Stretch | None = None
         most = 0
         for node, shared in stretches:
-            if shared > most:
-                here = [gpu for gpu in (*node.intended, *node.resident) if gpu in gpus]
-                n_blocks = max([cached_of(Stretch(node, shared), gpu) for gpu in here], default=0)
-                if n_blocks > most:
-                    best, most = Stretch(node, n_blocks), n_blocks
+            if shared <= most:
+                continue
+            n_blocks = 0
+            if not node.intended.keys().isdisjoint(gpus):
+                n_blocks = shared
+            for gpu, here in node.resident.items():
+                if n_blocks < shared and n_blocks < here and gpu in gpus:
+                    n_blocks = min(here, shared)
+            if n_blocks > most:
+                best, most = Stretch(node, n_blocks), n_blocks
         return best
 
     def victims(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch] = ()) -> Iterator[Victim]:
@@ -137,7 +111,9 @@ class PrefixIndex:
 
     def eviction_loss(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch], loss: Loss) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
-        return self._evictable_of(gpu).loss(n_blocks, [stretch.node for stretch in keep], loss)
+        matched = self._matched
+        kept = matched[2] if matched is not None and matched[1] is keep else [stretch.node for stretch in keep]
+        return self._evictable_of(gpu).loss(n_blocks, kept, loss)
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
         """Whether the whole chain that ends with `leaf` is in the GPU's cache."""
@@ -161,10 +137,15 @@ class PrefixIndex:
         return node
 
     def _append(self, parent: Node | None, keys: Sequence[BlockKey]) -> Node:
-        node = Node(parent, parent.start + len(parent.keys) if parent else 0)
-        self._table.lengthen(node, keys)
+        node = Node(parent, parent.end if parent else 0)
+        self._lengthen(node, keys)
         self._adopt(parent, node)
         return node
+
+    def _lengthen(self, node: Node, keys: Sequence[BlockKey]) -> None:
+        self._matched = None
+        self._n_blocks += len(keys)
+        node.keys += keys
 
     def _adopt(self, parent: Node | None, child: Node) -> None:
         self._matched = None
@@ -181,7 +162,8 @@ class PrefixIndex:
         The lower part keeps its identity: whoever holds a node as the end of a request's chain still does.
         """
         upper = Node(lower.parent, lower.start)
-        self._table.split(lower, upper, cut)
+        upper.keys, lower.keys = lower.keys[:cut], lower.keys[cut:]
+        self._table.split(lower, upper)
         self._adopt(lower.parent, upper)
         lower.parent, lower.start = upper, lower.start + cut
         self._adopt(upper, lower)
@@ -212,7 +194,9 @@ class PrefixIndex:
             if kept:
                 if kept < len(node.keys):
                     self._matched = None
+                    self._n_blocks -= len(node.keys) - kept
                     self._table.shorten(node, kept)
+                    del node.keys[kept:]
                 return
             self._drop(node)
             node = node.parent
@@ -222,10 +206,12 @@ class PrefixIndex:
         self._matched = None
         del (node.parent.children if node.parent else self._roots)[node.keys[0]]
         self._uncached.pop(node, None)
+        self._n_blocks -= len(node.keys)
         self._table.drop(node)
+        node.keys = []
 
     def _make_room(self) -> None:
-        while len(self._table) > self._max_blocks and (self._forget_uncached() or self._forget_oldest()):
+        while self._n_blocks > self._max_blocks and (self._forget_uncached() or self._forget_oldest()):
             pass
 
     def _forget_uncached(self) -> bool:
@@ -257,27 +243,34 @@ class PrefixIndex:
         if parent is not None and above is None:
             return  # its parent is not known to be anywhere, so no prompt can match it
         first = depth_after(above, parent)
-        node: Node | None = self._table.find(keys[-1]) or self._extend(gpu, above, parent, keys)
-        while node is not None and node.start + len(node.keys) > first:
+        node, known = self._known_after(above, first, keys)
+        if known < len(keys):
+            node = self._extend(gpu, node, first + known, keys[known:])
+        while node is not None and node.end > first:
             n_blocks = min(first + len(keys) - node.start, len(node.keys))
             self._set_resident(node, gpu, max(n_blocks, node.resident.get(gpu, 0)))
             node = node.parent
         self._make_room()
 
-    def _extend(self, gpu: GpuId, above: Node | None, parent: BlockKey | None, keys: Sequence[BlockKey]) -> Node:
-        known = 0
-        while (node := self._table.find(keys[known])) is not None:  # the last is not
-            above, parent = node, keys[known]
-            known += 1
-        cut = depth_after(above, parent) - above.start if above is not None else 0
-        if above is not None and cut < len(above.keys):
-            above = self._split(above, cut)
-        if above is None or not self._is_tail(above, gpu):
-            return self._append(above, keys[known:])
-        self._table.lengthen(above, keys[known:])
-        self._matched = None
-        self._mark_released(above, gpu, self._tick)
-        return above
+    def _known_after(self, above: Node | None, first: int, keys: Sequence[BlockKey]) -> tuple[Node | None, int]:
+        """How many of `keys` are in the forest, at depth `first` in `above` and behind it, and the node of the last."""
+        node, known = above, 0
+        if node is not None and first < node.end:
+            known = shared_blocks(node.keys, first - node.start, keys, 0)
+        if node is None or first + known == node.end:
+            for stretch in walk(node.children if node else self._roots, keys, known):
+                node, known = stretch.node, known + stretch.n_blocks
+        return node, known
+
+    def _extend(self, gpu: GpuId, node: Node | None, depth: int, keys: Sequence[BlockKey]) -> Node:
+        """Put new blocks behind the first `depth` of the chain that goes through `node`."""
+        if node is not None and depth < node.end:
+            node = self._split(node, depth - node.start)
+        elif node is not None and self._is_tail(node, gpu):
+            self._lengthen(node, keys)
+            self._mark_released(node, gpu, self._tick)
+            return node
+        return self._append(node, keys)
 
     @staticmethod
     def _is_tail(node: Node, gpu: GpuId) -> bool:
@@ -285,16 +278,24 @@ class PrefixIndex:
         is_only_reported = not (node.is_needed or node.uses or node.outputs)
         return is_only_reported and node.resident.get(gpu, 0) == len(node.keys)
 
-    def remove(self, gpu: GpuId, key: BlockKey) -> None:
-        """The GPU evicted a block, and so whatever it had behind it."""
-        node = self._table.find(key)
-        if node is None or gpu not in node.resident:
-            return
-        last = node.resident[gpu] - 1
-        offset = last if node.keys[last] == key else node.keys.index(key)  # evicted from the end, as a rule
-        if offset <= last:
-            self._set_resident(node, gpu, offset)
-            self._prune(node)
+    def remove(self, gpu: GpuId, *keys: BlockKey) -> None:
+        """The GPU evicted these blocks, and so whatever it had behind them."""
+        at = 0
+        while at < len(keys):
+            key = keys[at]
+            at += 1
+            node = self._table.find(key)
+            if node is None or gpu not in node.resident:
+                continue
+            left = node.resident[gpu] - 1
+            if node.keys[left] != key:
+                left = min(left + 1, node.keys.index(key))
+            while left and at < len(keys) and node.keys[left - 1] == keys[at]:  # evicted from the end, as a rule
+                left -= 1
+                at += 1
+            if left < node.resident[gpu]:
+                self._set_resident(node, gpu, left)
+                self._prune(node)
 
     def set_chain_resident(self, leaf: Node, gpu: GpuId) -> None:
         """The GPU has computed the whole chain that ends with `leaf`: its first token shows it."""
@@ -307,6 +308,7 @@ class PrefixIndex:
             return
         self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
         node.resident = changed(node.resident, gpu, n_blocks)
+        self._table.report(node, n_blocks)
         if n_blocks == 0:
             self._unmark_released(node, gpu)
         elif gpu in node.released:

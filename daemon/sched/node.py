@@ -1,6 +1,6 @@
 """A node of the prefix index's forest: a stretch of blocks, and what is counted on it for each GPU."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from preble.daemon.ids import BlockKey, GpuId
@@ -17,7 +17,10 @@ _CHILDLESS: Children = {}
 class Node:
     """A stretch of blocks that every prompt below it shares. Zero counts are absent from its dicts."""
 
-    __slots__ = ("active", "children", "intended", "keys", "outputs", "parent", "released", "resident", "start", "uses")
+    __slots__ = (
+        "active", "children", "intended", "keys", "outputs", "parent", "released", "reported", "resident", "start",
+        "uses",
+    )  # fmt: skip
 
     def __init__(self, parent: "Node | None", start: int) -> None:
         self.keys: list[BlockKey] = []
@@ -26,6 +29,8 @@ class Node:
         self.children = _CHILDLESS
         self.start = start
         """Blocks before this node in its chain."""
+        self.reported = 0
+        """Leading blocks that some GPU has had since the node was made."""
         self.resident = _NONE
         """Leading blocks of this node in a GPU's cache. Engines evict a chain from its end, so a prefix stays."""
         self.intended = _NONE
@@ -45,6 +50,11 @@ class Node:
             node = node.parent
 
     @property
+    def end(self) -> int:
+        """Blocks in its chain, with its own."""
+        return self.start + len(self.keys)
+
+    @property
     def is_needed(self) -> bool:
         """By what is behind it, or by a request that waits or runs."""
         return bool(self.children or self.intended or self.active)
@@ -61,6 +71,34 @@ def cached_of(stretch: Stretch, gpu: GpuId) -> int:
     """Blocks of one stretch that the GPU has, or will have once all that was sent there has run."""
     node, n_blocks = stretch
     return n_blocks if gpu in node.intended else min(node.resident.get(gpu, 0), n_blocks)
+
+
+def cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
+    """Leading blocks of a matched prompt that the GPU has, or will have once all that was sent there has run."""
+    total = 0
+    for node, n_blocks in stretches:
+        if gpu in node.intended:
+            total += n_blocks
+            continue
+        here = node.resident.get(gpu, 0)
+        if here < n_blocks:
+            return total + here
+        total += n_blocks
+    return total
+
+
+def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
+    """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
+    total = 0
+    for node, n_blocks in stretches:
+        if gpu in node.active:
+            total += n_blocks
+            continue
+        here = node.resident.get(gpu, 0)
+        if here < n_blocks:
+            return total + here
+        total += n_blocks
+    return total
 
 
 def changed(counts: Counts, gpu: GpuId, count: int) -> Counts:
@@ -82,12 +120,14 @@ def copied(counts: Counts) -> Counts:
     return dict(counts) if counts else _NONE
 
 
-def shared_blocks(own: Sequence[BlockKey], keys: Sequence[BlockKey], depth: int) -> int:
-    """How many blocks of a node a prompt shares from that depth on, of which it shares the first."""
-    low, high = 1, min(len(own), len(keys) - depth)
+def shared_blocks(own: Sequence[BlockKey], at: int, keys: Sequence[BlockKey], depth: int) -> int:
+    """How many of a node's blocks from `at` on are those of a prompt from `depth` on. O(log blocks)."""
+    low, high = 0, min(len(own) - at, len(keys) - depth)
+    if own[at + high - 1] == keys[depth + high - 1]:
+        return high
     while low < high:
         middle = (low + high + 1) // 2
-        if own[middle - 1] == keys[depth + middle - 1]:
+        if own[at + middle - 1] == keys[depth + middle - 1]:
             low = middle
         else:
             high = middle - 1
@@ -98,4 +138,16 @@ def depth_after(node: Node | None, key: BlockKey | None) -> int:
     """Blocks in the chain up to and with `key`, a block of `node`."""
     if node is None or key is None:
         return 0
-    return node.start + (len(node.keys) if node.keys[-1] == key else node.keys.index(key) + 1)
+    return node.end if node.keys[-1] == key else node.start + node.keys.index(key) + 1
+
+
+def walk(children: Children, keys: Sequence[BlockKey], depth: int) -> list[Stretch]:
+    """The part of a prompt that is known from `depth` on, where it goes on with one of `children`."""
+    stretches: list[Stretch] = []
+    while depth < len(keys) and (node := children.get(keys[depth])) is not None:
+        n_blocks = shared_blocks(node.keys, 0, keys, depth)
+        stretches.append(Stretch(node, n_blocks))
+        if n_blocks < len(node.keys):
+            break
+        children, depth = node.children, depth + n_blocks
+    return stretches

@@ -5,8 +5,7 @@ the node are in its cache. *Intended* counts the requests on their way to the GP
 counts the requests running there that hold its blocks, which therefore cannot be evicted.
 
 A prompt is matched node by node: a chain key stands for all blocks before it, so a node's last key tells whether the
-prompt shares all of it, and within the first node of which it does not, a binary search tells how much. Every block's
-key leads to its node as well, for what engines report.
+prompt shares all of it, and a binary search how much of the last one.
 """
 
 import sys
@@ -37,9 +36,8 @@ __all__ = ["Node", "PrefixIndex", "Stretch", "cached_of"]
 class PrefixIndex:
     """The forest, for engines of one model. Matching reads; every other method says what it writes.
 
-    It holds at most `max_blocks`, unless requests that wait and run need more. To make room it forgets chains that no
-    GPU caches and that were only used of late, then what some GPU was last seen to use longest ago. So it knows less
-    than the engines cache, never more.
+    It holds at most `max_blocks`, unless what waits and runs needs more. To make room it forgets chains that are only
+    kept for their use in the window, then what some GPU let go longest ago: it knows less than is cached, never more.
     """
 
     def __init__(self, max_blocks: int = sys.maxsize) -> None:
@@ -76,7 +74,7 @@ class PrefixIndex:
         if self._matched is not None and self._matched[0] is keys:
             return self._matched[1]
         stretches = walk(self._roots, keys, 0)
-        self._matched = keys, stretches, [stretch.node for stretch in stretches]
+        self._remember(keys, stretches)
         return stretches
 
     cached_blocks = staticmethod(cached_blocks)
@@ -95,9 +93,7 @@ class PrefixIndex:
         for node, shared in stretches:
             if shared <= most:
                 continue
-            n_blocks = 0
-            if not node.intended.keys().isdisjoint(gpus):
-                n_blocks = shared
+            n_blocks = 0 if node.intended.keys().isdisjoint(gpus) else shared
             for gpu, here in node.resident.items():
                 if n_blocks < shared and n_blocks < here and gpu in gpus:
                     n_blocks = min(here, shared)
@@ -112,7 +108,7 @@ class PrefixIndex:
     def eviction_loss(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch], loss: Loss) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
         matched = self._matched
-        kept = matched[2] if matched is not None and matched[1] is keep else [stretch.node for stretch in keep]
+        kept = matched[2] if matched and matched[1] is keep else [stretch.node for stretch in keep]
         return self._evictable_of(gpu).loss(n_blocks, kept, loss)
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
@@ -126,15 +122,22 @@ class PrefixIndex:
         if not keys:
             return None
         node, depth = None, 0
-        if stretches := self.match(keys):
-            node, shared = stretches[-1]
+        if path := list(self.match(keys)):
+            node, shared = path.pop()
             depth = node.start + shared
             if shared < len(node.keys):
                 node = self._split(node, shared)
-        if depth < len(keys):
-            node = self._append(node, keys[depth:])
-            self._make_room()
-        return node
+            path.append(Stretch(node, shared))
+        if depth == len(keys):
+            self._remember(keys, path)
+            return node
+        leaf = self._append(node, keys[depth:])
+        self._remember(keys, [*path, Stretch(leaf, len(leaf.keys))])
+        self._make_room()
+        return leaf
+
+    def _remember(self, keys: Sequence[BlockKey], path: list[Stretch]) -> None:
+        self._matched = keys, path, [stretch.node for stretch in path]
 
     def _append(self, parent: Node | None, keys: Sequence[BlockKey]) -> Node:
         node = Node(parent, parent.end if parent else 0)

@@ -10,7 +10,8 @@ longer the queue, so each pick looks at the one it is about to choose and at `RE
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush, nlargest
+from heapq import heappop, heappush
+from itertools import islice
 from typing import Generic, TypeVar
 
 GROUPS = 10
@@ -94,8 +95,8 @@ class WaitingLine(Generic[_T]):
         """At most so many of those that would start last: of the lowest group in use, the latest."""
         for group in range(GROUPS):
             if self._sizes[group]:
-                here = {entry for entry in self._heaps[group] if self._is_in(entry[1], group)}
-                return [self._waiting[name].item for _, name in nlargest(most, here)]
+                latest_first = (waiting.item for waiting in reversed(self._waiting.values()) if waiting.group == group)
+                return list(islice(latest_first, most))
         return []
 
     def _group(self, item: _T) -> int:

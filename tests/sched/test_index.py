@@ -196,3 +196,159 @@ def test_the_biggest_cached_part_is_counted_as_far_as_some_gpu_has_it():
     assert biggest is not None
     assert (biggest.n_blocks, cached_of(biggest, A), cached_of(biggest, B)) == (6, 6, 2)
     assert index.biggest_cached(stretches, []) is None
+
+
+def test_an_answer_that_is_reported_block_by_block_is_one_node():
+    index = PrefixIndex()
+    leaf = index.insert(keys("abc"))
+    index.use(leaf, A)
+    index.store(A, None, keys("abc"))
+    for end in range(4, 7):
+        index.store(A, keys("abcdef")[end - 2], keys("abcdef")[end - 1 : end])
+    assert [stretch.n_blocks for stretch in index.match(keys("abcdefg"))] == [3, 3]
+    assert cached(index, "abcdefg", A) == 6
+    index.remove(A, *reversed(keys("abcdef")[2:]))
+    assert cached(index, "abcdefg", A) == 2
+
+
+def test_what_another_gpu_lacks_of_an_answer_is_not_taken_for_cached():
+    index = PrefixIndex()
+    for gpu in GPUS:
+        index.store(gpu, None, keys("ab"))
+    index.store(A, keys("ab")[-1], keys("abcd")[2:])
+    assert (cached(index, "abcd", A), cached(index, "abcd", B)) == (4, 2)
+
+
+def test_a_gpu_that_dies_takes_what_it_alone_had_and_its_blocks_can_come_again():
+    index = PrefixIndex()
+    for text in ("abcdef", "abxy", "mnop"):
+        index.store(A, None, keys(text))
+    index.store(B, None, keys("abc"))
+    index.clear(A)
+    assert (len(index), index.resident_blocks(A), index.resident_blocks(B)) == (3, 0, 3)
+    assert (cached(index, "abcdef", A), cached(index, "abcdef", B)) == (0, 3)
+    for text in ("mnopq", "abx"):
+        index.store(A, None, keys(text))
+    index.remove(A, keys("mnopq")[-1])
+    assert (cached(index, "mnopq", A), cached(index, "abxy", A), len(index)) == (4, 3, 8)
+
+
+def filled(max_blocks: int) -> PrefixIndex:
+    """Ten prompts of ten blocks that were used, the even ones of which are still cached."""
+    index = PrefixIndex(max_blocks)
+    for number in range(10):
+        chain = keys(f"{number}abcdefghi")
+        leaf = index.insert(chain)
+        index.use(leaf, A)
+        index.acquire(leaf, A)
+        index.set_chain_resident(leaf, A)
+        index.release(leaf, A)
+        if number % 2:
+            index.remove(A, *reversed(chain))
+    return index
+
+
+def test_an_index_that_is_full_forgets_what_nobody_caches_first_and_then_what_was_let_go_longest_ago():
+    def known(index):
+        return [number for number in range(10) if index.match(keys(f"{number}abcdefghi"))]
+
+    assert len(filled(100)) == 100
+    assert known(filled(80)) == [0, 2, 4, 5, 6, 7, 8, 9]
+    assert known(filled(50)) == [2, 4, 6, 8, 9]
+    assert known(filled(30)) == [6, 8, 9]
+    assert filled(30).resident_blocks(A) == 20
+
+
+def test_a_full_index_keeps_what_waits_and_runs():
+    index = PrefixIndex(10)
+    for number in range(3):
+        index.intend(index.insert(keys(f"{number}abcdefghi")), A)
+    assert len(index) == 30
+    index.store(B, None, keys("xyz"))
+    assert len(index) == 30
+
+
+def test_what_was_forgotten_to_make_room_can_still_be_taken_back():
+    index = PrefixIndex(10)
+    old = index.insert(keys("abcdefghij"))
+    index.use(old, A)
+    index.intend(old, A)
+    index.fulfil(old, A)
+    new = index.insert(keys("abcdexyz"))
+    index.use(new, A)
+    assert len(index) == 8
+    index.disuse(old, A)
+    index.disuse(new, A)
+    assert len(index) == 0
+
+
+class Bounded(RuleBasedStateMachine):
+    """However little an index may hold, it stays whole and never says that something is cached which is not."""
+
+    requests = Bundle("requests")
+
+    def __init__(self):
+        super().__init__()
+        self.index = PrefixIndex(6)
+        self.cached = {gpu: set() for gpu in GPUS}
+        self.wanted = []
+
+    @rule(target=requests, text=Forest.texts, gpu=Forest.gpus)
+    def place(self, text, gpu):
+        before = len(self.index)
+        leaf = self.index.insert(keys(text))
+        self.index.use(leaf, gpu)
+        self.index.intend(leaf, gpu)
+        self.index.acquire(leaf, gpu)
+        self.wanted.append(text)
+        if len(self.index) > before:
+            self._has_room()
+        return text, gpu, leaf
+
+    @rule(request=consumes(requests), used_longer=st.booleans())
+    def end(self, request, used_longer):
+        text, gpu, leaf = request
+        self.index.set_chain_resident(leaf, gpu)
+        self.cached[gpu] |= set(_prefixes(text))
+        self.index.fulfil(leaf, gpu)
+        self.index.release(leaf, gpu)
+        if not used_longer:
+            self.index.disuse(leaf, gpu)
+        self.wanted.remove(text)
+
+    @rule(text=Forest.texts, gpu=Forest.gpus)
+    def report(self, text, gpu):
+        self.index.store(gpu, None, keys(text))
+        self.cached[gpu] |= set(_prefixes(text))
+        self._has_room()
+
+    @rule(gpu=Forest.gpus, data=st.data())
+    def evict(self, gpu, data):
+        if self.cached[gpu]:
+            text = data.draw(st.sampled_from(sorted(self.cached[gpu], key=lambda text: (len(text), text))))
+            gone = [each for each in self.cached[gpu] if each.startswith(text)]
+            self.index.remove(gpu, *(keys(each)[-1] for each in sorted(gone, key=len, reverse=True)))
+            self.cached[gpu] -= set(gone)
+
+    @invariant()
+    def nothing_is_made_up(self):
+        for gpu in GPUS:
+            for text in ("aaaaaa", "ababab", "abbaab", "bbbbbb", "baabba"):
+                stretches = self.index.match(keys(text))
+                resident = 0
+                for node, n_blocks in stretches:
+                    here = min(node.resident.get(gpu, 0), n_blocks)
+                    resident += here
+                    if here < n_blocks:
+                        break
+                assert {text[: i + 1] for i in range(resident)} <= self.cached[gpu]
+            assert self.index.resident_blocks(gpu) <= len(self.cached[gpu])
+
+    def _has_room(self):
+        """It makes room as it grows."""
+        needed = {prefix for text in self.wanted for prefix in _prefixes(text)}
+        assert len(self.index) <= len(needed) + 6
+
+
+TestBounded = Bounded.TestCase
+TestBounded.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

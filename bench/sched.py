@@ -187,7 +187,7 @@ class Load:
     def prepare(self) -> Arrived:
         """The next arrival. Those that are in flight already make room for it."""
         while self.machine.live_requests >= self.in_flight:
-            self._finish_one()
+            self.finish_one()
         path = next(self._prompts)
         block_keys = tuple(key for _, keys in path for key in keys)
         spec = RequestSpec(
@@ -201,7 +201,8 @@ class Load:
         self.now_s += SchedulerConfig().window_s / self.in_window
         return Arrived(request=spec)
 
-    def _finish_one(self) -> None:
+    def finish_one(self) -> None:
+        """Let the request that has run longest end."""
         dispatch = self._running.popleft()
         path = self._paths.pop(dispatch.request_id)
         changes = self.caches[dispatch.gpu].take(path)

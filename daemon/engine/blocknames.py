@@ -72,6 +72,9 @@ class BlockNames:
                 self.unplaced_blocks += len(told.hashes)
                 return None
         before = root_key(self._model, lora=told.lora, salt=told.salt) if parent is None else parent
-        keys = self._hasher.chain(before, np.asarray(told.token_ids, dtype=np.uint32))
+        if len(told.hashes) == 1:  # as answers are reported
+            keys = [self._hasher.next_key(before, told.token_ids)]
+        else:
+            keys = self._hasher.chain(before, np.asarray(told.token_ids, dtype=np.uint32))
         self._key_of.update(zip(told.hashes, keys, strict=True))
         return BlocksStored(keys=tuple(keys), parent=parent)

@@ -45,6 +45,11 @@ def test_a_chain_longer_than_one_pass_is_the_same_as_in_parts():
     assert hasher.chain(keys[4999], ids[5000:]) == keys[5000:]
 
 
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=4, max_size=4), st.integers(0, 2**64 - 1))
+def test_a_single_block_has_the_same_key(ids, parent):
+    assert [HASHER.next_key(parent, ids)] == chain(ids, parent)
+
+
 def test_order_and_position_of_tokens_matter():
     assert len({tuple(chain(ids)) for ids in ([1, 2, 3, 4], [4, 3, 2, 1], [0, 1, 2, 3], [0, 0, 0, 0])}) == 4
 

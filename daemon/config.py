@@ -57,6 +57,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     expected_output_tokens: Count = 64
     prefill_lead_steps: Positive = 2.0
     max_waiting_requests: Count = 4096
+    max_indexed_blocks: Count = 5_000_000
     max_attempts: Count = 3
     decisions_kept: Count = 100_000
 

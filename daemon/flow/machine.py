@@ -247,8 +247,7 @@ class Machine:
                 case BlocksStored(keys=keys, parent=parent):
                     index.store(engine.gpu, parent, keys)
                 case BlocksRemoved(keys=keys):
-                    for key in keys:
-                        index.remove(engine.gpu, key)
+                    index.remove(engine.gpu, *keys)
                 case BlocksCleared():
                     index.clear(engine.gpu)
         engine.note_reported_prefills(self._now_s)

@@ -6,6 +6,7 @@ from math import ceil, exp
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt, EngineView
+from preble.daemon.sched.evictable import Loss
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.order import WaitingLine
@@ -55,6 +56,9 @@ class Engine:
         self._limits: EngineLimits | None = None
         self._fit: TimeFit | None = None
         self._observer: Observer | None = None
+        self._loss_model: TimeModel | None = None
+        """The one that `_loss` is made for; refitting makes another."""
+        self._loss: Loss = _no_loss
         self._sequences = 0
         self._unprefilled_tokens = 0
         self._private_blocks = 0
@@ -81,7 +85,7 @@ class Engine:
 
     def start(self, epoch: int, limits: EngineLimits, time_model: TimeModel) -> None:
         """The engine is ready, with an empty cache."""
-        self.up, self.epoch, self._limits = True, epoch, limits
+        self.up, self.epoch, self._limits, self._loss_model = True, epoch, limits, None
         self._fit = self._fit or TimeFit(time_model)  # what has been learnt outlives a restart
         self._observer = Observer(self._fit, limits.max_num_batched_tokens)
 
@@ -193,13 +197,11 @@ class Engine:
         free = self.limits.kv_blocks - self._index.resident_blocks(self.gpu) - self._private_blocks
         if needed <= free or self._window.n_requests == 0:
             return 0.0
-        lost_ms = 0.0
-        for node, n_blocks in self._index.victims(self.gpu, needed - max(free, 0), keep=stretches):
-            uses = node.uses.get(self.gpu, 0)
-            missed = 1 - exp(1 - uses) if self._traits.counts_others else uses / self._window.n_requests
-            if missed > 0:
-                lost_ms += missed * self.time_model.prefill_ms(n_blocks * self.limits.block_size)
-        return lost_ms
+        if self._loss_model is not self.time_model:
+            self._loss_model = self.time_model
+            self._loss = _loss(self.time_model, self.limits.block_size, self._traits.counts_others)
+        lost_ms = self._index.eviction_loss(self.gpu, needed - max(free, 0), stretches, self._loss)
+        return lost_ms if self._traits.counts_others else lost_ms / self._window.n_requests
 
     def _blocks_for(self, n_tokens: int) -> int:
         return ceil(n_tokens / self.limits.block_size)
@@ -382,3 +384,17 @@ class Engine:
             kv_blocks=self._limits.kv_blocks if self._limits else 0,
             unprefilled_tokens=self._unprefilled_tokens,
         )
+
+
+def _no_loss(uses: int, n_blocks: int) -> float:
+    return 0.0
+
+
+def _loss(times: TimeModel, block_size: int, counts_others: bool) -> Loss:
+    """What evicting blocks of a node that so many requests use would lose, in ms of GPU time."""
+
+    def loss(uses: int, n_blocks: int) -> float:
+        missed = 1 - exp(1 - uses) if counts_others else uses
+        return missed * times.prefill_ms(n_blocks * block_size) if missed > 0 else 0.0
+
+    return loss

@@ -126,7 +126,7 @@ class Evictable:
         if not front.all_nodes.isdisjoint(keep):
             return sum(loss(node.uses.get(self._gpu, 0), taken) for node, taken in self.victims(n_blocks, keep))
         at = bisect_left(front.blocks, n_blocks)
-        if at == len(front.nodes):
+        if at >= len(front.nodes):  # all of it is not enough
             return front.lost[-1]
         node = front.nodes[at]
         left = n_blocks - (front.blocks[at - 1] if at else 0)

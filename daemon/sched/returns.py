@@ -47,8 +47,10 @@ class Expected:
 class Returns:
     """Expected returns to the engines of one model. All times are the caller's."""
 
-    def __init__(self, index: PrefixIndex) -> None:
+    def __init__(self, index: PrefixIndex, longest_s: float) -> None:
+        """No return is waited for longer than `longest_s`."""
         self._index = index
+        self._longest_s = longest_s
         self._expected: OrderedDict[Node, Expected] = OrderedDict()
         """The latest for each prompt, in the order in which they were first expected."""
         self._times: dict[TenantName, Mean] = {}
@@ -66,7 +68,7 @@ class Returns:
         if before is not None:
             self._index.disuse(leaf, before.gpu)
         usual_s = self._times[tenant].value if tenant in self._times else _FIRST_GUESS_S
-        until_s = now_s + max(_LEAST_PATIENCE_S, _PATIENCE * usual_s)
+        until_s = now_s + min(self._longest_s, max(_LEAST_PATIENCE_S, _PATIENCE * usual_s))
         self._index.use(leaf, gpu)
         self._expected[leaf] = Expected(leaf, gpu, tenant, now_s, until_s)
 

@@ -64,13 +64,13 @@ class Scheduler:
 
     def index(self, model: ModelName) -> PrefixIndex:
         """What the model's engines cache."""
-        return self._indexes.setdefault(model, PrefixIndex())
+        return self._indexes.setdefault(model, PrefixIndex(self._config.max_indexed_blocks))
 
     def _policy(self, model: ModelName) -> Policy:
         if model not in self._policies:
             self._policies[model] = make_policy(self._config)
             self._outputs[model] = OutputLengths(self._config.expected_output_tokens)
-            self._returns[model] = Returns(self.index(model))
+            self._returns[model] = Returns(self.index(model), self._config.window_s)
         return self._policies[model]
 
     @property

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 
 
@@ -99,8 +101,7 @@ class Mode(StrEnum):
     """Fewest requests waiting or running."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # made for every GPU of every decision
     """One GPU as E2 saw it for one request. Costs are milliseconds of GPU time (Algorithm 2)."""
 
     gpu: GpuId

@@ -352,3 +352,8 @@ class Bounded(RuleBasedStateMachine):
 
 TestBounded = Bounded.TestCase
 TestBounded.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+def test_a_loss_greater_than_all_there_is_to_evict_is_that_of_all():
+    index = PrefixIndex()
+    assert index.eviction_loss(GpuId("a"), 5, [], lambda uses, n_blocks: n_blocks) == 0

@@ -26,6 +26,7 @@ port = {port}
 drain_timeout_s = 5.0
 [scheduler]
 expected_output_tokens = 16
+rebalance = false  # it would, rightly, send some repeated prefixes to an engine that has less to do
 [[models]]
 name = "preble-demo"
 path = "demo"

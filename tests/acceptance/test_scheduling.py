@@ -85,7 +85,9 @@ def test_the_ledger_equals_the_engines_counters(daemon):
     with ThreadPoolExecutor(8) as clients:
         list(clients.map(one, range(60)))
     new = wait_for(lambda: rows(daemon)[rows_before:] if len(rows(daemon)) == rows_before + 60 else None, 20, "60 rows")
-    assert Counter(row["status"] for row in new) == {"finished": 45, "cancelled": 15}
+    ends = Counter(row["status"] for row in new)
+    assert ends.keys() == {"finished", "cancelled"}
+    assert ends["finished"] >= 45, "whole answers; on a machine that pauses, a stream may end before its client leaves"
     after = wait_for(lambda: idle_counters(daemon), 10, "idle engines")
     for counter, column in (
         ("vllm:prompt_tokens_total", "prompt_tokens"),

@@ -45,23 +45,30 @@ def test_drained_gpus_get_nothing_and_come_back(daemon):
     assert state(daemon, one) == "ready"
 
 
+@pytest.mark.timeout(600)
 def test_an_engine_killed_under_load_loses_nothing_that_had_no_output(daemon):
-    """Streams that had begun end with a clear error; everything else is answered, on the other engine."""
-    gpu, pid = next((gpu, row["pid"]) for gpu, row in daemon.gpus().items())
-    started: list[int] = []
+    """Streams that had begun end with a clear error; everything else is answered, on the other engine.
+
+    On a machine that pauses, all streams may have ended before the engine is killed: then it is killed again.
+    """
+    assert any(kill_under_load(daemon) for _ in range(3)), "the engine never died in the middle of a stream"
+    assert daemon.sdk().completions.create(model=MODEL, prompt="still there?", max_tokens=1).usage
+
+
+def kill_under_load(daemon) -> bool:
+    """Kill the engine of the first stream that is well under way; whether that cut a stream."""
+    pids = {gpu: row["pid"] for gpu, row in daemon.gpus().items()}
+    restarts = {gpu: row["restarts"] for gpu, row in daemon.gpus().items()}
+    killed: list[str] = []
 
     def streamed(number: int) -> str:
+        story = {"prompt": f"{number} " + "long story " * 40, "max_tokens": 3000, "extra_body": {"ignore_eos": True}}
         try:
-            stream = daemon.sdk().completions.create(
-                model=MODEL,
-                prompt=f"{number} " + "long story " * 40,
-                max_tokens=400,
-                stream=True,
-                extra_body={"ignore_eos": True},
-            )
-            for count, _ in enumerate(stream):
-                if count == 5:
-                    started.append(number)
+            raw = daemon.sdk().completions.with_raw_response.create(model=MODEL, stream=True, **story)
+            for count, _ in enumerate(raw.parse()):
+                if count == 5 and not killed:
+                    killed.append(raw.headers["x-preble-gpu"])
+                    os.kill(pids[killed[0]], signal.SIGKILL)
         except openai.APIError as error:
             return f"error: {error.message}"
         return "whole"
@@ -74,16 +81,15 @@ def test_an_engine_killed_under_load_loses_nothing_that_had_no_output(daemon):
 
     with ThreadPoolExecutor(32) as clients:
         streams = [clients.submit(streamed, number) for number in range(8)]
-        wait_for(lambda: len(started) >= 4, 30, "streams to begin")
         answers = [clients.submit(whole, number) for number in range(24)]
-        os.kill(pid, signal.SIGKILL)
-        assert [answer.result(60) for answer in answers] == [60] * 24
-        ends = [stream.result(60) for stream in streams]
+        assert [answer.result(120) for answer in answers] == [60] * 24
+        ends = [stream.result(120) for stream in streams]
     assert all(end == "whole" or "engine" in end for end in ends), ends
-    assert any(end != "whole" for end in ends), "the engine died in the middle of some streams"
-    wait_for(lambda: state(daemon, gpu) == "ready", 120, "the engine to be back")
-    assert daemon.gpus()[gpu]["restarts"] >= 1
-    assert daemon.sdk().completions.create(model=MODEL, prompt="still there?", max_tokens=1).usage
+    gpu = killed[0]
+    wait_for(
+        lambda: (row := daemon.gpus()[gpu])["restarts"] > restarts[gpu] and row["state"] == "ready", 120, "it back"
+    )
+    return any(end != "whole" for end in ends)
 
 
 def test_an_operator_can_restart_an_engine(daemon):

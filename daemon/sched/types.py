@@ -118,7 +118,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # made fo
     decode_ms: float
     """D: its own decoding there, and how much longer it makes that of the sequences that run there."""
     cost_ms: float
-    """What the policy goes by: L + M + P for the paper's E2, `Engine.cost_to_all_ms` for ours."""
+    """What the policy goes by: L + M + P for the paper's E2, what it costs all requests for ours."""
     holds_prefix: bool
     """Whether it caches the biggest cached part of the prompt, and so may be exploited."""
     decode_ratio: float

@@ -14,14 +14,13 @@ and, since no coefficient is negative, never less for doing more.
 import tomllib
 from functools import cached_property
 from importlib import resources
-from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 
 from preble.daemon.errors import ConfigError
+from preble.daemon.sched.timefit import fit_prefill
 from preble.daemon.sched.types import EngineLimits, TimeModel
 
 PS_PER_MS = 10**9
@@ -131,9 +130,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     @cached_property
     def _time_model(self) -> TimeModel:
         lengths = [n for n in _CALIBRATED_TOKENS if n <= self.engine.max_model_len]
-        tokens = np.array(lengths, dtype=float)
-        measured_ms = np.array([self.prefill_ms(n) for n in lengths])
-        base, linear, quadratic = _fit_not_negative(np.stack([np.ones_like(tokens), tokens, tokens**2], 1), measured_ms)
+        base, linear, quadratic = fit_prefill([(n, self.prefill_ms(n)) for n in lengths])
         alone_ms, together_ms = (self.decode_step_ms(n, _CALIBRATED_CONTEXT) for n in (1, _CALIBRATED_BATCH))
         per_sequence_ms = (together_ms - alone_ms) / (_CALIBRATED_BATCH - 1)
         return TimeModel(
@@ -148,20 +145,6 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 _CALIBRATED_TOKENS = (32, 128, 512, 1024, 2048, 4096, 8192, 16384)
 _CALIBRATED_BATCH = 16
 _CALIBRATED_CONTEXT = 1024
-
-
-def _fit_not_negative(terms: Any, measured: Any) -> list[float]:
-    """The best of the fits over some of the terms that come out non-negative, which is the best non-negative fit."""
-    relative = terms / measured[:, None]
-    best, best_error = np.zeros(terms.shape[1]), np.inf
-    columns = range(terms.shape[1])
-    for chosen in (list(some) for size in columns for some in combinations(columns, size + 1)):
-        found = np.linalg.lstsq(relative[:, chosen], np.ones(len(measured)), rcond=None)[0]
-        error = float(np.sum((relative[:, chosen] @ found - 1) ** 2))
-        if found.min() >= 0 and error < best_error:
-            best, best_error = np.zeros(terms.shape[1]), error
-            best[chosen] = found
-    return [float(value) for value in best]
 
 
 # --- reading ---

@@ -28,7 +28,7 @@ from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.scheduler import Scheduler
-from preble.daemon.sched.types import RequestSpec
+from preble.daemon.sched.types import Decision, RequestSpec
 
 
 class Machine:
@@ -61,6 +61,11 @@ class Machine:
         """Every engine that was ever up, as it is now. Ages the load windows, and changes nothing else."""
         self._scheduler.age(max(now_s, self._now_s))
         return tuple(engine.view() for engine in self._scheduler.engines.values())
+
+    def preview(self, spec: RequestSpec, now_s: float) -> Decision | Refusal:
+        """What would become of a request that came now. Ages the load windows, and changes nothing else."""
+        refusal = self._refusal(spec)
+        return refusal if refusal is not None else self._scheduler.preview(spec, max(now_s, self._now_s))
 
     def returns(self, model: ModelName) -> ReturnCounts:
         """What became of sessions that called tools."""

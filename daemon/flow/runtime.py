@@ -88,6 +88,13 @@ class Runtime:
         self._on_step_s(perf_counter() - started_s)
         return ticket
 
+    def preview(self, spec: RequestSpec) -> Decision:
+        """What the machine would decide about a request now. Raises the `ApiError` that would end it instead."""
+        foreseen = self._machine.preview(spec, self._clock())
+        if isinstance(foreseen, Refusal):
+            raise _refusal(foreseen)
+        return foreseen
+
     def views(self) -> tuple[EngineView, ...]:
         """What every engine is doing now."""
         return self._machine.views(self._clock())

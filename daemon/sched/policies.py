@@ -38,7 +38,10 @@ class Traits:
 
 
 class Policy(Protocol):
-    """Chooses between the GPUs of one model. May remember; is asked once per placement."""
+    """Chooses between the GPUs of one model. Is asked once per placement, and may remember.
+
+    To preview a decision a copy of it is asked, so it keeps its memory small and to itself.
+    """
 
     @property
     def traits(self) -> Traits:

@@ -4,6 +4,7 @@ It knows where requests should go and what that costs; the life of a request is 
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from itertools import count
 from math import ceil
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from preble.daemon.sched.window import LoadWindow
 
 _MOVABLE = 4
 """Of a waiting line's end, so many requests are considered for another engine."""
+_NO_ATTEMPT = AttemptId(0)
+"""Of a decision that nothing follows; attempts are counted from 1."""
 
 
 class _Weighed(NamedTuple):
@@ -107,6 +110,12 @@ class Scheduler:
                 returns.found()
         return self._give(spec, number, weighed, choice, now_s)
 
+    def preview(self, spec: RequestSpec, now_s: float) -> Decision:
+        """What `place` would decide about a new request. Ages the load windows, and changes nothing else."""
+        weighed = self._weigh(spec, self.serving(spec.model), now_s)
+        policy = deepcopy(self._policy(spec.model))  # which may remember, as whose turn it was
+        return _decision(spec, _NO_ATTEMPT, weighed, policy.choose(weighed.candidates, now_s), now_s)
+
     def move_to_idle(self, model: ModelName, now_s: float) -> Attempt | None:
         """Take one request that waits to an engine that would idle, if that gains time; None if there is no such.
 
@@ -170,19 +179,7 @@ class Scheduler:
     def _give(self, spec: RequestSpec, number: int, weighed: "_Weighed", choice: Choice, now_s: float) -> Attempt:
         """Let the request wait at the chosen engine."""
         chosen = choice.chosen
-        decision = Decision(
-            request_id=spec.request_id,
-            attempt_id=AttemptId(next(self._attempt_ids)),
-            model=spec.model,
-            gpu=chosen.gpu,
-            mode=choice.mode,
-            reason=choice.reason,
-            prompt_tokens=spec.prompt.n_tokens,
-            cached_tokens=chosen.cached_tokens,
-            expected_output_tokens=weighed.expected_output_tokens,
-            candidates=weighed.candidates,
-            decided_s=now_s,
-        )
+        decision = _decision(spec, AttemptId(next(self._attempt_ids)), weighed, choice, now_s)
         engine = self.engines[chosen.gpu]
         leaf = self.index(spec.model).insert(spec.prompt.block_keys)
         attempt = Attempt(
@@ -195,3 +192,19 @@ class Scheduler:
         )
         engine.enqueue(attempt)
         return attempt
+
+
+def _decision(spec: RequestSpec, attempt_id: AttemptId, weighed: _Weighed, choice: Choice, now_s: float) -> Decision:
+    return Decision(
+        request_id=spec.request_id,
+        attempt_id=attempt_id,
+        model=spec.model,
+        gpu=choice.chosen.gpu,
+        mode=choice.mode,
+        reason=choice.reason,
+        prompt_tokens=spec.prompt.n_tokens,
+        cached_tokens=choice.chosen.cached_tokens,
+        expected_output_tokens=weighed.expected_output_tokens,
+        candidates=weighed.candidates,
+        decided_s=now_s,
+    )

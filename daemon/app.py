@@ -14,8 +14,10 @@ from litestar import Litestar
 
 from preble.daemon.api.admin import AdminService
 from preble.daemon.api.application import Authenticator, make_application
+from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
-from preble.daemon.api.inference import InferenceService, ServedModel
+from preble.daemon.api.inference import InferenceService
+from preble.daemon.api.models import ServedModel
 from preble.daemon.config import DEMO_MODEL, Config
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
@@ -91,7 +93,14 @@ async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
             config.server,
             health=HealthService(engines.unready, metrics.render),
             inference=InferenceService(engines.served, check, lambda call: engines.live(call, books)),
-            admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk),
+            admin=AdminService(
+                check,
+                stores.accounts,
+                stores.ledger,
+                stores.decisions,
+                desk,
+                DryRun(engines.served, engines.runtime.preview),
+            ),
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled)
 

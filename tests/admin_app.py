@@ -7,13 +7,20 @@ from pathlib import Path
 from time import time
 
 import msgspec
+import numpy as np
 from litestar import Litestar
 
 from preble.daemon.api.admin import AdminService
 from preble.daemon.api.application import Authenticator, make_application
+from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
+from preble.daemon.api.models import ServedModel
 from preble.daemon.config import ServerConfig
-from preble.daemon.errors import NotFound
+from preble.daemon.errors import EngineError, NotFound
+from preble.daemon.flow.encode import ModelEncoder
+from preble.daemon.flow.machine import Machine
+from preble.daemon.flow.runtime import Runtime
+from preble.daemon.prompt import NotReproducible
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys
 from preble.daemon.store.db import open_database
@@ -21,6 +28,7 @@ from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation, GpuRow
+from tests.core import BLOCK, CONFIG, LIMITS, MODEL, tokens, up
 
 FLUSH_S = 0.001
 
@@ -75,12 +83,29 @@ class Gpus:
         self._rows[gpu] = msgspec.structs.replace(self._rows[gpu], **changes)
 
 
+class Letters:
+    """Makes a token of each letter. Of a prompt with a `suffix` only an engine can tell, and that one fails."""
+
+    async def encode_chat(self, body: dict, max_model_len: int | None) -> np.ndarray:
+        return tokens("".join(message["content"] for message in body["messages"]))
+
+    async def encode_completion(self, body: dict, max_model_len: int | None) -> list[np.ndarray]:
+        if "suffix" in body:
+            raise NotReproducible("suffix is given")
+        return [tokens(body["prompt"])]
+
+    async def render_completion(self, body: dict) -> list[list[int]]:
+        raise EngineError("it is gone")
+
+
 @dataclass(frozen=True)
 class AdminApp:
     app: Litestar
     accounts: Accounts
     ledger: Ledger
     decisions: DecisionLog
+    runtime: Runtime
+    """Of the GPU gpu0, which serves a model."""
 
 
 @asynccontextmanager
@@ -92,14 +117,22 @@ async def open_admin_app(data_dir: Path, health: HealthService | None = None) ->
     ledger, decisions = Ledger(database, FLUSH_S), DecisionLog(database, FLUSH_S, kept=100)
 
     check = Authenticator(accounts.lookup, on_failure=lambda: None)
-    service = AdminService(check, accounts, ledger, decisions, Gpus())
+    runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None)
+    runtime.post(up("gpu0"))
+    dry_run = DryRun({MODEL: _served(Letters())}, runtime.preview)
+    service = AdminService(check, accounts, ledger, decisions, Gpus(), dry_run)
     app = make_application(ServerConfig(), health=health, inference=None, admin=service)
     try:
-        yield AdminApp(app, accounts, ledger, decisions)
+        yield AdminApp(app, accounts, ledger, decisions, runtime)
     finally:
         await ledger.close()
         await decisions.close()
         await database.dispose()
+
+
+def _served(letters: Letters) -> ServedModel:
+    encoder = ModelEncoder(MODEL, BLOCK, letters, engine=lambda: letters, max_model_len=lambda: LIMITS.max_model_len)
+    return ServedModel(MODEL, 0, encoder, lambda: LIMITS.max_model_len)
 
 
 def usage(number: int, tenant: str = "default", created_at_s: float | None = None) -> UsageRecord:
@@ -136,6 +169,7 @@ def explanation(request_id: str = "req_1", **changes: object) -> Explanation:
         reason="2410 tokens are cached and 710 are not: lowest cost of the 2 GPUs that cache the biggest part",
         prompt_tokens=3120,
         predicted_cached_tokens=2410,
+        predicted_output_tokens=64,
         candidates=[
             CandidateRow(
                 gpu=gpu,

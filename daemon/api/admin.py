@@ -11,8 +11,10 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from preble.daemon.api.bodies import convert, read_body, read_object
+from preble.daemon.api.dry_run import DryRun
+from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
-from preble.daemon.errors import Conflict, InvalidRequest, NotFound, TooLarge
+from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TooLarge, Unavailable
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger, UsageFilter
@@ -30,6 +32,7 @@ from preble.daemon.wire.admin import (
     UsageRow,
     UsageTotals,
 )
+from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
 AnyRequest = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
@@ -63,6 +66,7 @@ class AdminService:
     ledger: Ledger
     decisions: DecisionLog
     gpus: GpuOperations
+    dry_run: DryRun
 
 
 Admin = NamedDependency[AdminService]
@@ -183,6 +187,22 @@ class AdminController(Controller):
         if explanation is None:
             raise NotFound(f"There is no decision for request {request_id!r}: unknown, running still, or too old.")
         return explanation
+
+    @post(
+        "/explain",
+        status_code=200,
+        operation_class=keyed(
+            InvalidRequest, NotFound, TooLarge, EngineFailed, Unavailable, body=ChatRequest | CompletionRequest
+        ),
+    )
+    async def dry_run(self, request: AnyRequest, admin: Admin, tenant: FromQuery[str | None] = None) -> Explanation:
+        """Where a chat or a completion would go now, and why. It is not run, and changes nothing.
+
+        How long its answer is expected to be depends on whose it is.
+        """
+        admin.authenticate(request, Scope.ADMIN_READ)
+        whose = admin.accounts.tenant(tenant).name if tenant is not None else None
+        return await admin.dry_run(id_of(request.scope), whose, read_object(await read_body(request)))
 
 
 class TenantController(Controller):

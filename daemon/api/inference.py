@@ -15,35 +15,25 @@ from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as AsgiScope
 
-from preble.daemon.api.bodies import convert, read_body, read_object
+from preble.daemon.api.bodies import read_body, read_object
+from preble.daemon.api.models import ServedModel, find_model, read_request
 from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import EngineFailed, InvalidRequest, NotFound, TimedOut, TooLarge, Unavailable
 from preble.daemon.flow.encode import ModelEncoder, engine_request_ids
 from preble.daemon.flow.request import Answer, Call, RequestLife
 from preble.daemon.flow.runtime import Cancelled
-from preble.daemon.ids import ModelName, RequestId, TenantName
+from preble.daemon.ids import RequestId, TenantName
 from preble.daemon.sched.types import RequestSpec
 from preble.daemon.tenancy.model import Principal, Scope
-from preble.daemon.wire.openai import MAX_PROMPTS, ChatRequest, Completion, CompletionRequest, ModelList, ModelObject
+from preble.daemon.wire.openai import ChatRequest, Completion, CompletionRequest, ModelList, ModelObject
 
 AnyRequest = Request[Any, Any, Any]
 _Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
 
 _REFUSALS = (InvalidRequest, NotFound, TooLarge, EngineFailed, Unavailable, TimedOut)
-_SHOWN_NAME_LENGTH = 100
 _RESTART_S = 5.0
 _FAREWELL_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A model that tenants can name."""
-
-    name: ModelName
-    created_s: int
-    encoder: ModelEncoder
-    max_model_len: Callable[[], int | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +75,7 @@ class InferenceController(Controller):
     async def model(self, request: AnyRequest, inference: Inference, name: FromPath[str]) -> ModelObject:
         """Describe one model."""
         inference.authenticate(request, Scope.INFERENCE)
-        return _model_object(_served(inference, name.removeprefix("/")))
+        return _model_object(find_model(inference.models, name.removeprefix("/")))
 
 
 async def _infer(
@@ -102,8 +92,8 @@ async def _infer(
     assert principal.tenant is not None, "only tenants' keys have the scope"
     raw = await read_body(request)
     body = read_object(raw)
-    wanted = _wanted(body, kind)
-    model = _served(inference, wanted.model)
+    wanted = read_request(body, kind)
+    model = find_model(inference.models, wanted.model)
     stream = bool(wanted.stream)
     hide_usage = stream and not (wanted.stream_options and wanted.stream_options.include_usage)
     call = Call(
@@ -125,18 +115,6 @@ async def _infer(
         return _Stream(answer, life)
     content = b"".join([chunk async for chunk in answer.chunks])
     return Response(content, headers=dict(answer.headers), media_type=answer.content_type)
-
-
-def _wanted(body: dict[str, Any], kind: type[_Kind]) -> _Kind:
-    """The body as far as the daemon reads it. Raises `InvalidRequest`, also for what engines serve and we do not."""
-    if body.get("max_tokens") == 0:
-        message = "`max_tokens` must be at least 1: a prompt alone is not answered, be it with `echo` or without."
-        raise InvalidRequest(message, param="max_tokens")
-    wanted = convert(body, kind)
-    if isinstance(wanted, CompletionRequest) and wanted.n_prompts > MAX_PROMPTS:
-        message = f"`prompt` has {wanted.n_prompts} prompts; one request may have {MAX_PROMPTS}."
-        raise InvalidRequest(message, param="prompt")
-    return wanted
 
 
 def _with_usage(raw: bytes, body: Mapping[str, Any]) -> bytes:
@@ -208,15 +186,6 @@ async def _until_done(work: Task[Any], receive: Receive, life: RequestLife, *, p
 async def _client_left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _served(inference: InferenceService, name: str) -> ServedModel:
-    model = inference.models.get(name)
-    if model is None:
-        shown = name if len(name) <= _SHOWN_NAME_LENGTH else f"{name[:_SHOWN_NAME_LENGTH]}..."
-        message = f"The model `{shown}` does not exist. Served here: {', '.join(sorted(inference.models)) or 'none'}."
-        raise NotFound(message, param="model", code="model_not_found")
-    return model
 
 
 def _model_object(model: ServedModel) -> ModelObject:

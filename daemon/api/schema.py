@@ -4,7 +4,8 @@ Bodies are read by the routes themselves, once the caller is known, so their sig
 """
 
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 import msgspec
 from litestar.openapi import OpenAPIConfig
@@ -40,7 +41,10 @@ from preble.daemon.wire.openai import ChatRequest, CompletionRequest, Problem
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
 _KEY = "key"
-_BODIES = (ChatRequest, CompletionRequest, KeyCreate, TenantCreate)
+_Body = type[msgspec.Struct] | UnionType
+_BODIES: tuple[_Body, ...] = (
+    ChatRequest, CompletionRequest, ChatRequest | CompletionRequest, KeyCreate, TenantCreate,
+)  # fmt: skip
 _REFUSALS = (
     InvalidRequest, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, EngineFailed, Unavailable, TimedOut,
 )  # fmt: skip
@@ -63,9 +67,7 @@ def operation(*refusals: type[ApiError]) -> type[Operation]:
     return Documented
 
 
-def keyed(
-    *refusals: type[ApiError], body: type[msgspec.Struct] | None = None, streams: bool = False
-) -> type[Operation]:
+def keyed(*refusals: type[ApiError], body: _Body | None = None, streams: bool = False) -> type[Operation]:
     """The same of a route that wants a key, and perhaps reads a body, or answers with events if the body asks it to."""
 
     @dataclass
@@ -74,7 +76,7 @@ def keyed(
             _document(self, (Unauthenticated, Forbidden, *refusals))
             self.security = [{_KEY: []}]
             if body is not None:
-                self.request_body = Reference(f"#/components/requestBodies/{body.__name__}")
+                self.request_body = Reference(f"#/components/requestBodies/{_name(body)}")
             if streams:
                 _add_events(self)
 
@@ -89,7 +91,7 @@ def openapi_config() -> OpenAPIConfig:
         description=_DESCRIPTION,
         use_handler_docstrings=True,
         components=Components(
-            request_bodies={kind.__name__: _request_body(kind) for kind in _BODIES},
+            request_bodies={_name(body): _request_body(body) for body in _BODIES},
             responses={refusal.__name__: _refusal(refusal) for refusal in _REFUSALS},
             security_schemes={
                 _KEY: SecurityScheme(type="http", scheme="bearer", description="A tenant's key, or an operator's.")
@@ -119,8 +121,18 @@ def _add_events(told: Operation) -> None:
     answer.headers = {**(answer.headers or {}), **where}
 
 
-def _request_body(kind: type[msgspec.Struct]) -> RequestBody:
-    return RequestBody(required=True, content={_JSON: OpenAPIMediaType(schema=_schema(kind))})
+def _request_body(body: _Body) -> RequestBody:
+    schemas = [_schema(kind) for kind in _kinds(body)]
+    schema: Any = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+    return RequestBody(required=True, content={_JSON: OpenAPIMediaType(schema=schema)})
+
+
+def _kinds(body: _Body) -> tuple[type[msgspec.Struct], ...]:
+    return get_args(body) or (body,)
+
+
+def _name(body: _Body) -> str:
+    return "Or".join(kind.__name__ for kind in _kinds(body))
 
 
 def _refusal(refusal: type[ApiError]) -> OpenAPIResponse:

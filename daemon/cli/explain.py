@@ -24,14 +24,22 @@ def render(explanation: Explanation) -> None:
     """Print it: the chosen GPU first, the others by what they would have cost."""
     chosen = next(row for row in explanation.candidates if row.gpu == explanation.gpu)
     others = sorted((row for row in explanation.candidates if row is not chosen), key=lambda row: row.cost_ms)
-    title = click.style(printable(explanation.request_id), bold=True)
+    actual = explanation.actual
+    title = click.style("Dry run" if actual is None else printable(explanation.request_id), bold=True)
     asked = f"{explanation.prompt_tokens:,} prompt tokens, {moment(explanation.decided_at)} UTC"
     click.echo(f"{title}  {printable(explanation.model)}, {asked}\n")
     mode = click.style(explanation.mode.replace("_", " ").upper(), fg="cyan", bold=True)
     click.echo(f"{mode} on {explanation.gpu}: {explanation.reason}.\n")
     table(_COLUMNS, [_row(row, chosen, explanation.mode) for row in (chosen, *others)])
-    click.echo(f"\n{click.style('What happened', bold=True)}: {explanation.actual.status}")
-    for name, text in _outcome(explanation, chosen):
+    if actual is None:
+        _section("What would happen", "it was not run", _prospect(explanation, chosen))
+    else:
+        _section("What happened", actual.status, _outcome(explanation, actual, chosen))
+
+
+def _section(title: str, how: str, lines: list[tuple[str, str]]) -> None:
+    click.echo(f"\n{click.style(title, bold=True)}: {how}")
+    for name, text in lines:
         click.echo(f"  {name:<11}{text}")
 
 
@@ -62,11 +70,18 @@ def _verdict(row: CandidateRow, chosen: CandidateRow, mode: str) -> str:
     return "costs the same; the first by name wins" if more_ms == 0 else f"costs {-more_ms:,.1f} ms less"
 
 
-def _outcome(explanation: Explanation, chosen: CandidateRow) -> list[tuple[str, str]]:
-    actual = explanation.actual
+def _prospect(explanation: Explanation, chosen: CandidateRow) -> list[tuple[str, str]]:
+    return [
+        ("cached", f"{explanation.predicted_cached_tokens:,} tokens"),
+        ("time", f"{chosen.wait_ms:,.1f} ms waiting for others' prefill, {chosen.prefill_ms:,.1f} ms prefill"),
+        ("output", f"{explanation.predicted_output_tokens:,} tokens"),
+    ]
+
+
+def _outcome(explanation: Explanation, actual: Actual, chosen: CandidateRow) -> list[tuple[str, str]]:
     lines = [("cached", _cached(actual.cached_tokens, explanation.predicted_cached_tokens))]
     lines.append(("time", _times(actual, chosen.prefill_ms)))
-    lines.append(("output", f"{actual.output_tokens:,} tokens"))
+    lines.append(("output", _output(actual.output_tokens, explanation.predicted_output_tokens)))
     if explanation.attempts > 1:
         lines.append(("attempts", f"{explanation.attempts}; this is the last of them"))
     return lines
@@ -79,6 +94,10 @@ def _cached(found: int | None, predicted: int) -> str:
     return f"{found:,} tokens found by the engine, {predicted:,} predicted" + (
         f": {abs(difference):,} {'more' if difference > 0 else 'fewer'}" if difference else ", just as many"
     )
+
+
+def _output(produced: int, predicted: int | None) -> str:
+    return f"{produced:,} tokens" + ("" if predicted is None else f", {predicted:,} predicted")
 
 
 def _times(actual: Actual, predicted_prefill_ms: float) -> str:

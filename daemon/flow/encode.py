@@ -1,11 +1,11 @@
 """From a request body to what the scheduler needs of it: its tokens' block keys, and how much it may produce."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from preble.daemon.errors import InvalidRequest, Unavailable
+from preble.daemon.errors import EngineError, EngineFailed, InvalidRequest, Unavailable
 from preble.daemon.ids import ModelName, RequestId, TenantName
 from preble.daemon.prompt import NotReproducible
 from preble.daemon.sched.blocks import BlockHasher, TokenIds, root_key
@@ -126,6 +126,14 @@ class ModelEncoder:
                 code="context_length_exceeded",
             )
         return longest - prompt_tokens
+
+
+async def encoded(encode: Callable[[], Awaitable[RequestSpec]]) -> RequestSpec:
+    """What `encode` makes of a request. Raises as it does, but `EngineFailed` for an engine that failed at its part."""
+    try:
+        return await encode()
+    except EngineError as error:
+        raise EngineFailed(f"The engine failed while it was asked for the prompt's tokens: {error}") from error
 
 
 def engine_request_ids(request_id: RequestId, request: ChatRequest | CompletionRequest) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import structlog
 from preble.daemon.errors import ApiError, EngineError, EngineFailed, TimedOut, Unavailable
 from preble.daemon.flow.door import EngineDoor, Upstream, engine_refusal
 from preble.daemon.flow.effects import Abort, Dispatch
+from preble.daemon.flow.encode import encoded
 from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
 from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
 from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of
@@ -121,7 +122,7 @@ class RequestLife:
         Not to be cancelled: a client that leaves is reported by `abandon`, and then this raises `Cancelled`.
         """
         try:
-            self._spec = await self._encode()
+            self._spec = await encoded(self._call.encode)
             if self._why_abandoned is not None:
                 raise self._why_abandoned
             self._ticket = self._runtime.submit(self._spec, self._on_abort)
@@ -137,13 +138,6 @@ class RequestLife:
             self.abandon(ApiError("Preble failed unexpectedly."))
             self._settle(self._why_abandoned)
             raise
-
-    async def _encode(self) -> RequestSpec:
-        try:
-            spec: RequestSpec = await self._call.encode()
-        except EngineError as error:
-            raise EngineFailed(f"The engine failed while it was asked for the prompt's tokens: {error}") from error
-        return spec
 
     async def _run(self) -> Answer:
         """Try engines until one answers."""

@@ -2,17 +2,16 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable
-from datetime import UTC, datetime
 from statistics import median
 
 import structlog
 
+from preble.daemon.flow.explain import explain
 from preble.daemon.flow.request import Settled
 from preble.daemon.ids import GpuId
 from preble.daemon.obs.metrics import Metrics
-from preble.daemon.sched.types import Candidate, Decision
 from preble.daemon.tenancy.ledger import UsageRecord
-from preble.daemon.wire.admin import Actual, CandidateRow, Explanation
+from preble.daemon.wire.admin import Explanation
 
 _RECENT_TTFTS = 256
 _log = structlog.get_logger(__name__)
@@ -90,47 +89,6 @@ class Bookkeeper:
             ttft_ms=_rounded(settled.ttft_ms),
             latency_ms=_rounded(settled.latency_ms),
         )
-
-
-def explain(settled: Settled, decision: Decision) -> Explanation:
-    """The decision, every candidate, and what then really happened."""
-    return Explanation(
-        request_id=settled.call.request_id,
-        model=decision.model,
-        gpu=decision.gpu,
-        mode=decision.mode.value,
-        reason=decision.reason,
-        prompt_tokens=decision.prompt_tokens,
-        predicted_cached_tokens=decision.cached_tokens,
-        candidates=[_candidate_row(candidate) for candidate in decision.candidates],
-        attempts=settled.attempts,
-        decided_at=datetime.fromtimestamp(settled.received_at_s, UTC).isoformat(timespec="milliseconds"),
-        actual=Actual(
-            cached_tokens=settled.cached_tokens,
-            ttft_ms=settled.ttft_ms,
-            queue_ms=settled.queue_ms,
-            latency_ms=settled.latency_ms,
-            output_tokens=settled.output_tokens,
-            status=settled.status,
-        ),
-    )
-
-
-def _candidate_row(candidate: Candidate) -> CandidateRow:
-    return CandidateRow(
-        gpu=candidate.gpu,
-        cached_tokens=candidate.cached_tokens,
-        missed_tokens=candidate.missed_tokens,
-        load_ms=candidate.load_ms,
-        evict_ms=candidate.evict_ms,
-        prefill_ms=candidate.prefill_ms,
-        wait_ms=candidate.wait_ms,
-        decode_ms=candidate.decode_ms,
-        requests=candidate.requests,
-        cost_ms=candidate.cost_ms,
-        holds_prefix=candidate.holds_prefix,
-        decode_ratio=candidate.decode_ratio,
-    )
 
 
 def _usage(settled: Settled) -> UsageRecord:

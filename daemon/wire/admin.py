@@ -158,7 +158,7 @@ class Actual(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a request went where it went, and what then happened."""
+    """Why a request went where it went, and what then happened; or what would become of one that was not run."""
 
     request_id: str
     model: str
@@ -170,4 +170,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     candidates: list[CandidateRow]
     attempts: int
     decided_at: str
-    actual: Actual
+    actual: Actual | None
+    """None: it was not run."""
+    predicted_output_tokens: int | None = None
+    """Of all its sequences; None in explanations from before this was kept."""

@@ -83,6 +83,11 @@ class AdminClient:
         """Why a request went where it went."""
         return self._get(f"/explain/{_segment(request_id)}", Explanation)
 
+    def dry_run(self, body: bytes, tenant: str | None = None) -> Explanation:
+        """What would become of a request with that body now, if it were this tenant's."""
+        query = {} if tenant is None else {"tenant": tenant}
+        return self._call("POST", "/explain", Explanation, content=body, params=query)
+
     def _get(self, path: str, kind: type[_T], **query: str | None) -> _T:
         return self._call("GET", path, kind, params={name: value for name, value in query.items() if value is not None})
 

@@ -17,7 +17,8 @@ from tests.fake_engine import FakeEngine
 
 from preble.daemon.api.application import Authenticator, make_application
 from preble.daemon.api.health import HealthService
-from preble.daemon.api.inference import InferenceService, ServedModel
+from preble.daemon.api.inference import InferenceService
+from preble.daemon.api.models import ServedModel
 from preble.daemon.api.server import make_server
 from preble.daemon.config import ServerConfig
 from preble.daemon.engine.client import EngineClient

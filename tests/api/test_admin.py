@@ -67,6 +67,7 @@ ROUTES = [
     ("POST", "/admin/v1/gpus/cpu0/undrain"),
     ("POST", "/admin/v1/gpus/cpu0/restart"),
     ("GET", "/admin/v1/explain/req_1"),
+    ("POST", "/admin/v1/explain"),
 ]
 
 

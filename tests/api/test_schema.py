@@ -24,7 +24,7 @@ BODIES = {
     "/admin/v1/tenants": (TenantCreate, {"name": "a"}),
     "/admin/v1/keys": (KeyCreate, {"tenant": "a", "expires_in_days": 0.5}),
 }
-READERS = pytest.mark.parametrize("path", BODIES)
+DRY_RUN = "/admin/v1/explain"
 
 
 def make_document():
@@ -58,7 +58,7 @@ async def test_the_document_is_served_without_a_key():
 def test_the_document_names_every_route():
     """Chance would have it that one is left out: Litestar documents what it is told to."""
     assert {path for _, path in OPERATIONS} >= {*OPEN, *BODIES, "/v1/models", "/v1/models/{name}", "/v1/usage"}
-    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 12
+    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 13
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -85,7 +85,7 @@ def test_every_reference_leads_somewhere_and_no_refusal_is_litestars_own(documen
             assert "status_code" not in json.dumps(shape)
 
 
-@READERS
+@pytest.mark.parametrize("path", BODIES)
 def test_documented_bodies_are_what_is_read(document, path):
     kind, good = BODIES[path]
     schema = schema_of(document, path)
@@ -100,10 +100,19 @@ def test_documented_bodies_are_what_is_read(document, path):
 
 def test_only_routes_that_read_a_body_document_one(document):
     readers = [path for method, path in OPERATIONS if "requestBody" in document["paths"][path][method]]
-    assert sorted(readers) == sorted(BODIES)
+    assert sorted(readers) == sorted([*BODIES, DRY_RUN])
 
 
-@READERS
+def test_a_dry_run_is_of_a_chat_or_of_a_completion(document):
+    validator = Draft202012Validator(schema_of(document, DRY_RUN))
+    chat, text = (BODIES[path][1] for path in ("/v1/chat/completions", "/v1/completions"))
+    validator.validate(chat)
+    validator.validate(text)
+    assert not validator.is_valid({**chat, **text})
+    assert not validator.is_valid({"model": MODEL})
+
+
+@pytest.mark.parametrize("path", [*BODIES, DRY_RUN])
 async def test_a_bad_bodys_refusal_is_as_documented(tmp_path, path):
     if path.startswith("/admin"):
         async with open_admin_app(tmp_path) as admin:

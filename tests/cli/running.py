@@ -59,6 +59,7 @@ async def serve(running: Running, listening: socket.socket, ready: threading.Eve
             admin.ledger.record(usage(number, "acme", created_at_s=time() - 7200))
         admin.ledger.record(usage(3, "default", created_at_s=time()))
         admin.decisions.record(explanation())
+        admin.decisions.record(explanation("req_old", predicted_output_tokens=None))
         await admin.ledger.close()
         await admin.decisions.close()
         servers.append(

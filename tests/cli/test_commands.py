@@ -5,7 +5,9 @@ import json
 import click
 import httpx
 import pytest
+from click.testing import CliRunner
 from tests.cli.running import preble
+from tests.core import MODEL
 
 from preble.daemon.cli.main import main
 from preble.daemon.cli.output import Exit
@@ -29,7 +31,7 @@ def leaves(command: click.Command, *path: str):
 COMMANDS = dict(leaves(main))
 
 
-@pytest.mark.parametrize("name", COMMANDS.keys() - {"serve"})
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - {"serve"}))
 def test_every_command_that_prints_data_prints_it_as_json_too(name):
     assert any("--json" in option.opts for option in COMMANDS[name].params)
 
@@ -156,3 +158,46 @@ def test_an_explanation_for_people_says_why_each_of_the_others_lost(daemon):
     assert "EXPLOIT on gpu0: 2410 tokens are cached" in text
     assert "2,400 tokens found by the engine, 2,410 predicted: 10 fewer" in text
     assert "1,900.0 ms waiting, 500.0 ms in the engine to the first token (prefill predicted: 96.0)" in text
+    assert "61 tokens, 64 predicted" in text
+
+
+def test_an_explanation_from_before_answers_were_predicted_shows_what_it_has(daemon):
+    text = preble("explain", "req_old").stdout
+    assert "61 tokens\n" in text
+    assert "predicted" not in text.partition("output")[2]
+
+
+# --- dry runs ---
+
+BODIES = {
+    "a chat": {"model": MODEL, "messages": [{"role": "user", "content": "x" * 40}]},
+    "a completion": {"model": MODEL, "prompt": "x" * 40},
+}
+
+
+@pytest.fixture(params=BODIES.values(), ids=BODIES)
+def body(request, tmp_path):
+    file = tmp_path / "body.json"
+    file.write_text(json.dumps(request.param))
+    return file
+
+
+def test_a_dry_run_is_explained_like_a_request_without_what_happened(daemon, body):
+    told = data("explain", "--dry-run", str(body))
+    assert told.keys() == data("explain", "req_1").keys()
+    assert (told["gpu"], told["mode"], told["prompt_tokens"], told["actual"]) == ("gpu0", "explore", 40, None)
+    assert data("explain", "--dry-run", str(body), "--tenant", "acme")["candidates"] == told["candidates"]
+
+
+def test_a_dry_run_for_people_says_what_would_happen_and_that_nothing_did(daemon, body):
+    text = preble("explain", "--dry-run", str(body)).stdout
+    assert text.startswith("Dry run  m, 40 prompt tokens, ")
+    assert "EXPLORE on gpu0: 0 tokens are cached and 40 are not" in text
+    assert "What would happen: it was not run" in text
+    assert "0.0 ms waiting for others' prefill, 41.0 ms prefill" in text
+    assert "output     4 tokens" in text
+
+
+def test_a_dry_run_reads_stdin(daemon):
+    piped = CliRunner().invoke(main, ["explain", "--dry-run", "-", "--json"], json.dumps(BODIES["a completion"]))
+    assert (piped.exit_code, json.loads(piped.stdout)["prompt_tokens"]) == (0, 40)

@@ -51,6 +51,24 @@ def test_what_the_daemon_refuses_is_4_in_the_daemons_words(daemon):
     complaint(Exit.REFUSED, "explain", "req_nothing")
 
 
+@pytest.mark.parametrize("body", ["", "{", "[]", '{"model": "m"}', '{"model": "other", "prompt": "x"}'])
+def test_a_body_that_the_daemon_would_not_take_is_4_in_a_dry_run_too(daemon, tmp_path, body):
+    file = tmp_path / "body.json"
+    file.write_text(body)
+    complaint(Exit.REFUSED, "explain", "--dry-run", file)
+    file.write_text('{"model": "m", "prompt": "x"}')
+    assert "nobody" in complaint(Exit.REFUSED, "explain", "--dry-run", file, "--tenant", "nobody")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["req_1", "--dry-run", "-"], ["--dry-run", "gone.json"], ["req_1", "--tenant", "acme"]]
+)
+def test_explain_wants_a_request_or_a_file_and_no_more(daemon, arguments):
+    result = preble("explain", *arguments)
+    assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
+    assert "Error: " in result.stderr
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../tenants", "/", "a?b=c", "a#b", "%2e", "ä", "a b", "\x1b"])
 def test_a_name_is_one_part_of_a_path_whatever_is_in_it(daemon, name):
     for command in (["tenant", "show"], ["key", "revoke"], ["gpu", "drain"], ["explain"]):
@@ -61,6 +79,7 @@ def test_no_daemon_is_3_and_says_how_to_start_one(daemon, free_port):
     said = complaint(Exit.UNREACHABLE, "gpu", "list", "--url", f"http://127.0.0.1:{free_port}")
     assert f"127.0.0.1:{free_port}" in said
     assert "preble serve" in said
+    complaint(Exit.UNREACHABLE, "explain", "--dry-run", "-", "--url", f"http://127.0.0.1:{free_port}")
 
 
 def test_the_environment_names_daemon_and_key_and_options_come_first(daemon, free_port, tmp_path, monkeypatch):

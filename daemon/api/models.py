@@ -1,0 +1,46 @@
+"""The models that requests may name, and what is read of a request to one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from preble.daemon.api.bodies import convert
+from preble.daemon.errors import InvalidRequest, NotFound
+from preble.daemon.flow.encode import ModelEncoder
+from preble.daemon.ids import ModelName
+from preble.daemon.wire.openai import MAX_PROMPTS, ChatRequest, CompletionRequest
+
+_Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
+_SHOWN_NAME_LENGTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model that tenants can name."""
+
+    name: ModelName
+    created_s: int
+    encoder: ModelEncoder
+    max_model_len: Callable[[], int | None]
+
+
+def find_model(models: Mapping[str, ServedModel], name: str) -> ServedModel:
+    """The model of that name. Raises `NotFound`."""
+    model = models.get(name)
+    if model is None:
+        shown = name if len(name) <= _SHOWN_NAME_LENGTH else f"{name[:_SHOWN_NAME_LENGTH]}..."
+        message = f"The model `{shown}` does not exist. Served here: {', '.join(sorted(models)) or 'none'}."
+        raise NotFound(message, param="model", code="model_not_found")
+    return model
+
+
+def read_request(body: dict[str, Any], kind: type[_Kind]) -> _Kind:
+    """The body as far as the daemon reads it. Raises `InvalidRequest`, also for what engines serve and we do not."""
+    if body.get("max_tokens") == 0:
+        message = "`max_tokens` must be at least 1: a prompt alone is not answered, be it with `echo` or without."
+        raise InvalidRequest(message, param="max_tokens")
+    wanted = convert(body, kind)
+    if isinstance(wanted, CompletionRequest) and wanted.n_prompts > MAX_PROMPTS:
+        message = f"`prompt` has {wanted.n_prompts} prompts; one request may have {MAX_PROMPTS}."
+        raise InvalidRequest(message, param="prompt")
+    return wanted

@@ -85,7 +85,7 @@ async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
         )
         engines = Engines(config, specs, paths, stores.time_models, metrics, say)
         await stack.enter_async_context(engines.running())
-        desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms)
+        desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms, engines.runtime.returns)
         metrics.track_gpus(desk.gauges)
         metrics.track_returns(engines.returns)
         check = Authenticator(stores.accounts.lookup, metrics.auth_failure)

@@ -52,6 +52,7 @@ def gpu_row(gpu: str, **changes: object) -> GpuRow:
         detail="",
         outstanding_ms=1620.3,
         prefill_error_ratio=0.07,
+        return_hit_ratio=0.93,
     )
     return msgspec.structs.replace(row, **changes)
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.metrics import EngineMetrics
 from preble.daemon.engine.supervisor import EngineStatus
-from preble.daemon.ids import GpuId
+from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.obs.metrics import GpuGauge
 from preble.daemon.sched.attempt import EngineView
+from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.wire.admin import GpuRow
 
 Views = Callable[[], tuple[EngineView, ...]]
@@ -16,10 +17,17 @@ Views = Callable[[], tuple[EngineView, ...]]
 class GpuDesk:
     """Lists engines and passes an operator's orders on to the fleet."""
 
-    def __init__(self, fleet: Fleet, views: Views, ttft_p50_ms: Callable[[GpuId], float | None]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        views: Views,
+        ttft_p50_ms: Callable[[GpuId], float | None],
+        returns: Callable[[ModelName], ReturnCounts],
+    ) -> None:
         self._fleet = fleet
         self._views = views
         self._ttft_p50_ms = ttft_p50_ms
+        self._returns = returns
 
     def rows(self) -> list[GpuRow]:
         """One row per engine, in the order of the configuration."""
@@ -64,6 +72,7 @@ class GpuDesk:
             outstanding_ms=view.outstanding_ms if view else 0.0,
             prefill_error_ratio=view.time_error.prefill_ratio if view and view.time_error else None,
             decode_error_ratio=view.time_error.decode_ratio if view and view.time_error else None,
+            return_hit_ratio=self._returns(status.model).found_ratio,
         )
 
 

@@ -147,16 +147,23 @@ class _ReturnCollector(Collector):
         self._returns = returns
 
     def collect(self) -> Iterator[Metric]:
-        expected = GaugeMetricFamily("preble_expected_returns", "Sessions that called tools.", labels=["model"])
+        expected = GaugeMetricFamily(
+            "preble_expected_returns", "Sessions that called tools and have yet to come back.", labels=["model"]
+        )
         came = CounterMetricFamily(
             "preble_returns", "Sessions back from tools, by whether their prefix was cached.", labels=["model", "found"]
+        )
+        expired = CounterMetricFamily(
+            "preble_expired_returns", "Sessions that called tools and did not come back in time.", labels=["model"]
         )
         for model, counts in self._returns():
             expected.add_metric([model], counts.expected)
             came.add_metric([model, "yes"], counts.found)
             came.add_metric([model, "no"], counts.returned - counts.found)
+            expired.add_metric([model], counts.expired)
         yield expected
         yield came
+        yield expired
 
 
 def _family(

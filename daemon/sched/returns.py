@@ -30,6 +30,12 @@ class ReturnCounts:
     found: int
     """Of those returned, the ones whose whole prefix was cached where they were sent."""
     expired: int
+    """Given up."""
+
+    @property
+    def found_ratio(self) -> float | None:
+        """Share of those returned that found their prefix; None before the first."""
+        return self.found / self.returned if self.returned else None
 
 
 @dataclass(frozen=True, slots=True)

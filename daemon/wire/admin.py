@@ -124,6 +124,8 @@ class GpuRow(msgspec.Struct, frozen=True, kw_only=True):
     """Of late, the mean difference of predicted and observed prefill times, by the observed ones."""
     decode_error_ratio: float | None = None
     """Likewise of decode steps."""
+    return_hit_ratio: float | None = None
+    """Of its model's sessions that came back from tools, the share that found their whole prefix cached."""
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):

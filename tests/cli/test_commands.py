@@ -64,12 +64,13 @@ def test_a_table_has_a_line_per_gpu_and_what_is_not_known_is_a_dash(daemon):
         "1",
         "25",
         "81",
+        "93",
         "1620",
         "42",
         "7/-",
         first.split()[-1],
     ]
-    assert second.split()[5:9] == ["-", "81", "1620", "-"]
+    assert second.split()[5:10] == ["-", "81", "93", "1620", "-"]
     assert result.stderr == "cpu1: exited with status 1\n"
 
 

@@ -235,3 +235,8 @@ def test_requests_make_no_series_of_their_own(metrics, books):
 def test_returns_from_tools_are_counted_by_whether_their_prefix_was_found(page):
     samples = {sample.labels["found"]: sample.value for sample in page["preble_returns"].samples}
     assert samples == {"yes": 4, "no": 1}
+
+
+def test_returns_from_tools_are_awaited_or_given_up(page):
+    assert [sample.value for sample in page["preble_expected_returns"].samples] == [2]
+    assert [sample.value for sample in page["preble_expired_returns"].samples] == [1]

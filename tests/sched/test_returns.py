@@ -38,8 +38,10 @@ def test_a_return_whose_prefix_is_gone_is_not_found():
     bench = Bench("a")
     call(bench)
     bench(events.KvReported(gpu="a", epoch=1, changes=(events.BlocksCleared(),)))
+    assert counts(bench).found_ratio is None
     bench.arrive("r2", PROMPT + "answer")
     assert counts(bench) == ReturnCounts(expected=0, returned=1, found=0, expired=0)
+    assert counts(bench).found_ratio == 0
 
 
 def test_an_answer_without_tool_calls_is_not_expected_back():

@@ -72,6 +72,8 @@ class EngineStatus:
     """As it was known, or measured at its first start."""
     metrics: EngineMetrics | None
     """At most a health interval old."""
+    unplaced_blocks: int
+    """Of its latest start: cached blocks that no prompt can match, because a report was lost."""
 
 
 class Supervisor:
@@ -111,6 +113,7 @@ class Supervisor:
         self._limits: EngineLimits | None = None
         self._time_model = time_model
         self._metrics: EngineMetrics | None = None
+        self._names = self._new_names()
         self._draining = False
         self._restarting = False
         self._closing = False
@@ -135,6 +138,7 @@ class Supervisor:
             limits=self._limits,
             time_model=self._time_model,
             metrics=self._metrics,
+            unplaced_blocks=self._names.unplaced_blocks,
         )
 
     def drain(self) -> None:
@@ -243,14 +247,18 @@ class Supervisor:
         self._next_start.set()
         self._next_start = asyncio.Event()
 
+    def _new_names(self) -> BlockNames:
+        return BlockNames(self.spec.model.name, self.spec.model.block_size)
+
     def _listen(self) -> KvListener:
+        self._names = self._new_names()
         return KvListener(
             gpu=self.spec.gpu,
             epoch=self._epoch,
             endpoint=f"ipc://{self._sockets.kv_events}",
             replay_endpoint=f"ipc://{self._sockets.kv_replay}",
             post=self._post,
-            ours=BlockNames(self.spec.model.name, self.spec.model.block_size).ours,
+            ours=self._names.ours,
             on_gap=lambda missed: self._say(f"{self.spec.gpu}: {missed} KV event messages were missed"),
         )
 

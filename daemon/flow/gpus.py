@@ -90,6 +90,7 @@ def _gauge(status: EngineStatus, view: EngineView | None) -> GpuGauge:
         indexed_blocks=view.resident_blocks if view else 0,
         prefill_error_ratio=view.time_error.prefill_ratio if view and view.time_error else None,
         decode_error_ratio=view.time_error.decode_ratio if view and view.time_error else None,
+        unplaced_blocks=status.unplaced_blocks,
     )
 
 

@@ -28,6 +28,7 @@ class GpuGauge:
     hit_ratio: float | None
     load_seconds: float
     indexed_blocks: int
+    unplaced_blocks: int
     prefill_error_ratio: float | None = None
     decode_error_ratio: float | None = None
 
@@ -140,6 +141,12 @@ class _GpuCollector(Collector):
         )
         yield _family("decode_time_error_ratio", "Of predicted steps.", rows, lambda row: row.decode_error_ratio)
         yield _family("indexed_blocks", "KV blocks known to be cached.", rows, lambda row: row.indexed_blocks)
+        unplaced = CounterMetricFamily(
+            "preble_unplaced_blocks", "KV blocks cached behind a lost report.", labels=["model", "gpu"]
+        )
+        for row in rows:
+            unplaced.add_metric([row.model, row.gpu], row.unplaced_blocks)
+        yield unplaced
 
 
 class _ReturnCollector(Collector):

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import tests.fake_engine
+from tests.engine.publisher import Publisher, stored
 from tests.engine.waiting import until
 
 from preble.daemon.config import Config, EnginesConfig, ModelConfig
@@ -128,6 +129,19 @@ async def test_an_engine_comes_up_with_its_limits_and_goes_down_clean(world):
     assert world.told() == ["EngineUp", "EngineDown"]
     assert world.row.state == "stopped"
     assert not run.exists()
+
+
+async def test_blocks_behind_a_lost_report_are_counted_until_the_next_start(world):
+    async with world.up():
+        sockets = Sockets.within(world.data_dir / "run", GPU)
+        names = {"events": sockets.kv_events.name, "replay": sockets.kv_replay.name}
+        async with Publisher(world.data_dir / "run", **names).serving() as publisher:
+            await publisher.followed()
+            await publisher.publish(stored(7, 8, parent_block_hash=6))
+            await until(lambda: world.row.unplaced_blocks)
+        assert world.row.unplaced_blocks == 2
+        await world.fleet.restart(GPU)
+        assert world.row.unplaced_blocks == 0
 
 
 async def test_a_killed_engine_is_started_again(world):

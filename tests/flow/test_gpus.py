@@ -38,6 +38,7 @@ def status(gpu, **changes):
         "limits": None,
         "time_model": TIMES,
         "metrics": METRICS,
+        "unplaced_blocks": 0,
     }
     return EngineStatus(**{**values, **changes})
 
@@ -70,3 +71,7 @@ def test_what_is_not_known_yet_is_none_and_not_zero(bench):
 def test_of_returns_from_tools_the_share_that_found_their_prefix_is_shown(bench):
     counts = ReturnCounts(expected=9, returned=4, found=3, expired=5)
     assert [row.return_hit_ratio for row in desk(bench, status("a"), status("b"), returns=counts).rows()] == [0.75] * 2
+
+
+def test_blocks_that_no_prompt_can_match_are_on_the_page(bench):
+    assert [row.unplaced_blocks for row in desk(bench, status("a", unplaced_blocks=5), status("b")).gauges()] == [5, 0]

@@ -23,7 +23,7 @@ LABELS = {"model", "tenant", "gpu", "mode", "status", "found"}
 def gauge(gpu="cpu0", **changes):
     values = {"running": 2, "waiting": 3, "kv_used_ratio": 0.25, "hit_ratio": 0.5, "load_seconds": 1.5}
     values |= {"prefill_error_ratio": 0.07, "decode_error_ratio": 0.02}
-    return GpuGauge(gpu=gpu, model="m", up=True, indexed_blocks=7, **{**values, **changes})
+    return GpuGauge(gpu=gpu, model="m", up=True, indexed_blocks=7, unplaced_blocks=3, **{**values, **changes})
 
 
 @pytest.fixture
@@ -195,6 +195,7 @@ def test_engines_are_shown_as_they_are_at_the_scrape(metrics):
     shown = ("engine_up", "requests_running", "requests_waiting", "kv_cache_used_ratio", "prefix_hit_ratio")
     assert [value(metrics, name, **labels) for name in shown] == [1, 2, 3, 0.25, 0.5]
     assert [value(metrics, name, **labels) for name in ("load_seconds", "indexed_blocks")] == [1.5, 7]
+    assert value(metrics, "unplaced_blocks_total", **labels) == 3
     rows[0] = gauge(running=9, kv_used_ratio=None, hit_ratio=None)
     assert value(metrics, "requests_running", **labels) == 9
     assert value(metrics, "kv_cache_used_ratio", **labels) is None

@@ -1,8 +1,12 @@
 """What tests of several packages need."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from preble.daemon.engine.demo_model import ensure_demo_model
+
+settings.register_profile("preble", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("preble")  # no test fails for being slow: a busy machine may pause for seconds
 
 
 @pytest.fixture(scope="session")

@@ -727,7 +727,7 @@ async def test_no_body_makes_the_daemon_fail(house, client, path):
 
     loop = asyncio.get_running_loop()
 
-    @settings(max_examples=EXAMPLES, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=EXAMPLES, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(body=ANYTHING)
     def fuzz(body):
         asyncio.run_coroutine_threadsafe(post(body), loop).result(30)

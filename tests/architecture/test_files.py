@@ -4,6 +4,7 @@ import ast
 import re
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.architecture.tree import ROOT, texts, tracked_files
 
 MAX_LINES = 400
@@ -122,3 +123,12 @@ def test_all_of_this_would_be_seen():
     ]  # fmt: skip
     assert not missing("README.md", "[a](LICENSE) [b](https://x.y) [c](#part) `daemon/app.py` `tests/sched/` `app.py`")
     assert dict(functions("def f():\n    'x'\n    return 1\n")) == {"f": 2}
+
+
+def test_no_property_is_held_to_a_time():
+    """The machine may pause for seconds. One profile for all, in `tests/conftest.py`."""
+    assert settings().deadline is None
+    assert HealthCheck.too_slow in settings().suppress_health_check
+    own = re.compile("dead" + "line=")
+    others = {name: text for name, text in texts(tracked_files()).items() if name.startswith("tests/")}
+    assert [name for name, text in others.items() if own.search(text)] == ["tests/conftest.py"]

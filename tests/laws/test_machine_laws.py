@@ -180,4 +180,4 @@ class Daemon(RuleBasedStateMachine):
 
 
 TestDaemon = Daemon.TestCase
-TestDaemon.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestDaemon.settings = settings(max_examples=200, stateful_step_count=40)

@@ -148,7 +148,7 @@ BODIES = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture])
 @given(BODIES)
 @example({"messages": "\ud800"})
 @example({"messages": [{"role": "user", "content": "\ud800"}], "prompt": "\ud800"})

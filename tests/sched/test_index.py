@@ -184,7 +184,7 @@ def _prefixes(text):
 
 
 TestForest = Forest.TestCase
-TestForest.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestForest.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 def test_the_biggest_cached_part_is_counted_as_far_as_some_gpu_has_it():
@@ -351,7 +351,7 @@ class Bounded(RuleBasedStateMachine):
 
 
 TestBounded = Bounded.TestCase
-TestBounded.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestBounded.settings = settings(max_examples=150, stateful_step_count=30)
 
 
 def test_a_loss_greater_than_all_there_is_to_evict_is_that_of_all():

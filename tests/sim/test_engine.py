@@ -231,7 +231,7 @@ def plan_of(requests):
     return [(ms, what) for ms, _, what in sorted(plan, key=lambda entry: entry[:2])]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(REQUESTS, LIMITS)
 def test_passing_many_steps_at_once_comes_to_the_same_as_one_by_one(requests, limits):
     fast = bench(**limits).play(*plan_of(requests))
@@ -260,7 +260,7 @@ def test_passing_many_steps_at_once_is_one_run():
     assert seen.n_settled == 2
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(REQUESTS, LIMITS)
 def test_every_block_is_free_cached_or_held_and_reports_say_what_is_cached(requests, limits):
     seen = bench(**limits).play(*plan_of(requests), watch=check_blocks)

@@ -71,7 +71,7 @@ def build(faults, policy, **more):
     return world
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CLIENTS, FAULTS, POLICIES, st.sampled_from([0.0, 0.003]))
 def test_every_request_has_one_outcome_that_makes_sense(clients, faults, policy, delay_s):
     world = build(faults, policy, dispatch_delay_s=delay_s)
@@ -93,7 +93,7 @@ def test_every_request_has_one_outcome_that_makes_sense(clients, faults, policy,
             assert len(answered) in (0, client[5] + 1) or any(not o.complete for o in outcomes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CLIENTS, FAULTS, POLICIES)
 def test_the_same_requests_and_faults_come_to_the_same(clients, faults, policy):
     once, again = (build(faults, policy, sample_interval_s=0.02) for _ in range(2))
@@ -101,7 +101,7 @@ def test_the_same_requests_and_faults_come_to_the_same(clients, faults, policy):
     assert once.loads == again.loads
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CLIENTS, FAULTS, POLICIES)
 def test_passing_many_steps_at_once_makes_no_difference_while_nothing_is_evicted(clients, faults, policy):
     fast, slow = (

@@ -14,9 +14,14 @@ def request_id(scope: Scope) -> RequestId:
     """The same each time it is asked for."""
     state = scope["state"]
     if _STATE not in state:
-        state[_STATE] = RequestId(f"req_{token_hex(12)}")
+        state[_STATE] = new_request_id()
     known: RequestId = state[_STATE]
     return known
+
+
+def new_request_id() -> RequestId:
+    """For what no scope is left of, or was never made of."""
+    return RequestId(f"req_{token_hex(12)}")
 
 
 async def tell_request_id(message: Message, scope: Scope) -> None:

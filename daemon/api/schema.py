@@ -8,6 +8,8 @@ from types import UnionType
 from typing import Any, get_args
 
 import msgspec
+from litestar import Request, Router
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import (
     Components,
@@ -90,6 +92,7 @@ def openapi_config() -> OpenAPIConfig:
         version=__version__,
         description=_DESCRIPTION,
         use_handler_docstrings=True,
+        openapi_router=Router("/schema", route_handlers=[], include_in_schema=False, before_request=_refuse_unknown),
         components=Components(
             request_bodies={_name(body): _request_body(body) for body in _BODIES},
             responses={refusal.__name__: _refusal(refusal) for refusal in _REFUSALS},
@@ -98,6 +101,12 @@ def openapi_config() -> OpenAPIConfig:
             },
         ),
     )
+
+
+def _refuse_unknown(request: Request[Any, Any, Any]) -> None:
+    """Refuse as all unknown routes are refused: Litestar has a page of its own for it, whose path is a parameter."""
+    if "path" in request.path_params:
+        raise NotFoundException
 
 
 def _document(told: Operation, refusals: tuple[type[ApiError], ...]) -> None:

@@ -12,8 +12,10 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from preble.daemon.api.request_ids import new_request_id, request_id
 from preble.daemon.config import ServerConfig
 from preble.daemon.errors import ApiError, InvalidRequest
+from preble.daemon.ids import RequestId
 
 _BODY_TIMEOUT_S = 120.0  # the largest body then needs 1.1 Mbit/s
 _LINGER_S = 2.0
@@ -152,9 +154,14 @@ class LimitedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if not answering or not self.cycle.response_started:
-            self.transport.write(_last_words(HTTPStatus(status), problem))
+            self.transport.write(_last_words(HTTPStatus(status), problem, self._request_id(answering)))
         self.transport.write_eof()
         self._expect_within(_LINGER_S)
+
+    def _request_id(self, answering: bool) -> RequestId:
+        """Of the request that is refused: known already if its route has begun to work on it."""
+        scope: Any = self.cycle.scope if answering else self.scope if self._in_message else None
+        return new_request_id() if scope is None else request_id(scope)
 
     def _count(self, n_bytes: int) -> None:
         self._unreported_bytes = 0
@@ -180,11 +187,11 @@ _NOT_HTTP = InvalidRequest("The request is not valid HTTP.", code="bad_http")
 _TOO_SLOW = InvalidRequest("The request took too long to come.", code="request_timeout")
 
 
-def _last_words(status: HTTPStatus, problem: ApiError) -> bytes:
+def _last_words(status: HTTPStatus, problem: ApiError, of: RequestId) -> bytes:
     """A whole answer in the shape of every other error, with which the connection ends."""
     body = msgspec.json.encode({"error": problem.body()})
     head = f"HTTP/1.1 {status} {status.phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-    return head.encode() + b"connection: close\r\n\r\n" + body
+    return f"{head}x-request-id: {of}\r\nconnection: close\r\n\r\n".encode() + body
 
 
 class _Server(Server):

@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from tests.admin_app import open_admin_app
 from tests.api.documented import Documented
-from tests.api.inference_app import open_client, open_house
+from tests.api.inference_app import open_client, open_house, problem
 from tests.core import MODEL
 
 from preble.daemon import __version__
@@ -53,6 +53,13 @@ async def test_the_document_is_served_without_a_key():
         assert served.status_code == 200
         assert served.json()["info"]["version"] == __version__
         assert served.json()["paths"] == make_document()["paths"]
+
+
+@pytest.mark.parametrize("path", ["/schema/nothing", "/schema/nothing.json", "/schema/no/thing"])
+async def test_an_unknown_document_is_refused_like_any_unknown_route(path):
+    async with open_house() as house, httpx.AsyncClient(base_url=house.base_url, trust_env=False) as anyone:
+        answer = await anyone.get(path)
+        assert (answer.status_code, problem(answer)["message"]) == (404, f"No such route: GET {path}")
 
 
 def test_the_document_names_every_route():

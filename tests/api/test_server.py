@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from time import monotonic
 
 import httpx
@@ -13,6 +14,7 @@ COMPLETION = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 4}
 MAX_HEADER_BYTES = 8_000
 IMPATIENT = {"header_timeout_s": 0.3, "keep_alive_s": 1.0, "max_header_bytes": MAX_HEADER_BYTES}
 PATIENT = {"max_header_bytes": MAX_HEADER_BYTES}
+REQUEST_ID = re.compile("req_[0-9a-f]{24}")
 GET_LIVE = b"GET /health/live HTTP/1.1\r\nhost: x\r\n"
 
 
@@ -28,6 +30,7 @@ def refusal_of(said: bytes) -> tuple[int, str]:
     status, headers, body = answer_of(said)
     assert headers["connection"] == "close"
     assert headers["content-type"] == "application/json"
+    assert REQUEST_ID.fullmatch(headers["x-request-id"])
     error = json.loads(body)["error"]
     assert (error["type"], set(error)) == ("invalid_request_error", {"message", "type", "param", "code"})
     return status, error["code"]
@@ -202,6 +205,21 @@ async def test_a_slow_second_head_is_408_too():
         said = await house.raw(GET_LIVE + b"\r\n" + b"GET /heal")
         assert said.startswith(b"HTTP/1.1 200 OK")
         assert refusal_of(said[said.index(b"HTTP/1.1 408") :]) == (408, "request_timeout")
+        assert len(set(REQUEST_ID.findall(said.decode()))) == 2
+
+
+async def test_what_follows_a_request_and_is_none_has_an_id_of_its_own():
+    async with open_house() as house:
+        reader, writer = await house.connect()
+        writer.write(GET_LIVE + b"\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        _, headers, _ = answer_of(head)
+        await reader.readexactly(int(headers["content-length"]))
+        writer.write(b"\x16\x03\x01")
+        said = await hung_up(reader)
+        assert refusal_of(said) == (400, "bad_http")
+        assert answer_of(said)[1]["x-request-id"] != headers["x-request-id"]
+        writer.close()
 
 
 async def test_a_body_that_does_not_come_is_408():

@@ -28,11 +28,13 @@ from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event
 from preble.daemon.flow.gpus import GpuDesk
 from preble.daemon.flow.machine import Machine
+from preble.daemon.flow.recording import Record
 from preble.daemon.flow.request import Call, RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.obs.metrics import Metrics
+from preble.daemon.obs.recorder import recording
 from preble.daemon.prompt import PromptEncoder
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.returns import ReturnCounts
@@ -70,10 +72,11 @@ class Daemon:
 
 
 @asynccontextmanager
-async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
+async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -> AsyncIterator[Daemon]:
     """Bring up storage and engines; at the end settle requests, end the engines and write what is unwritten.
 
-    Engines start in the background: `Daemon.unready` tells when they can serve. Raises `ConfigError`.
+    Engines start in the background: `Daemon.unready` tells when they can serve. All that happens to the machine goes to
+    the file `record_to`. Raises `ConfigError`.
     """
     data_dir = Path(config.data_dir)
     specs, paths = _plan(config, data_dir, say)
@@ -83,7 +86,8 @@ async def open_daemon(config: Config, say: Say) -> AsyncIterator[Daemon]:
         books = Bookkeeper(
             record_usage=stores.ledger.record, record_explanation=stores.decisions.record, metrics=metrics
         )
-        engines = Engines(config, specs, paths, stores.time_models, metrics, say)
+        record = await stack.enter_async_context(recording(record_to, config.scheduler))
+        engines = Engines(config, specs, paths, stores.time_models, metrics, say, record)
         await stack.enter_async_context(engines.running())
         desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms, engines.runtime.returns)
         metrics.track_gpus(desk.gauges)
@@ -173,12 +177,13 @@ class Engines:
         time_models: TimeModels,
         metrics: Metrics,
         say: Say,
+        record: Record,
     ) -> None:
         self._config = config
         self._say = say
         self._time_models = time_models
         self._devices = {spec.gpu: spec.device for spec in specs}
-        self.runtime = Runtime(Machine(config.scheduler), on_step_s=metrics.observe_decision)
+        self.runtime = Runtime(Machine(config.scheduler), on_step_s=metrics.observe_decision, record=record)
         self.fleet = Fleet(config, specs, self._post, self._running, say, self._known_time)
         self._tokenisers: dict[ModelName, PromptEncoder] = {}
         self.served: dict[str, ServedModel] = {}

@@ -13,6 +13,7 @@ from preble.daemon.cli.db import db
 from preble.daemon.cli.gpus import gpu
 from preble.daemon.cli.output import STYLES, Exit, emit, exit_code, printable, say
 from preble.daemon.cli.remote import Remote, config_option, json_option, remote_command
+from preble.daemon.cli.replay import replay
 from preble.daemon.cli.requests import explain, usage
 from preble.daemon.cli.simulate import simulate
 from preble.daemon.cli.tenants import key, tenant
@@ -50,11 +51,18 @@ def main() -> None:
 
 @main.command()
 @config_option
-def serve(config_path: Path) -> None:
+@click.option(
+    "--record-events",
+    "record_to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write all that the scheduler is told and decides to this new file, 1 GiB at most, for `preble replay`. "
+    "It holds tenants' names and keys of prompts' blocks, no texts.",
+)
+def serve(config_path: Path, record_to: Path | None) -> None:
     """Run the daemon in the foreground; SIGTERM or Ctrl-C ends it."""
     from preble.daemon.cli.serve import serve as run
 
-    sys.exit(run(config_path))
+    sys.exit(run(config_path, record_to))
 
 
 @main.command()
@@ -85,7 +93,7 @@ def _render(checks: "Sequence[Check]") -> None:
             click.echo(f"{'':<5} {'':<{width}}  mend: {printable(check.mend)}")
 
 
-for command in (tenant, key, gpu, explain, simulate, usage, db, config):
+for command in (tenant, key, gpu, explain, simulate, replay, usage, db, config):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
 _READY_POLL_S = 1.0
 
 
-def serve(config_path: Path) -> int:
+def serve(config_path: Path, record_to: Path | None) -> int:
     """Run until a signal says to end; the exit code. Raises `PrebleError`."""
     config = load(config_path)
     configure(config.log.level, config.log.format)
@@ -29,7 +29,7 @@ def serve(config_path: Path) -> int:
     _allow_many_connections()
     sockets = take_address(config.server)  # first, so that a second daemon ends before it has started engines
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, sockets, say))
+        return runner.run(_serve(config, sockets, say, record_to))
 
 
 def _allow_many_connections() -> None:
@@ -38,13 +38,13 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config, sockets: list[socket.socket], say: Say) -> int:
+async def _serve(config: Config, sockets: list[socket.socket], say: Say, record_to: Path | None) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     url = url_at(config.server.host, sockets[0].getsockname()[1])
-    async with open_daemon(config, say) as daemon:
+    async with open_daemon(config, say, record_to) as daemon:
         server = make_server(daemon.app, config.server)
         serving = loop.create_task(server.serve(sockets))
         announcing = loop.create_task(_announce(url, daemon, say))

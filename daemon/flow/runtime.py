@@ -11,6 +11,7 @@ from preble.daemon.errors import ApiError, EngineFailed, InvalidRequest, Unavail
 from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
 from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.machine import Machine
+from preble.daemon.flow.recording import Record, no_record
 from preble.daemon.ids import ModelName, RequestId
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.returns import ReturnCounts
@@ -59,7 +60,7 @@ class Ticket:
 class Runtime:
     """Hosts one machine on the running event loop. Posting is synchronous: effects are under way when it returns.
 
-    `on_step_s` is told how long each placement took.
+    `on_step_s` is told how long each placement took; `record` gets every step.
     """
 
     def __init__(
@@ -68,16 +69,21 @@ class Runtime:
         *,
         on_step_s: Callable[[float], None],
         clock: Callable[[], float] = monotonic,
+        record: Record = no_record,
     ) -> None:
         self._machine = machine
         self._clock = clock
+        self._record = record
         self._on_step_s = on_step_s
         self._tickets: dict[RequestId, Ticket] = {}
         self._tasks: set[Task[None]] = set()
 
     def post(self, event: Event) -> None:
         """Tell the machine what happened."""
-        for effect in self._machine.step(event, self._clock()):
+        now_s = self._clock()
+        effects = self._machine.step(event, now_s)
+        self._record(now_s, event, effects)
+        for effect in effects:
             self._perform(effect)
 
     def submit(self, spec: RequestSpec, on_abort: Callable[[Abort], None]) -> Ticket:
@@ -90,14 +96,21 @@ class Runtime:
 
     def preview(self, spec: RequestSpec) -> Decision:
         """What the machine would decide about a request now. Raises the `ApiError` that would end it instead."""
-        foreseen = self._machine.preview(spec, self._clock())
+        now_s, _ = self._look()
+        foreseen = self._machine.preview(spec, now_s)
         if isinstance(foreseen, Refusal):
             raise _refusal(foreseen)
         return foreseen
 
     def views(self) -> tuple[EngineView, ...]:
         """What every engine is doing now."""
-        return self._machine.views(self._clock())
+        return self._look()[1]
+
+    def _look(self) -> tuple[float, tuple[EngineView, ...]]:
+        """Let time pass for the windows; recorded, since when they are aged can make a difference."""
+        now_s = self._clock()
+        self._record(now_s, None, ())
+        return now_s, self._machine.views(now_s)
 
     def returns(self, model: ModelName) -> ReturnCounts:
         """What became of the model's sessions that called tools."""

@@ -141,12 +141,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_daemon(folder: Path) -> RunningDaemon:
+def start_daemon(folder: Path, *options: str) -> RunningDaemon:
     port = free_port()
     (folder / "preble.toml").write_text(CONFIG.format(port=port))
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "preble.daemon.cli.main", "serve"],
+            [sys.executable, "-m", "preble.daemon.cli.main", "serve", *options],
             cwd=folder,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -26,8 +26,8 @@ class House:
         self.opened = self.closed = False
 
     @asynccontextmanager
-    async def open(self, config, say):
-        self.opened = True
+    async def open(self, config, say, record_to):
+        self.opened, self.record_to = True, record_to
         app = Litestar([], openapi_config=None, logging_config=None)
         yield Daemon(app, self.file.parent, "a-model", lambda: self.unready, self.settled)
         self.closed = True
@@ -46,14 +46,21 @@ def house(tmp_path, monkeypatch):
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-def serve(house):
-    return preble("serve", "--config", str(house.file))
+def serve(house, *options):
+    return preble("serve", "--config", str(house.file), *options)
 
 
 def test_sigterm_ends_it_in_order_and_well(house, capfd):
     result = serve(house)
     assert (result.exit_code, result.stdout, house.closed) == (0, "", True)
     assert result.stderr.splitlines()[-2:] == ["ending: no new requests; running ones may finish", "ended"]
+
+
+def test_events_are_recorded_where_it_is_asked_for(house, tmp_path):
+    serve(house, "--record-events", str(tmp_path / "events"))
+    assert house.record_to == tmp_path / "events"
+    serve(house)
+    assert house.record_to is None
 
 
 def test_it_says_how_to_use_it_once_it_can_be_used(house):

@@ -48,9 +48,11 @@ DOCUMENTS_PER_GPU = 13
 DOCUMENT_QUESTIONS = Lengths(18, 8.6)
 _DOCUMENT_SYSTEM_TOKENS = 13
 _DOCUMENT = Lengths(23_800, 7000, least=2000)
-_CONTEXT_TOKENS = 32_768  # beyond it a document's middle is cut out, and where the cut ends depends on the question
 _DOCUMENT_QUESTION = Lengths(26, 8, least=6)
 _DOCUMENT_OUTPUT = Lengths(16, 10.8, most=48)
+DOCUMENT_PROMPT_TOKENS = 32_768 - _DOCUMENT_OUTPUT.most
+"""What the context leaves beside the longest answer. Beyond it a document's middle is cut out, and where the cut ends
+depends on the question."""
 
 NEIGHBOURS = 7
 TEMPLATES = 2
@@ -102,11 +104,11 @@ def longdoc(demand: Demand) -> Iterator[SimRequest]:
     n_documents = demand.items or DOCUMENTS_PER_GPU * demand.n_gpus
     documents = _in_turn(n_documents, DOCUMENT_QUESTIONS, _DOCUMENT, demand.shape_rng())
     system = Piece(SYSTEM, _DOCUMENT_SYSTEM_TOKENS)
-    room = _CONTEXT_TOKENS - _DOCUMENT_SYSTEM_TOKENS
+    room = DOCUMENT_PROMPT_TOKENS - _DOCUMENT_SYSTEM_TOKENS
     for number, at_s in _numbered(demand, demand.times_s()):
         document, own_tokens = next(documents), _DOCUMENT_QUESTION.draw(rng)
         if document.n_tokens + own_tokens > room:
-            document = Piece(document.content, _CONTEXT_TOKENS // 2)
+            document = Piece(document.content, DOCUMENT_PROMPT_TOKENS // 2)
             own_tokens = room - document.n_tokens
         yield _request(number, at_s, (system, document), own_tokens, _DOCUMENT_OUTPUT, rng)
 

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from tests.sim.statistics import measure
 
+from preble.daemon.config import SchedulerConfig
 from preble.daemon.sim.demand import Demand
 from preble.daemon.sim.draws import content
+from preble.daemon.sim.fits import load_fit
 from preble.daemon.sim.oneshot import (
+    DOCUMENT_PROMPT_TOKENS,
     DOCUMENTS_PER_GPU,
     FLOODER,
     NEIGHBOURS,
@@ -20,6 +23,7 @@ from preble.daemon.sim.oneshot import (
 from preble.daemon.sim.sessions import EMBODIED_PER_GPU, KINDS, unrolled
 from preble.daemon.sim.types import Piece
 from preble.daemon.sim.workloads import WORKLOADS
+from preble.daemon.sim.world import World
 
 TABLE_1 = {  # prompt and output tokens; shared prefix and key portion as shares of the prompt; requests per key portion
     "tool": ((1835, 742), (43, 16), (0.85, 0.13), (0.76, 0.16), (39, 64)),
@@ -164,10 +168,23 @@ def test_the_number_of_items_can_be_named():
 
 def test_a_document_too_long_for_the_context_shares_its_first_half_only():
     made = all_of("longdoc", requests=2000)
-    assert max(request.prompt_tokens for request in made) == 32_768
-    cut = [request for request in made if request.prompt_tokens == 32_768]
+    assert max(request.prompt_tokens for request in made) == DOCUMENT_PROMPT_TOKENS
+    cut = [request for request in made if request.prompt_tokens == DOCUMENT_PROMPT_TOKENS]
     assert 0.03 < len(cut) / len(made) < 0.2
-    assert {request.prompt[1].n_tokens for request in cut} == {16_384}
+    assert {request.prompt[1].n_tokens for request in cut} == {DOCUMENT_PROMPT_TOKENS // 2}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_prompts_and_answers_fit_the_context_of_the_evaluation(name):
+    longest = load_fit("a6000-mistral-7b").engine.max_model_len
+    assert max(request.prompt_tokens + request.output_tokens for request in all_of(name, requests=4000)) <= longest
+
+
+def test_no_question_on_a_document_is_refused_or_cut_short():
+    world = World(fit=load_fit("a6000-mistral-7b"), gpus=2, config=SchedulerConfig())
+    made = all_of("longdoc", requests=400)
+    answers = {outcome.request_id: outcome.output_tokens for outcome in world.run(iter(made)) if outcome.complete}
+    assert answers == {request.request_id: request.output_tokens for request in made}
 
 
 @pytest.mark.parametrize("name", ["embodied", "agent"])

@@ -45,6 +45,7 @@ from preble.daemon.store.db import open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.time_models import TimeModels
+from preble.daemon.tenancy.failures import FailureLimiter
 
 Say = Callable[[str], None]
 
@@ -92,7 +93,12 @@ async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -
         desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms, engines.runtime.returns)
         metrics.track_gpus(desk.gauges)
         metrics.track_returns(engines.returns)
-        check = Authenticator(stores.accounts.lookup, metrics.auth_failure)
+        failures = FailureLimiter(
+            per_minute=config.auth.failures_per_minute,
+            at_once=config.auth.failures_at_once,
+            addresses_kept=config.auth.addresses_kept,
+        )
+        check = Authenticator(stores.accounts.directory, failures, metrics.auth_failure)
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),

@@ -75,6 +75,14 @@ class EnginesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     stop_grace_s: NotNegative = 5.0
 
 
+class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often an address may come without a valid key."""
+
+    failures_per_minute: Count = 30
+    failures_at_once: Count = 30
+    addresses_kept: Count = 10_000
+
+
 class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How usage is written and how long it is kept."""
 
@@ -113,6 +121,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     data_dir: Text = ".preble"
     server: ServerConfig = ServerConfig()
+    auth: AuthConfig = AuthConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     engines: EnginesConfig = EnginesConfig()
     ledger: LedgerConfig = LedgerConfig()

@@ -11,7 +11,9 @@
         ├── Forbidden          403
         ├── NotFound           404
         ├── Conflict           409
+        ├── PreconditionFailed 412
         ├── TooLarge           413
+        ├── RateLimited        429  says when to come back
         ├── EngineFailed       502  the engine died after it had begun to answer, or every try failed
         ├── Unavailable        503  no engine can take the request now; says when to come back
         └── TimedOut           504
@@ -107,12 +109,28 @@ class Conflict(ApiError):
     default_code = "conflict"
 
 
+class PreconditionFailed(ApiError):
+    """It has been changed since it was read."""
+
+    status = 412
+    type = "invalid_request_error"
+    default_code = "precondition_failed"
+
+
 class TooLarge(ApiError):
     """The request body is too large."""
 
     status = 413
     type = "invalid_request_error"
     default_code = "request_too_large"
+
+
+class RateLimited(ApiError):
+    """Too many requests."""
+
+    status = 429
+    type = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
 
 
 class EngineFailed(ApiError):

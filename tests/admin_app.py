@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import time
 
 import msgspec
 import numpy as np
@@ -26,11 +25,14 @@ from preble.daemon.store.bootstrap import ensure_first_keys
 from preble.daemon.store.db import open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
+from preble.daemon.tenancy.audit import LOCAL, Author
+from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation, GpuRow
 from tests.core import BLOCK, CONFIG, LIMITS, MODEL, tokens, up
 
 FLUSH_S = 0.001
+FAILURES_AT_ONCE = 20
 
 
 def gpu_row(gpu: str, **changes: object) -> GpuRow:
@@ -105,6 +107,7 @@ class AdminApp:
     accounts: Accounts
     ledger: Ledger
     decisions: DecisionLog
+    gpus: Gpus
     runtime: Runtime
     """Of the GPU gpu0, which serves a model."""
 
@@ -114,17 +117,19 @@ async def open_admin_app(data_dir: Path, health: HealthService | None = None) ->
     """The app with its first keys in `data_dir`: operator.key and default.key. Its tenants' routes do not work."""
     database = await open_database(data_dir)
     accounts = await Accounts.load(database)
-    await ensure_first_keys(accounts, data_dir, create_default_tenant=True, now_s=time())
+    await ensure_first_keys(accounts, data_dir, create_default_tenant=True, now_s=0.0)
     ledger, decisions = Ledger(database, FLUSH_S), DecisionLog(database, FLUSH_S, kept=100)
 
-    check = Authenticator(accounts.lookup, on_failure=lambda: None)
+    failures = FailureLimiter(per_minute=60, at_once=FAILURES_AT_ONCE, addresses_kept=100)
+    check = Authenticator(accounts.directory, failures, on_failure=lambda: None)
     runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None)
     runtime.post(up("gpu0"))
     dry_run = DryRun({MODEL: _served(Letters())}, runtime.preview)
-    service = AdminService(check, accounts, ledger, decisions, Gpus(), dry_run)
+    gpus = Gpus()
+    service = AdminService(check, accounts, ledger, decisions, gpus, dry_run)
     app = make_application(ServerConfig(), health=health, inference=None, admin=service)
     try:
-        yield AdminApp(app, accounts, ledger, decisions, runtime)
+        yield AdminApp(app, accounts, ledger, decisions, gpus, runtime)
     finally:
         await ledger.close()
         await decisions.close()
@@ -134,6 +139,10 @@ async def open_admin_app(data_dir: Path, health: HealthService | None = None) ->
 def _served(letters: Letters) -> ServedModel:
     encoder = ModelEncoder(MODEL, BLOCK, letters, engine=lambda: letters, max_model_len=lambda: LIMITS.max_model_len)
     return ServedModel(MODEL, 0, encoder, lambda: LIMITS.max_model_len)
+
+
+def author(at_s: float = 1.0) -> Author:
+    return Author(name=LOCAL, at_s=at_s)
 
 
 def usage(number: int, tenant: str = "default", created_at_s: float | None = None) -> UsageRecord:

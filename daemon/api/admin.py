@@ -1,44 +1,36 @@
-"""The operator's routes: tenants, keys, usage, engines, and why a request went where it went."""
+"""The operator's routes for usage, engines, and why a request went where it went; and a tenant's own."""
 
-from collections.abc import Callable
+from asyncio import create_task, sleep
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import time
 from typing import Annotated, Any, Protocol
 
-from litestar import Controller, Request, get, post
+from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from preble.daemon.api.bodies import convert, read_body, read_object
+from preble.daemon.api.bodies import read_body, read_object
+from preble.daemon.api.changes import DryRun as DryRunFlag
+from preble.daemon.api.changes import author_of, planned
 from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TooLarge, Unavailable
 from preble.daemon.store.accounts import Accounts
+from preble.daemon.store.audit import iso
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger, UsageFilter
+from preble.daemon.tenancy.audit import Change
 from preble.daemon.tenancy.ledger import UsageRecord
-from preble.daemon.tenancy.model import ApiKey, Principal, Scope, Tenant, is_tenant_name
-from preble.daemon.wire.admin import (
-    Explanation,
-    GpuRow,
-    KeyCreate,
-    KeyCreated,
-    KeyRow,
-    TenantCreate,
-    TenantRow,
-    UsagePage,
-    UsageRow,
-    UsageTotals,
-)
+from preble.daemon.tenancy.model import Principal, Scope
+from preble.daemon.wire.accounts import PlannedChange
+from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageRow
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
 AnyRequest = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000)]
 Offset = Annotated[int, QueryParameter(ge=0, le=10**12)]
-
-_DAY_S = 86_400
 
 
 class GpuOperations(Protocol):
@@ -78,63 +70,6 @@ class AdminController(Controller):
     path = "/admin/v1"
     tags = ("operators",)
 
-    @get("/tenants", operation_class=keyed())
-    async def list_tenants(self, request: AnyRequest, admin: Admin) -> list[TenantRow]:
-        """Every tenant, with what it has used."""
-        admin.authenticate(request, Scope.ADMIN_READ)
-        totals = {row.tenant: row for row in await admin.ledger.totals(UsageFilter())}
-        return [_tenant_row(admin, tenant, totals.get(tenant.name)) for tenant in admin.accounts.tenants()]
-
-    @post(
-        "/tenants",
-        status_code=201,
-        operation_class=keyed(InvalidRequest, Conflict, TooLarge, body=TenantCreate),
-    )
-    async def create_tenant(self, request: AnyRequest, admin: Admin) -> TenantRow:
-        """Make a tenant."""
-        admin.authenticate(request, Scope.ADMIN_WRITE)
-        wanted = convert(read_object(await read_body(request)), TenantCreate)
-        if not is_tenant_name(wanted.name):
-            message = "A tenant's name has up to 63 lower-case letters, digits and dashes, and begins with no dash."
-            raise InvalidRequest(message, param="name")
-        return _tenant_row(admin, await admin.accounts.create_tenant(wanted.name, time()), None)
-
-    @get("/tenants/{name:str}", operation_class=keyed(NotFound))
-    async def show_tenant(self, request: AnyRequest, admin: Admin, name: FromPath[str]) -> TenantRow:
-        """One tenant."""
-        admin.authenticate(request, Scope.ADMIN_READ)
-        tenant = admin.accounts.tenant(name)
-        totals = await admin.ledger.totals(UsageFilter(tenant=name))
-        return _tenant_row(admin, tenant, totals[0] if totals else None)
-
-    @get("/keys", operation_class=keyed(NotFound))
-    async def list_keys(self, request: AnyRequest, admin: Admin, tenant: FromQuery[str | None] = None) -> list[KeyRow]:
-        """Keys, without their secrets."""
-        admin.authenticate(request, Scope.ADMIN_READ)
-        return [_key_row(key) for key in admin.accounts.keys(tenant)]
-
-    @post(
-        "/keys",
-        status_code=201,
-        operation_class=keyed(InvalidRequest, NotFound, TooLarge, body=KeyCreate),
-    )
-    async def create_key(self, request: AnyRequest, admin: Admin) -> KeyCreated:
-        """Make a key for a tenant. Its text is in this answer and nowhere else."""
-        admin.authenticate(request, Scope.ADMIN_WRITE)
-        wanted = convert(read_object(await read_body(request)), KeyCreate)
-        if not wanted.name.isprintable():
-            raise InvalidRequest("A key's name has no control characters.", param="name")
-        now_s = time()
-        expires_at_s = None if wanted.expires_in_days is None else now_s + wanted.expires_in_days * _DAY_S
-        made = await admin.accounts.create_key(wanted.tenant, name=wanted.name, now_s=now_s, expires_at_s=expires_at_s)
-        return KeyCreated(key=made.text, id=made.id, tenant=wanted.tenant)
-
-    @post("/keys/{key_id:str}/revoke", status_code=200, operation_class=keyed(NotFound))
-    async def revoke_key(self, request: AnyRequest, admin: Admin, key_id: FromPath[str]) -> KeyRow:
-        """Make a key useless, from the next request on."""
-        admin.authenticate(request, Scope.ADMIN_WRITE)
-        return _key_row(await admin.accounts.revoke_key(key_id, time()))
-
     @get("/usage", operation_class=keyed(InvalidRequest, NotFound))
     async def usage(
         self,
@@ -147,9 +82,9 @@ class AdminController(Controller):
     ) -> UsagePage:
         """The ledger, newest first."""
         admin.authenticate(request, Scope.ADMIN_READ)
-        page = await _usage_page(admin.ledger, tenant, since, limit, offset)
+        page = await _usage_page(admin.ledger, UsageFilter(tenant=tenant, since_s=seconds(since)), limit, offset)
         if tenant is not None and not page.totals:
-            admin.accounts.tenant(tenant)  # a mistyped name is not somebody who used nothing
+            admin.accounts.directory.tenant(tenant)  # a mistyped name is not somebody who used nothing
         return page
 
     @get("/gpus", operation_class=keyed())
@@ -158,26 +93,26 @@ class AdminController(Controller):
         admin.authenticate(request, Scope.ADMIN_READ)
         return admin.gpus.rows()
 
-    @post("/gpus/{gpu:str}/drain", status_code=200, operation_class=keyed(NotFound))
-    async def drain(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
+    @post("/gpus/{gpu:str}/drain", status_code=200, operation_class=keyed(InvalidRequest, NotFound))
+    async def drain(
+        self, request: AnyRequest, admin: Admin, gpu: FromPath[str], dry_run: DryRunFlag = False
+    ) -> Response[GpuRow | PlannedChange]:
         """Place nothing new on a GPU."""
-        admin.authenticate(request, Scope.ADMIN_WRITE)
-        await admin.gpus.drain(gpu)
-        return _gpu_row(admin.gpus, gpu)
+        return await _order(request, admin, admin.gpus.drain, gpu, {"draining": True}, dry_run)
 
-    @post("/gpus/{gpu:str}/undrain", status_code=200, operation_class=keyed(NotFound))
-    async def undrain(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
+    @post("/gpus/{gpu:str}/undrain", status_code=200, operation_class=keyed(InvalidRequest, NotFound))
+    async def undrain(
+        self, request: AnyRequest, admin: Admin, gpu: FromPath[str], dry_run: DryRunFlag = False
+    ) -> Response[GpuRow | PlannedChange]:
         """Put a GPU back to work."""
-        admin.authenticate(request, Scope.ADMIN_WRITE)
-        await admin.gpus.undrain(gpu)
-        return _gpu_row(admin.gpus, gpu)
+        return await _order(request, admin, admin.gpus.undrain, gpu, {"draining": False}, dry_run)
 
-    @post("/gpus/{gpu:str}/restart", status_code=200, operation_class=keyed(NotFound, Conflict))
-    async def restart(self, request: AnyRequest, admin: Admin, gpu: FromPath[str]) -> GpuRow:
+    @post("/gpus/{gpu:str}/restart", status_code=200, operation_class=keyed(InvalidRequest, NotFound, Conflict))
+    async def restart(
+        self, request: AnyRequest, admin: Admin, gpu: FromPath[str], dry_run: DryRunFlag = False
+    ) -> Response[GpuRow | PlannedChange]:
         """Let a GPU's requests finish, then start its engine again; answers when that has begun."""
-        admin.authenticate(request, Scope.ADMIN_WRITE)
-        await admin.gpus.restart(gpu)
-        return _gpu_row(admin.gpus, gpu)
+        return await _order(request, admin, admin.gpus.restart, gpu, {"restarting": True}, dry_run)
 
     @get("/explain/{request_id:str}", operation_class=keyed(NotFound))
     async def explain(self, request: AnyRequest, admin: Admin, request_id: FromPath[str]) -> Explanation:
@@ -201,7 +136,7 @@ class AdminController(Controller):
         How long its answer is expected to be depends on whose it is.
         """
         admin.authenticate(request, Scope.ADMIN_READ)
-        whose = admin.accounts.tenant(tenant).name if tenant is not None else None
+        whose = admin.accounts.directory.tenant(tenant).name if tenant is not None else None
         return await admin.dry_run(id_of(request.scope), whose, read_object(await read_body(request)))
 
 
@@ -222,46 +157,53 @@ class TenantController(Controller):
     ) -> UsagePage:
         """The caller's own requests, newest first; everybody's for an operator."""
         principal = admin.authenticate(request, Scope.USAGE_READ)
-        return await _usage_page(admin.ledger, principal.tenant, since, limit, offset)
+        own = principal.tenant is not None
+        which = UsageFilter(tenant=principal.tenant, since_s=seconds(since), since_creation=own)
+        return await _usage_page(admin.ledger, which, limit, offset)
 
 
-async def _usage_page(ledger: Ledger, tenant: str | None, since: datetime | None, limit: int, offset: int) -> UsagePage:
-    since_s = None
-    if since is not None:
-        since_s = (since if since.tzinfo else since.replace(tzinfo=UTC)).timestamp()
-    which = UsageFilter(tenant=tenant, since_s=since_s)
+def seconds(moment: datetime | None) -> float | None:
+    """A point in time since the epoch; in UTC where it does not say."""
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+async def _usage_page(ledger: Ledger, which: UsageFilter, limit: int, offset: int) -> UsagePage:
     records = await ledger.rows(which, limit=limit, offset=offset)
     return UsagePage(rows=[_usage_row(record) for record in records], totals=await ledger.totals(which))
 
 
-def _gpu_row(gpus: GpuOperations, gpu: str) -> GpuRow:
-    return next(row for row in gpus.rows() if row.gpu == gpu)
-
-
-def _tenant_row(admin: AdminService, tenant: Tenant, totals: UsageTotals | None) -> TenantRow:
-    now_s = time()
-    return TenantRow(
-        name=tenant.name,
-        created_at=_iso(tenant.created_at_s),
-        keys=sum(key.is_valid(now_s) for key in admin.accounts.keys(tenant.name)),
-        requests=totals.requests if totals else 0,
-        prompt_tokens=totals.prompt_tokens if totals else 0,
-        cached_tokens=totals.cached_tokens if totals else 0,
-        output_tokens=totals.output_tokens if totals else 0,
+async def _order(
+    request: AnyRequest,
+    admin: AdminService,
+    act: Callable[[str], Coroutine[Any, Any, None]],
+    gpu: str,
+    after: dict[str, bool],
+    dry_run: bool,
+) -> Response[Any]:
+    """Have something done to a GPU, and have it in the audit unless it is refused."""
+    author = author_of(request, admin.authenticate(request, Scope.ADMIN_WRITE))
+    row = _gpu_row(admin.gpus, gpu)
+    change = Change(
+        action=f"gpu.{request.url.path.rpartition('/')[2]}",
+        target=gpu,
+        tenant=None,
+        before=None if row is None else {"state": row.state, "draining": row.draining},
+        after=after,
     )
+    if dry_run and row is not None:
+        return Response(planned(change))
+    acting = create_task(act(gpu))
+    await sleep(0)  # whatever refuses it does so before it waits for anything
+    if not acting.done() or acting.exception() is None:
+        await admin.accounts.audit.write(author, [change])
+    await acting
+    return Response(_gpu_row(admin.gpus, gpu))
 
 
-def _key_row(key: ApiKey) -> KeyRow:
-    return KeyRow(
-        id=key.id,
-        tenant=key.tenant,
-        name=key.name,
-        last4=key.last4,
-        scopes=sorted(key.scopes),
-        created_at=_iso(key.created_at_s),
-        expires_at=_iso(key.expires_at_s) if key.expires_at_s is not None else None,
-        revoked_at=_iso(key.revoked_at_s) if key.revoked_at_s is not None else None,
-    )
+def _gpu_row(gpus: GpuOperations, gpu: str) -> GpuRow | None:
+    return next((row for row in gpus.rows() if row.gpu == gpu), None)
 
 
 def _usage_row(record: UsageRecord) -> UsageRow:
@@ -275,7 +217,7 @@ def _usage_row(record: UsageRecord) -> UsageRow:
         mode=record.mode,
         status=record.status,
         http_status=record.http_status,
-        created_at=_iso(record.created_at_s),
+        created_at=iso(record.created_at_s),
         prompt_tokens=record.prompt_tokens,
         cached_tokens=record.cached_tokens,
         predicted_cached_tokens=record.predicted_cached_tokens,
@@ -285,7 +227,3 @@ def _usage_row(record: UsageRecord) -> UsageRow:
         ttft_ms=record.ttft_ms,
         latency_ms=record.latency_ms,
     )
-
-
-def _iso(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")

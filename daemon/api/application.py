@@ -1,38 +1,46 @@
 """All routes as one ASGI application, and who may use them."""
 
 from collections.abc import Callable
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from litestar import Litestar, Request
 from litestar.di import Provide
 
 from preble.daemon.api.admin import AdminController, AdminService, TenantController
+from preble.daemon.api.audit import AuditController
 from preble.daemon.api.health import HealthController, HealthService
 from preble.daemon.api.inference import InferenceController, InferenceService
+from preble.daemon.api.keys import KeysController
 from preble.daemon.api.problems import exception_handlers
 from preble.daemon.api.request_ids import tell_request_id
 from preble.daemon.api.schema import openapi_config
+from preble.daemon.api.tenants import TenantsController
 from preble.daemon.config import ServerConfig
-from preble.daemon.errors import Unauthenticated
-from preble.daemon.ids import KeyId
-from preble.daemon.tenancy.model import ApiKey, Principal, Scope, authenticate
+from preble.daemon.errors import RateLimited, Unauthenticated
+from preble.daemon.tenancy.failures import FailureLimiter
+from preble.daemon.tenancy.model import Known, Principal, Scope, authenticate
 
 
 class Authenticator:
     """Whom a request is from, if its key may do what it asks."""
 
-    def __init__(self, lookup: Callable[[KeyId], ApiKey | None], on_failure: Callable[[], None]) -> None:
-        self._lookup = lookup
+    def __init__(self, known: Known, failures: FailureLimiter, on_failure: Callable[[], None]) -> None:
+        self._known = known
+        self._failures = failures
         self._on_failure = on_failure
 
     def __call__(self, request: Request[Any, Any, Any], scope: Scope) -> Principal:
-        """Raises `Unauthenticated` and `Forbidden`."""
+        """Raises `Unauthenticated`, `Forbidden`, and `RateLimited` where too many without a valid key come from."""
         try:
-            principal = authenticate(request.headers.get("authorization"), self._lookup, time())
+            principal = authenticate(request.headers.get("authorization"), self._known, time())
         except Unauthenticated:
             self._on_failure()
-            raise
+            wait_s = self._failures.count(request.client.host if request.client else "", monotonic())
+            if wait_s is None:
+                raise
+            message = "Too many requests without a valid API key have come from this address."
+            raise RateLimited(message, retry_after_s=wait_s) from None
         principal.require(scope)
         return principal
 
@@ -42,7 +50,15 @@ def make_application(
 ) -> Litestar:
     """Put the routes together with what they need."""
     return Litestar(
-        route_handlers=[HealthController, InferenceController, TenantController, AdminController],
+        route_handlers=[
+            HealthController,
+            InferenceController,
+            TenantController,
+            AdminController,
+            TenantsController,
+            KeysController,
+            AuditController,
+        ],
         dependencies={
             "health": _provide(health),
             "inference": _provide(inference),

@@ -35,6 +35,11 @@ def read_object(raw: bytes) -> dict[str, Any]:
     return body
 
 
+def merged(current: msgspec.Struct, changes: dict[str, Any], kind: type[_T]) -> _T:
+    """What becomes of settings when these of their fields are given anew. Raises `InvalidRequest`, as `convert`."""
+    return convert(_merge(msgspec.to_builtins(current), changes), kind)
+
+
 def convert(body: dict[str, Any], kind: type[_T]) -> _T:
     """The object as a struct. Raises `InvalidRequest`, which names the field that is wrong, missing or unknown."""
     try:
@@ -46,3 +51,9 @@ def convert(body: dict[str, Any], kind: type[_T]) -> _T:
             raise InvalidRequest(f"`{param}`: {what}.", param=param) from error
         named = _FIELD.search(str(error))
         raise InvalidRequest(f"{error}.", param=named and named.group(1)) from error
+
+
+def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """As JSON merge patches (RFC 7396), except that null is a value as any other."""
+    both_objects = {name for name, value in new.items() if isinstance(value, dict) and isinstance(old.get(name), dict)}
+    return {**old, **{name: _merge(old[name], value) if name in both_objects else value for name, value in new.items()}}

@@ -32,23 +32,30 @@ from preble.daemon.errors import (
     Forbidden,
     InvalidRequest,
     NotFound,
+    PreconditionFailed,
+    RateLimited,
     TimedOut,
     TooLarge,
     Unauthenticated,
     Unavailable,
 )
-from preble.daemon.wire.admin import KeyCreate, TenantCreate
+from preble.daemon.wire.accounts import KeyCreate, KeyRotate, KeySettings, TenantCreate
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest, Problem
+from preble.daemon.wire.settings import TenantSettings
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
 _KEY = "key"
 _Body = type[msgspec.Struct] | UnionType
 _BODIES: tuple[_Body, ...] = (
-    ChatRequest, CompletionRequest, ChatRequest | CompletionRequest, KeyCreate, TenantCreate,
+    ChatRequest, CompletionRequest, ChatRequest | CompletionRequest,
+    KeyCreate, KeyRotate, KeySettings, TenantCreate, TenantSettings,
 )  # fmt: skip
+_CHANGES = (KeySettings, TenantSettings)
+"""Bodies that change what is there: each of their fields can be left out, and then stays."""
 _REFUSALS = (
-    InvalidRequest, Unauthenticated, Forbidden, NotFound, Conflict, TooLarge, EngineFailed, Unavailable, TimedOut,
+    InvalidRequest, Unauthenticated, Forbidden, NotFound, Conflict, PreconditionFailed, TooLarge, RateLimited,
+    EngineFailed, Unavailable, TimedOut,
 )  # fmt: skip
 _DESCRIPTION = """
 Multi-tenant LLM serving. Every error has OpenAI's shape, and every answer names its request in `x-request-id`.
@@ -69,13 +76,18 @@ def operation(*refusals: type[ApiError]) -> type[Operation]:
     return Documented
 
 
-def keyed(*refusals: type[ApiError], body: _Body | None = None, streams: bool = False) -> type[Operation]:
-    """The same of a route that wants a key, and perhaps reads a body, or answers with events if the body asks it to."""
+def keyed(
+    *refusals: type[ApiError], body: _Body | None = None, streams: bool = False, tagged: bool = False
+) -> type[Operation]:
+    """The same of a route that wants a key, and perhaps reads a body, or answers with events if the body asks it to.
+
+    `tagged` if its answers have an ETag.
+    """
 
     @dataclass
     class Documented(Operation):
         def __post_init__(self) -> None:
-            _document(self, (Unauthenticated, Forbidden, *refusals))
+            _document(self, (Unauthenticated, Forbidden, RateLimited, *refusals), tagged=tagged)
             self.security = [{_KEY: []}]
             if body is not None:
                 self.request_body = Reference(f"#/components/requestBodies/{_name(body)}")
@@ -109,13 +121,13 @@ def _refuse_unknown(request: Request[Any, Any, Any]) -> None:
         raise NotFoundException
 
 
-def _document(told: Operation, refusals: tuple[type[ApiError], ...]) -> None:
+def _document(told: Operation, refusals: tuple[type[ApiError], ...], *, tagged: bool = False) -> None:
     """Replace the refusals that Litestar supposes by those that there are."""
     assert told.responses is not None
     answers = {status: answer for status, answer in told.responses.items() if status.startswith("2")}
     for answer in answers.values():
         assert isinstance(answer, OpenAPIResponse)
-        answer.headers = {**(answer.headers or {}), **_headers("x-request-id")}
+        answer.headers = {**(answer.headers or {}), **_headers("x-request-id", *(["etag"] if tagged else []))}
     refused = {str(one.status): Reference(f"#/components/responses/{one.__name__}") for one in refusals}
     told.responses = {**answers, **dict(sorted(refused.items()))}
 
@@ -148,7 +160,7 @@ def _refusal(refusal: type[ApiError]) -> OpenAPIResponse:
     names = ["x-request-id"]
     if refusal is Unauthenticated:
         names += ["www-authenticate"]
-    if refusal is Unavailable:
+    if refusal in (RateLimited, Unavailable):
         names += ["retry-after", "retry-after-ms"]
     return OpenAPIResponse(
         description=refusal().message,
@@ -164,7 +176,18 @@ def _headers(*names: str) -> dict[str, OpenAPIHeader | Reference]:
 def _schema(kind: type[msgspec.Struct]) -> Any:
     """JSON Schema, as msgspec reads the struct; whole, for Litestar keeps the place for named schemas to itself."""
     [reference], named = msgspec.json.schema_components([kind])
-    return _whole(reference, named)
+    whole = _whole(reference, named)
+    return _optional(whole) if kind in _CHANGES else whole
+
+
+def _optional(part: Any) -> Any:
+    """The same, with every field to be left out, and then not taken for its default."""
+    match part:
+        case dict():
+            return {name: _optional(value) for name, value in part.items() if name not in ("required", "default")}
+        case list():
+            return [_optional(value) for value in part]
+    return part
 
 
 def _whole(part: Any, named: dict[str, Any]) -> Any:

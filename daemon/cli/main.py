@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from preble.daemon import __version__
+from preble.daemon.cli.audit import audit
 from preble.daemon.cli.config_commands import config
 from preble.daemon.cli.db import db
 from preble.daemon.cli.gpus import gpu
+from preble.daemon.cli.keys import key
 from preble.daemon.cli.output import STYLES, Exit, emit, exit_code, printable, say
 from preble.daemon.cli.remote import Remote, config_option, json_option, remote_command
 from preble.daemon.cli.replay import replay
 from preble.daemon.cli.requests import explain, usage
 from preble.daemon.cli.simulate import simulate
-from preble.daemon.cli.tenants import key, tenant
+from preble.daemon.cli.tenants import tenant
 from preble.daemon.errors import PrebleError
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def _render(checks: "Sequence[Check]") -> None:
             click.echo(f"{'':<5} {'':<{width}}  mend: {printable(check.mend)}")
 
 
-for command in (tenant, key, gpu, explain, simulate, replay, usage, db, config):
+for command in (tenant, key, gpu, explain, simulate, replay, usage, audit, db, config):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -1,36 +1,22 @@
 """`preble usage` and `preble explain`: what was asked, what it cost, and why it went where it went."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from preble.daemon.cli.output import emit, moment, percent, table
 from preble.daemon.cli.remote import Remote, remote_command
+from preble.daemon.cli.times import since as since_text
 
 if TYPE_CHECKING:
     from preble.daemon.wire.admin import UsagePage, UsageRow, UsageTotals
 
-_UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
-
-
-def _since(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
-    """`2026-11-21`, `2026-11-21T14:02+01:00`, `90m`, `24h`, `7d`. Without an offset it is local time."""
-    if value is None:
-        return None
-    try:
-        if value[-1:] in _UNITS_S:
-            return datetime.now(UTC) - timedelta(seconds=float(value[:-1]) * _UNITS_S[value[-1]])
-        return datetime.fromisoformat(value).astimezone(UTC)
-    except (ValueError, OverflowError):
-        message = f"{value!r} is neither a time such as 2026-11-21T14:02 nor an age such as 90m, 24h, 7d"
-        raise click.BadParameter(message) from None
-
 
 @click.command()
 @click.option("--tenant", "tenant_name", help="Only this tenant's.")
-@click.option("--since", callback=_since, help="A date or time (ISO 8601), or an age: 90m, 24h, 7d.")
+@click.option("--since", callback=since_text, help="A date or time (ISO 8601), or an age: 90m, 24h, 7d.")
 @click.option("--limit", type=click.IntRange(0, 1000), default=0, help="Also list so many of the newest requests.")
 @remote_command
 def usage(remote: Remote, tenant_name: str | None, since: datetime | None, limit: int, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from preble.daemon.store.batch import BatchWriter
-from preble.daemon.store.tables import usage
+from preble.daemon.store.tables import tenants, usage
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import UsageTotals
 
@@ -20,6 +20,8 @@ class UsageFilter:
     tenant: str | None = None
     since_s: float | None = None
     """Seconds since the epoch; earlier ones do not count."""
+    since_creation: bool = False
+    """Leave out what was used before the tenant was created, by another that had its name."""
 
     def clauses(self) -> list[ColumnElement[bool]]:
         """The same in SQL."""
@@ -28,6 +30,9 @@ class UsageFilter:
             clauses.append(usage.c.tenant == self.tenant)
         if self.since_s is not None:
             clauses.append(usage.c.created_at_s >= self.since_s)
+        if self.since_creation:
+            created_at_s = select(tenants.c.created_at_s).where(tenants.c.name == usage.c.tenant).scalar_subquery()
+            clauses.append(usage.c.created_at_s >= created_at_s)
         return clauses
 
 

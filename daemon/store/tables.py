@@ -1,6 +1,19 @@
 """The schema. `migrations/` builds it; a test keeps the two equal."""
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    false,
+)
 
 metadata = MetaData()
 
@@ -9,6 +22,14 @@ tenants = Table(
     metadata,
     Column("name", String(63), primary_key=True),
     Column("created_at_s", Float, nullable=False),
+    Column("deleted_at_s", Float, nullable=True),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("salt_epoch", Integer, nullable=False, server_default="0"),
+    Column("weight", Float, nullable=False, server_default="1"),
+    Column("priority", String(12), nullable=False, server_default="interactive"),
+    Column("isolation", String(70), nullable=False, server_default="private"),
+    Column("suspended", Boolean, nullable=False, server_default=false()),
+    Column("limits", JSON, nullable=False, server_default="{}"),
 )
 
 api_keys = Table(
@@ -23,6 +44,27 @@ api_keys = Table(
     Column("created_at_s", Float, nullable=False),
     Column("expires_at_s", Float, nullable=True),
     Column("revoked_at_s", Float, nullable=True),
+    Column("limits", JSON, nullable=False, server_default="{}"),
+    Column("replaced_by", String(12), nullable=True),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("idempotency_key", String(255), nullable=True, index=True, unique=True),
+    Column("idempotency_digest", LargeBinary(32), nullable=True),
+)
+
+# Without foreign keys, as the ledger: what was done stays on record.
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("at_s", Float, nullable=False),
+    Column("actor", String(12), nullable=False),
+    Column("action", String(40), nullable=False),
+    Column("target", String(63), nullable=False),
+    Column("tenant", String(63), nullable=True),
+    Column("before", JSON(none_as_null=True), nullable=True),
+    Column("after", JSON(none_as_null=True), nullable=True),
+    Column("request_id", String(40), nullable=True),
+    Index("ix_audit_tenant_number", "tenant", "number"),
 )
 
 # Without foreign keys: what was used stays on record whatever becomes of the tenant, and writing stays cheap.

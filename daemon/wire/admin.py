@@ -1,57 +1,6 @@
-"""What operators see, over HTTP and in the command line's JSON. Points in time are ISO 8601, UTC."""
-
-from typing import Annotated
+"""What operators see of requests and engines, over HTTP and in the command line's JSON. Times are ISO 8601, UTC."""
 
 import msgspec
-
-
-class TenantRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A tenant, with what it has used since it was created."""
-
-    name: str
-    created_at: str
-    keys: int
-    """Keys that work."""
-    requests: int
-    prompt_tokens: int
-    cached_tokens: int
-    output_tokens: int
-
-
-class TenantCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of `POST /admin/v1/tenants`."""
-
-    name: str
-
-
-class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A key, without its secret."""
-
-    id: str
-    tenant: str | None
-    """None for an operator's key."""
-    name: str
-    last4: str
-    scopes: list[str]
-    created_at: str
-    expires_at: str | None
-    revoked_at: str | None
-
-
-class KeyCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of `POST /admin/v1/keys`."""
-
-    tenant: str
-    name: Annotated[str, msgspec.Meta(max_length=200)] = ""
-    expires_in_days: Annotated[float, msgspec.Meta(gt=0, le=36_500)] | None = None
-
-
-class KeyCreated(msgspec.Struct, frozen=True, kw_only=True):
-    """A new key, the only time it is shown."""
-
-    key: str
-    id: str
-    tenant: str
 
 
 class UsageRow(msgspec.Struct, frozen=True, kw_only=True):

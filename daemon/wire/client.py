@@ -1,5 +1,6 @@
 """The operator's side of the admin routes, for the command line and the console."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -9,11 +10,22 @@ import httpx
 import msgspec
 
 from preble.daemon.errors import PrebleError, Refused, Unreachable
-from preble.daemon.wire.admin import Explanation, GpuRow, KeyCreated, KeyRow, TenantRow, UsagePage
+from preble.daemon.wire.accounts import (
+    AuditPage,
+    AuditRow,
+    KeyCreated,
+    KeyPage,
+    KeyRow,
+    PlannedChange,
+    TenantPage,
+    TenantRow,
+)
+from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage
 
 _CONNECT_TIMEOUT_S = 5.0
 _TIMEOUT_S = 30.0
 _PATIENT = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
+_WHOLE_PAGE = "1000"
 _T = TypeVar("_T")
 
 
@@ -42,29 +54,108 @@ class AdminClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._http.close()
 
+    # Whatever changes tenants and keys takes `dry_run`, and then says what would change.
+
     def tenants(self) -> list[TenantRow]:
         """Every tenant."""
-        return self._get("/tenants", list[TenantRow])
+        page = self._get("/tenants", TenantPage, limit=_WHOLE_PAGE)
+        rows = page.rows
+        while page.next is not None:
+            page = self._get("/tenants", TenantPage, limit=_WHOLE_PAGE, after=page.next)
+            rows += page.rows
+        return rows
 
     def tenant(self, name: str) -> TenantRow:
         """One tenant."""
         return self._get(f"/tenants/{_segment(name)}", TenantRow)
 
-    def create_tenant(self, name: str) -> TenantRow:
-        """Make one."""
-        return self._post("/tenants", TenantRow, {"name": name})
+    def create_tenant(
+        self, name: str, settings: Mapping[str, Any] | None = None, *, dry_run: bool = False
+    ) -> TenantRow | PlannedChange:
+        """Make one, unless one of this name and these settings is there."""
+        return self._change("POST", "/tenants", TenantRow, {**(settings or {}), "name": name}, dry_run=dry_run)
+
+    def update_tenant(
+        self, name: str, settings: Mapping[str, Any], *, if_version: int | None = None, dry_run: bool = False
+    ) -> TenantRow | PlannedChange:
+        """Change what is named, if it still has the version; None: whichever it has."""
+        path = f"/tenants/{_segment(name)}"
+        return self._change("PATCH", path, TenantRow, settings, if_version=if_version, dry_run=dry_run)
+
+    def delete_tenant(
+        self, name: str, *, revoke_keys: bool = False, dry_run: bool = False
+    ) -> TenantRow | PlannedChange:
+        """Delete one, and its working keys too if that is asked for."""
+        query = {"revoke_keys": str(revoke_keys).lower()}
+        return self._change("DELETE", f"/tenants/{_segment(name)}", TenantRow, dry_run=dry_run, query=query)
+
+    def rotate_salt(self, name: str, *, dry_run: bool = False) -> TenantRow | PlannedChange:
+        """Give up what is cached for one."""
+        return self._change("POST", f"/tenants/{_segment(name)}/rotate-salt", TenantRow, dry_run=dry_run)
 
     def keys(self, tenant: str | None = None) -> list[KeyRow]:
         """Keys, without their secrets."""
-        return self._get("/keys", list[KeyRow], tenant=tenant)
+        page = self._get("/keys", KeyPage, limit=_WHOLE_PAGE, tenant=tenant)
+        rows = page.rows
+        while page.next is not None:
+            page = self._get("/keys", KeyPage, limit=_WHOLE_PAGE, tenant=tenant, after=page.next)
+            rows += page.rows
+        return rows
 
-    def create_key(self, tenant: str, *, name: str = "", expires_in_days: float | None = None) -> KeyCreated:
-        """Make one; this is the only time it can be read."""
-        return self._post("/keys", KeyCreated, {"tenant": tenant, "name": name, "expires_in_days": expires_in_days})
+    def key(self, key_id: str) -> KeyRow:
+        """One key, without its secret."""
+        return self._get(f"/keys/{_segment(key_id)}", KeyRow)
 
-    def revoke_key(self, key_id: str) -> KeyRow:
+    def create_key(
+        self,
+        tenant: str | None,
+        settings: Mapping[str, Any],
+        *,
+        request_name: str | None = None,
+        dry_run: bool = False,
+    ) -> KeyCreated | PlannedChange:
+        """Make one, for an operator if `tenant` is None; this is the only time it can be read.
+
+        With a `request_name` the same request makes one key however often it is sent.
+        """
+        headers = {} if request_name is None else {"idempotency-key": request_name}
+        body = {**settings, "tenant": tenant}
+        return self._change("POST", "/keys", KeyCreated, body, headers=headers, dry_run=dry_run)
+
+    def update_key(
+        self, key_id: str, settings: Mapping[str, Any], *, if_version: int | None = None, dry_run: bool = False
+    ) -> KeyRow | PlannedChange:
+        """Change what is named, if it still has the version; None: whichever it has."""
+        path = f"/keys/{_segment(key_id)}"
+        return self._change("PATCH", path, KeyRow, settings, if_version=if_version, dry_run=dry_run)
+
+    def rotate_key(self, key_id: str, overlap_s: float, *, dry_run: bool = False) -> KeyCreated | PlannedChange:
+        """Make another of the same settings; the old one works for the overlap."""
+        path = f"/keys/{_segment(key_id)}/rotate"
+        return self._change("POST", path, KeyCreated, {"overlap_s": overlap_s}, dry_run=dry_run)
+
+    def revoke_key(self, key_id: str, *, dry_run: bool = False) -> KeyRow | PlannedChange:
         """Make one useless."""
-        return self._post(f"/keys/{_segment(key_id)}/revoke", KeyRow)
+        return self._change("POST", f"/keys/{_segment(key_id)}/revoke", KeyRow, dry_run=dry_run)
+
+    def changes(self, tenant: str | None = None, since: datetime | None = None, limit: int = 100) -> list[AuditRow]:
+        """The newest administrative changes."""
+        rows: list[AuditRow] = []
+        after = None
+        while len(rows) < limit:
+            page = self._get(
+                "/audit",
+                AuditPage,
+                tenant=tenant,
+                since=since.isoformat() if since else None,
+                limit=str(min(limit - len(rows), int(_WHOLE_PAGE))),
+                after=after,
+            )
+            rows += page.rows
+            if page.next is None:
+                break
+            after = str(page.next)
+        return rows
 
     def gpus(self) -> list[GpuRow]:
         """Every engine."""
@@ -91,8 +182,23 @@ class AdminClient:
     def _get(self, path: str, kind: type[_T], **query: str | None) -> _T:
         return self._call("GET", path, kind, params={name: value for name, value in query.items() if value is not None})
 
-    def _post(self, path: str, kind: type[_T], body: dict[str, Any] | None = None) -> _T:
-        return self._call("POST", path, kind, json=body)
+    def _change(
+        self,
+        method: str,
+        path: str,
+        kind: type[_T],
+        body: Mapping[str, Any] | None = None,
+        *,
+        dry_run: bool,
+        if_version: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> _T | PlannedChange:
+        tag = {} if if_version is None else {"if-match": f'"{if_version}"'}
+        request: dict[str, Any] = {"json": body, "headers": {**(headers or {}), **tag}}
+        if dry_run:
+            return self._call(method, path, PlannedChange, params={**(query or {}), "dry_run": "true"}, **request)
+        return self._call(method, path, kind, params=query, **request)
 
     def _call(self, method: str, path: str, kind: type[_T], **request: Any) -> _T:
         try:

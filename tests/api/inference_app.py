@@ -32,10 +32,15 @@ from preble.daemon.ids import TenantName
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.prompt import PromptEncoder
 from preble.daemon.sched.types import EngineLimits
+from preble.daemon.tenancy.directory import Directory
+from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.keys import CHANCE_BYTES, mint
-from preble.daemon.tenancy.model import OPERATOR_SCOPES, TENANT_SCOPES, ApiKey
+from preble.daemon.tenancy.model import OPERATOR_SCOPES, TENANT_SCOPES, ApiKey, Tenant
+from preble.daemon.wire.settings import TenantSettings
 
 GPU = "gpu0"
+TENANT = TenantName("acme")
+FAILURES_AT_ONCE = 20
 LIMITS = EngineLimits(
     block_size=16, kv_blocks=4096, max_num_seqs=64, max_num_batched_tokens=8192, max_model_len=2000
 )  # fmt: skip
@@ -50,8 +55,10 @@ class House:
         self.engine = engine
         self.config = server
         self.settled = []
-        self.keys: dict[str, ApiKey] = {}
-        self.key = self.make_key(TenantName("acme"))
+        self.directory = Directory(
+            [Tenant(name=TENANT, settings=TenantSettings(), salt_epoch=0, version=1, created_at_s=0.0)]
+        )
+        self.key = self.make_key(TENANT)
         self.operator_key = self.make_key(None)
         self.up = True
         self.metrics = Metrics()
@@ -67,7 +74,8 @@ class House:
             engine=lambda: self.client,
             max_model_len=self._max_model_len,
         )
-        check = Authenticator(self.keys.get, self.metrics.auth_failure)
+        failures = FailureLimiter(per_minute=60, at_once=FAILURES_AT_ONCE, addresses_kept=100)
+        check = Authenticator(self.directory, failures, self.metrics.auth_failure)
         self.app = make_application(
             server,
             health=HealthService(lambda: None if self.up else "No engine serves it.", self.metrics.render),
@@ -93,16 +101,18 @@ class House:
 
     def make_key(self, tenant: TenantName | None, *, expires_at_s: float | None = None) -> str:
         made = mint("live" if tenant else "op", os.urandom(CHANCE_BYTES))
-        self.keys[made.id] = ApiKey(
-            id=made.id,
-            tenant=tenant,
-            name="",
-            digest=made.digest,
-            last4=made.last4,
-            scopes=TENANT_SCOPES if tenant else OPERATOR_SCOPES,
-            created_at_s=time(),
-            expires_at_s=expires_at_s,
-            revoked_at_s=None,
+        self.directory.put_key(
+            ApiKey(
+                id=made.id,
+                tenant=tenant,
+                name="",
+                digest=made.digest,
+                last4=made.last4,
+                scopes=TENANT_SCOPES if tenant else OPERATOR_SCOPES,
+                created_at_s=time(),
+                expires_at_s=expires_at_s,
+                revoked_at_s=None,
+            )
         )
         return made.text
 

@@ -40,8 +40,8 @@ async def test_without_a_valid_key_there_is_no_service(house, subtests, method, 
 async def test_a_revoked_or_expired_key_is_refused_like_an_unknown_one(house, client):
     expired = house.make_key(TenantName("acme"), expires_at_s=1.0)
     refusals = [await client.get("/v1/models", headers={"authorization": f"Bearer {expired}"})]
-    key = next(key for key in house.keys.values() if key.tenant and key.expires_at_s is None)
-    house.keys[key.id] = replace(key, revoked_at_s=1.0)
+    key = next(key for key in house.directory.find_keys() if key.tenant and key.expires_at_s is None)
+    house.directory.put_key(replace(key, revoked_at_s=1.0))
     refusals.append(await client.post(COMPLETIONS, json=GOOD[COMPLETIONS]))
     refusals.append(await client.get("/v1/models", headers={"authorization": "Bearer sk-nonsense"}))
     assert [refusal.status_code for refusal in refusals] == [401, 401, 401]

@@ -1,55 +1,10 @@
-"""The operator's routes: who may use them, what they do, and what they say to bad input."""
+"""The operator's routes: who may use them; usage, engines and decisions; and a tenant's own."""
 
-import httpx
 import pytest
-from tests.admin_app import explanation, open_admin_app, usage
-from tests.api.documented import Documented
+from tests.admin_app import FAILURES_AT_ONCE, author, explanation, usage
+from tests.api.calling import Caller, problem
 
-
-@pytest.fixture
-async def admin(tmp_path):
-    async with open_admin_app(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def anyone(admin):
-    app = Documented(admin.app)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://preble") as client:
-        yield client
-    assert not app.faults
-
-
-@pytest.fixture
-async def operator(anyone, tmp_path):
-    return Caller(anyone, (tmp_path / "operator.key").read_text().strip())
-
-
-@pytest.fixture
-async def tenant(anyone, tmp_path):
-    return Caller(anyone, (tmp_path / "default.key").read_text().strip())
-
-
-class Caller:
-    """Sends requests with a key."""
-
-    def __init__(self, client, key: str) -> None:
-        self._client = client
-        self._headers = {"authorization": f"Bearer {key}"}
-
-    async def get(self, path: str, **query):
-        return await self._client.get(path, headers=self._headers, params=query)
-
-    async def post(self, path: str, json: object = None, content: bytes | None = None):
-        return await self._client.post(path, headers=self._headers, json=json, content=content)
-
-
-def problem(response) -> dict:
-    body = response.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"message", "type", "param", "code"}
-    return body["error"]
-
+from preble.daemon.wire.settings import TenantSettings
 
 # --- who may ---
 
@@ -58,9 +13,16 @@ ROUTES = [
     ("GET", "/admin/v1/tenants"),
     ("POST", "/admin/v1/tenants"),
     ("GET", "/admin/v1/tenants/default"),
+    ("PATCH", "/admin/v1/tenants/default"),
+    ("DELETE", "/admin/v1/tenants/default"),
+    ("POST", "/admin/v1/tenants/default/rotate-salt"),
     ("GET", "/admin/v1/keys"),
     ("POST", "/admin/v1/keys"),
+    ("GET", "/admin/v1/keys/x"),
+    ("PATCH", "/admin/v1/keys/x"),
     ("POST", "/admin/v1/keys/x/revoke"),
+    ("POST", "/admin/v1/keys/x/rotate"),
+    ("GET", "/admin/v1/audit"),
     ("GET", "/admin/v1/usage"),
     ("GET", "/admin/v1/gpus"),
     ("POST", "/admin/v1/gpus/cpu0/drain"),
@@ -81,6 +43,16 @@ async def test_every_admin_route_wants_an_operators_key(anyone, tmp_path, method
     assert (tenants.status_code, problem(tenants)["code"]) == (403, "permission_denied")
 
 
+READS = [("GET", path) for method, path in ROUTES if method == "GET"] + [("POST", "/admin/v1/explain")]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_a_key_that_may_only_read_changes_nothing(operator, anyone, method, path):
+    made = (await operator.post("/admin/v1/keys", {"tenant": None, "scopes": ["admin:read"]})).json()
+    answered = await Caller(anyone, made["key"]).send(method, path)
+    assert (answered.status_code == 403) == ((method, path) not in READS)
+
+
 async def test_the_list_above_has_every_admin_route(admin):
     served = {
         (method, route.path)
@@ -96,38 +68,6 @@ async def test_an_unwelcome_body_is_not_even_read(anyone):
     assert response.status_code == 401
 
 
-# --- tenants and keys ---
-
-
-async def test_a_tenant_is_made_once_and_shown(operator):
-    made = await operator.post("/admin/v1/tenants", {"name": "acme"})
-    assert (made.status_code, made.json()["name"], made.json()["requests"]) == (201, "acme", 0)
-    again = await operator.post("/admin/v1/tenants", {"name": "acme"})
-    assert (again.status_code, problem(again)["code"]) == (409, "conflict")
-    assert [row["name"] for row in (await operator.get("/admin/v1/tenants")).json()] == ["acme", "default"]
-    assert (await operator.get("/admin/v1/tenants/acme")).json() == made.json()
-
-
-@pytest.mark.parametrize(
-    ("body", "param"),
-    [
-        ({}, "name"),
-        ({"name": 1}, "name"),
-        ({"name": None}, "name"),
-        ({"name": ""}, "name"),
-        ({"name": "Ä"}, "name"),
-        ({"name": "a" * 64}, "name"),
-        ({"name": "../x"}, "name"),
-        ({"name": "a", "wieght": 2}, "wieght"),
-        ([], None),
-    ],
-)
-async def test_a_bad_tenant_is_refused_by_the_name_of_its_field(operator, body, param):
-    response = await operator.post("/admin/v1/tenants", body)
-    assert (response.status_code, problem(response)["param"]) == (400, param)
-    assert len((await operator.get("/admin/v1/tenants")).json()) == 1
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b'{"name": "a"} x', b"\xff\xfe", b'{"name": "\xff"}', b"[" * 100_000])
 async def test_a_body_that_is_no_json_is_refused(operator, content):
     response = await operator.post("/admin/v1/tenants", content=content)
@@ -135,57 +75,20 @@ async def test_a_body_that_is_no_json_is_refused(operator, content):
     assert problem(response)["type"] == "invalid_request_error"
 
 
-async def test_an_unknown_name_is_answered_with_the_nearest(operator):
-    response = await operator.get("/admin/v1/tenants/defalt")
-    assert response.status_code == 404
-    assert "'default'" in problem(response)["message"]
+# --- without a valid key, too often ---
 
 
-async def test_a_key_works_until_the_next_request_after_its_revocation(operator, anyone):
-    created = (await operator.post("/admin/v1/keys", {"tenant": "default", "name": "app"})).json()
-    assert set(created) == {"key", "id", "tenant"}
-    caller = Caller(anyone, created["key"])
-    assert (await caller.get("/v1/usage")).status_code == 200
-    revoked = await operator.post(f"/admin/v1/keys/{created['id']}/revoke")
-    assert revoked.json()["revoked_at"] is not None
-    assert (await caller.get("/v1/usage")).status_code == 401
-
-
-async def test_keys_are_listed_without_their_secrets(operator):
-    created = (await operator.post("/admin/v1/keys", {"tenant": "default", "expires_in_days": 1.5})).json()
-    assert created["key"] not in (await operator.get("/admin/v1/keys")).text
-    *_, row = (await operator.get("/admin/v1/keys", tenant="default")).json()
-    assert (row["id"], row["tenant"], row["last4"]) == (created["id"], "default", created["key"][-4:])
-    assert row["created_at"].endswith("+00:00")
-    assert row["expires_at"] > row["created_at"]
-    assert "inference" in row["scopes"]
-    assert "admin:read" not in row["scopes"]
-
-
-@pytest.mark.parametrize(
-    ("body", "status", "param"),
-    [
-        ({}, 400, "tenant"),
-        ({"tenant": "nobody"}, 404, "tenant"),
-        ({"tenant": "default", "expires_in_days": 0}, 400, "expires_in_days"),
-        ({"tenant": "default", "expires_in_days": -1}, 400, "expires_in_days"),
-        ({"tenant": "default", "expires_in_days": 1e300}, 400, "expires_in_days"),
-        ({"tenant": "default", "expires_in_days": "1"}, 400, "expires_in_days"),
-        ({"tenant": "default", "name": "x" * 201}, 400, "name"),
-        ({"tenant": "default", "name": "\x1b[31m"}, 400, "name"),
-        ({"tenant": "default", "scopes": ["admin:write"]}, 400, "scopes"),
-    ],
-)
-async def test_a_bad_key_is_refused_by_the_name_of_its_field(operator, body, status, param):
-    response = await operator.post("/admin/v1/keys", body)
-    assert (response.status_code, problem(response)["param"]) == (status, param)
-    assert len((await operator.get("/admin/v1/keys")).json()) == 2
-
-
-async def test_unknown_keys_and_tenants_are_not_found(operator):
-    assert (await operator.post("/admin/v1/keys/nothing/revoke")).status_code == 404
-    assert (await operator.get("/admin/v1/keys", tenant="nobody")).status_code == 404
-    assert (await operator.get("/admin/v1/usage", tenant="nobody")).status_code == 404
+async def test_an_address_that_has_no_key_is_slowed_down_and_one_that_has_is_not(anyone, operator, tenant):
+    refused = [await anyone.get("/admin/v1/gpus") for _ in range(FAILURES_AT_ONCE + 1)]
+    assert [each.status_code for each in refused] == [401] * FAILURES_AT_ONCE + [429]
+    last = refused[-1]
+    assert problem(last)["code"] == "rate_limit_exceeded"
+    assert last.headers["retry-after"] == "1"
+    assert 0 < int(last.headers["retry-after-ms"]) <= 1000
+    assert (await operator.get("/admin/v1/gpus")).status_code == 200
+    assert (await tenant.get("/v1/usage")).status_code == 200
+    assert (await tenant.get("/admin/v1/gpus")).status_code == 403, "its key is valid"
+    assert (await anyone.get("/v1/usage")).status_code == 429
 
 
 # --- usage ---
@@ -193,7 +96,7 @@ async def test_unknown_keys_and_tenants_are_not_found(operator):
 
 @pytest.fixture
 async def used(admin):
-    await admin.accounts.create_tenant("acme", 1.0)
+    await admin.accounts.tenants.create("acme", TenantSettings(), author(0.0))
     for number in range(5):
         admin.ledger.record(usage(number, "acme" if number < 3 else "default"))
     await admin.ledger.close()
@@ -212,11 +115,24 @@ async def test_operators_see_the_usage_of_all(used, operator):
     assert (await operator.get("/admin/v1/tenants/acme")).json()["prompt_tokens"] == 30
 
 
+async def test_what_another_has_used_who_had_the_name_is_the_operators_alone(used, operator, anyone):
+    await operator.delete("/admin/v1/tenants/acme", revoke_keys=True)
+    await operator.post("/admin/v1/tenants", {"name": "acme"})
+    assert (await operator.get("/admin/v1/tenants/acme")).json()["requests"] == 0
+    assert (await operator.get("/admin/v1/usage", tenant="acme")).json()["totals"][0]["requests"] == 3
+    made = (await operator.post("/admin/v1/keys", {"tenant": "acme"})).json()
+    assert (await Caller(anyone, made["key"]).get("/v1/usage")).json() == {"rows": [], "totals": []}
+
+
 async def test_a_tenant_sees_its_own_usage_only(used, tenant):
     page = (await tenant.get("/v1/usage")).json()
     assert {row["tenant"] for row in page["rows"]} == {"default"}
     assert [row["tenant"] for row in page["totals"]] == ["default"]
     assert (await tenant.get("/v1/usage", tenant="acme")).json() == page
+
+
+async def test_the_usage_of_nobody_is_not_found(operator):
+    assert (await operator.get("/admin/v1/usage", tenant="nobody")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -245,6 +161,16 @@ async def test_a_gpu_is_drained_put_back_and_restarted(operator):
     assert (await operator.post("/admin/v1/gpus/cpu0/restart")).json()["restarts"] == 1
     missing = await operator.post("/admin/v1/gpus/cpu9/drain")
     assert (missing.status_code, problem(missing)["param"]) == (404, "gpu")
+
+
+@pytest.mark.parametrize("order", ["drain", "undrain", "restart"])
+async def test_an_order_that_is_tried_is_not_given(operator, order):
+    tried = await operator.post(f"/admin/v1/gpus/cpu0/{order}", dry_run=True)
+    assert (tried.json()["action"], tried.json()["target"]) == (f"gpu.{order}", "cpu0")
+    assert (await operator.post(f"/admin/v1/gpus/cpu9/{order}", dry_run=True)).status_code == 404
+    gpu = (await operator.get("/admin/v1/gpus")).json()[0]
+    assert (gpu["draining"], gpu["restarts"]) == (False, 0)
+    assert [row for row in (await operator.get("/admin/v1/audit")).json()["rows"] if row["target"] == "cpu0"] == []
 
 
 async def test_a_decision_is_explained_as_soon_as_it_is_recorded(admin, operator):

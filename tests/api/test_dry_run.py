@@ -2,20 +2,15 @@
 
 import httpx
 import pytest
-from tests.admin_app import open_admin_app
+from tests.admin_app import author
 from tests.api.documented import Documented
 from tests.core import CONFIG, LIMITS, MODEL, spec, stored
 
 from preble.daemon.flow import events
+from preble.daemon.wire.settings import TenantSettings
 
 TEXT = {"model": MODEL, "prompt": "x" * 40}
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "x" * 40}]}
-
-
-@pytest.fixture
-async def admin(tmp_path):
-    async with open_admin_app(tmp_path) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ async def test_it_changes_nothing(admin, ask):
 
 
 async def test_an_answers_length_is_that_of_its_tenants_answers(admin, ask):
-    await admin.accounts.create_tenant("acme", 1.0)
+    await admin.accounts.tenants.create("acme", TenantSettings(), author())
     for number, tenant in enumerate(["acme"] * 3 + ["other"] * 9):
         submitted = admin.runtime.submit(spec(f"r{number}", f"{tenant}{number}", tenant=tenant), lambda _: None)
         n_tokens = 100 if tenant == "acme" else 10

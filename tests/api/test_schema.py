@@ -14,8 +14,9 @@ from tests.core import MODEL
 from preble.daemon import __version__
 from preble.daemon.api.application import make_application
 from preble.daemon.config import ServerConfig
-from preble.daemon.wire.admin import KeyCreate, TenantCreate
+from preble.daemon.wire.accounts import KeyCreate, KeyRotate, KeySettings, TenantCreate
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
+from preble.daemon.wire.settings import TenantSettings
 
 OPEN = {"/health/live", "/health/ready", "/metrics"}
 BODIES = {
@@ -23,8 +24,14 @@ BODIES = {
     "/v1/completions": (CompletionRequest, {"model": MODEL, "prompt": ["x", "y"], "stream_options": None, "top_p": 1}),
     "/admin/v1/tenants": (TenantCreate, {"name": "a"}),
     "/admin/v1/keys": (KeyCreate, {"tenant": "a", "expires_in_days": 0.5}),
+    "/admin/v1/keys/{key_id}/rotate": (KeyRotate, {"overlap_s": 60}),
+}
+CHANGES = {
+    "/admin/v1/tenants/{name}": (TenantSettings, {"weight": 2, "limits": {"requests_per_minute": None}}),
+    "/admin/v1/keys/{key_id}": (KeySettings, {"expires_at": "2027-01-01T00:00:00Z"}),
 }
 DRY_RUN = "/admin/v1/explain"
+READERS = [*(("post", path) for path in (*BODIES, DRY_RUN)), *(("patch", path) for path in CHANGES)]
 
 
 def make_document():
@@ -40,8 +47,8 @@ def document():
 OPERATIONS = sorted((method, path) for path, item in make_document()["paths"].items() for method in item)
 
 
-def schema_of(document, path):
-    reference = document["paths"][path]["post"]["requestBody"]["$ref"]
+def schema_of(document, path, method="post"):
+    reference = document["paths"][path][method]["requestBody"]["$ref"]
     body = document["components"]["requestBodies"][reference.rpartition("/")[2]]
     assert body["required"]
     return body["content"]["application/json"]["schema"]
@@ -65,7 +72,7 @@ async def test_an_unknown_document_is_refused_like_any_unknown_route(path):
 def test_the_document_names_every_route():
     """Chance would have it that one is left out: Litestar documents what it is told to."""
     assert {path for _, path in OPERATIONS} >= {*OPEN, *BODIES, "/v1/models", "/v1/models/{name}", "/v1/usage"}
-    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 13
+    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 20
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -99,15 +106,44 @@ def test_documented_bodies_are_what_is_read(document, path):
     validator = Draft202012Validator(schema)
     validator.validate(good)
     msgspec.convert(good, kind)
-    for name in schema["required"]:
+    for name in schema.get("required", ()):
         lacking = {field: value for field, value in good.items() if field != name}
         assert not validator.is_valid(lacking)
     assert "$ref" not in json.dumps(schema)
 
 
+@pytest.mark.parametrize("path", CHANGES)
+def test_a_change_names_what_it_changes_and_nothing_has_a_default(document, path):
+    kind, good = CHANGES[path]
+    schema = schema_of(document, path, "patch")
+    validator = Draft202012Validator(schema)
+    validator.validate(good)
+    validator.validate({})
+    assert not validator.is_valid({"x": 1})
+    assert not validator.is_valid({"limits": {"x": 1}})
+    assert schema["properties"].keys() == set(kind.__struct_fields__)
+    assert "default" not in json.dumps(schema)
+
+
 def test_only_routes_that_read_a_body_document_one(document):
-    readers = [path for method, path in OPERATIONS if "requestBody" in document["paths"][path][method]]
-    assert sorted(readers) == sorted([*BODIES, DRY_RUN])
+    readers = [each for each in OPERATIONS if "requestBody" in document["paths"][each[1]][each[0]]]
+    assert sorted(readers) == sorted(READERS)
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_whatever_changes_something_can_be_tried_first(document, method, path):
+    operation = document["paths"][path][method]
+    changes = path.startswith("/admin") and method != "get" and path != DRY_RUN
+    assert ("dry_run" in [each["name"] for each in operation.get("parameters", ())]) == changes
+    assert not changes or "PlannedChange" in json.dumps(operation["responses"]["200"])
+
+
+def test_versions_are_told_and_asked_for(document):
+    for path in CHANGES:
+        item = document["paths"][path]
+        assert all("etag" in item[method]["responses"]["200"]["headers"] for method in ("get", "patch"))
+        assert "if-match" in [each["name"] for each in item["patch"]["parameters"]]
+        assert "412" in item["patch"]["responses"]
 
 
 def test_a_dry_run_is_of_a_chat_or_of_a_completion(document):
@@ -119,21 +155,23 @@ def test_a_dry_run_is_of_a_chat_or_of_a_completion(document):
     assert not validator.is_valid({"model": MODEL})
 
 
-@pytest.mark.parametrize("path", [*BODIES, DRY_RUN])
-async def test_a_bad_bodys_refusal_is_as_documented(tmp_path, path):
+@pytest.mark.parametrize(("method", "path"), READERS)
+async def test_a_bad_bodys_refusal_is_as_documented(tmp_path, method, path):
+    where = path.replace("{", "").replace("}", "")
     if path.startswith("/admin"):
         async with open_admin_app(tmp_path) as admin:
             app = Documented(admin.app)
             key = (tmp_path / "operator.key").read_text().strip()
             transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://preble") as client:
-                refused = await client.post(path, json={}, headers={"authorization": f"Bearer {key}"})
+            headers = {"authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(transport=transport, base_url="http://preble", headers=headers) as client:
+                refused = await client.request(method, where, json=[])
     else:
         async with open_house() as house, open_client(house) as client:
-            refused = await client.post(path, json={})
+            refused = await client.request(method, where, json=[])
             app = house.asgi
     assert refused.status_code == 400
-    assert ("POST", path, 400) in app.seen
+    assert (method.upper(), path, 400) in app.seen
     assert not app.faults
 
 

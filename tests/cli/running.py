@@ -10,11 +10,12 @@ from time import time
 import uvicorn
 from click.testing import CliRunner, Result
 from litestar.response.base import ASGIResponse
-from tests.admin_app import explanation, open_admin_app, usage
+from tests.admin_app import author, explanation, open_admin_app, usage
 
 from preble.daemon import __version__
 from preble.daemon.api.health import HealthService
 from preble.daemon.cli.main import main
+from preble.daemon.wire.settings import TenantSettings
 
 CONFIG = """
 data_dir = "{data_dir}"
@@ -54,7 +55,7 @@ async def serve(running: Running, listening: socket.socket, ready: threading.Eve
     health = HealthService(unready=lambda: running.unready, render_metrics=lambda: (b"", "text/plain"))
 
     async with open_admin_app(running.data_dir, health) as admin:
-        await admin.accounts.create_tenant("acme", 1.0)
+        await admin.accounts.tenants.create("acme", TenantSettings(), author())
         for number in range(3):
             admin.ledger.record(usage(number, "acme", created_at_s=time() - 7200))
         admin.ledger.record(usage(3, "default", created_at_s=time()))
@@ -86,3 +87,10 @@ def of_version(running: Running, app):
 def preble(*arguments: str, **environment: str) -> Result:
     """Run a command in this process."""
     return CliRunner(env=environment).invoke(main, [str(each) for each in arguments])
+
+
+def data(*arguments: str, **environment: str):
+    """A command's JSON; nothing but JSON is on stdout."""
+    result = preble(*arguments, "--json", **environment)
+    assert (result.exit_code, result.exception) == (0, None), result.stderr
+    return json.loads(result.stdout)

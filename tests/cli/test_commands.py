@@ -3,21 +3,13 @@
 import json
 
 import click
-import httpx
 import pytest
 from click.testing import CliRunner
-from tests.cli.running import preble
+from tests.cli.running import data, preble
 from tests.core import MODEL
 
 from preble.daemon.cli.main import main
 from preble.daemon.cli.output import Exit
-
-
-def data(*arguments: str, **environment: str):
-    """A command's JSON; nothing but JSON is on stdout."""
-    result = preble(*arguments, "--json", **environment)
-    assert (result.exit_code, result.exception) == (0, None), result.stderr
-    return json.loads(result.stdout)
 
 
 def leaves(command: click.Command, *path: str):
@@ -81,40 +73,6 @@ def test_orders_for_a_gpu_print_how_it_is_then(daemon):
     restarted = preble("gpu", "restart", "cpu0")
     assert restarted.stdout.splitlines()[1].startswith("cpu0")
     assert "waiting" in restarted.stderr
-
-
-# --- tenants and keys ---
-
-
-def test_a_tenant_is_made_shown_and_listed(daemon):
-    made = preble("tenant", "create", "made")
-    assert made.stdout.splitlines()[1].split()[:2] == ["made", "0"]
-    assert made.stderr == "next: preble key create made\n"
-    assert data("tenant", "show", "made")["name"] == "made"
-    assert {"acme", "default", "made"} <= {row["name"] for row in data("tenant", "list")}
-
-
-def test_a_key_is_all_that_stdout_has_so_that_it_can_be_kept_in_a_variable(daemon):
-    result = preble("key", "create", "acme", "--name", "app")
-    key = result.stdout.removesuffix("\n")
-    assert httpx.get(f"{daemon.url}/v1/usage", headers={"authorization": f"Bearer {key}"}).status_code == 200
-    assert "not shown again" in result.stderr
-    assert key not in result.stderr
-    assert key not in preble("key", "list", "--json").stdout
-
-
-def test_a_revoked_key_no_longer_works(daemon):
-    created = data("key", "create", "acme", "--expires-days", "1.5")
-    assert created.keys() == {"key", "id", "tenant"}
-    row = next(row for row in data("key", "list", "--tenant", "acme") if row["id"] == created["id"])
-    assert row["expires_at"] > row["created_at"]
-    assert data("key", "revoke", created["id"])["revoked_at"] is not None
-    headers = {"authorization": f"Bearer {created['key']}"}
-    assert httpx.get(f"{daemon.url}/v1/usage", headers=headers).status_code == 401
-
-
-def test_an_operators_key_has_no_tenant_and_says_so(daemon):
-    assert "(operator)" in preble("key", "list").stdout
 
 
 # --- usage and decisions ---

@@ -47,7 +47,7 @@ def test_the_codes_are_those_that_scripts_rely_on():
 def test_what_the_daemon_refuses_is_4_in_the_daemons_words(daemon):
     assert "cpu0, cpu1" in complaint(Exit.REFUSED, "gpu", "drain", "cpu9")
     assert "'acme'" in complaint(Exit.REFUSED, "tenant", "show", "acne")
-    complaint(Exit.REFUSED, "tenant", "create", "default")
+    complaint(Exit.REFUSED, "tenant", "create", "default", "--weight", "2")
     complaint(Exit.REFUSED, "explain", "req_nothing")
 
 

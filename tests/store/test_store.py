@@ -1,9 +1,8 @@
-"""Accounts, ledger and decisions on a real SQLite file."""
+"""The schema, the ledger, decisions and time models on a real database."""
 
 import asyncio
 import os
 import sqlite3
-import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,19 +12,19 @@ import structlog
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
+from tests.admin_app import author
 
-from preble.daemon.errors import ConfigError, Conflict, NotFound
+from preble.daemon.errors import ConfigError
 from preble.daemon.sched.types import TimeModel
 from preble.daemon.store import db
 from preble.daemon.store.accounts import Accounts
-from preble.daemon.store.bootstrap import ensure_first_keys
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger, UsageFilter
 from preble.daemon.store.tables import metadata
 from preble.daemon.store.time_models import TimeModels
-from preble.daemon.tenancy.keys import id_of
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import Actual, Explanation
+from preble.daemon.wire.settings import TenantSettings
 
 
 def usage(number: int, tenant: str = "acme", created_at_s: float | None = None) -> UsageRecord:
@@ -92,77 +91,6 @@ async def test_the_database_is_in_wal_mode_and_keeps_foreign_keys(database):
         assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar() == 1
 
 
-# --- accounts ---
-
-
-async def test_accounts_survive_a_restart(database):
-    accounts = await Accounts.load(database)
-    await accounts.create_tenant("acme", 1.0)
-    minted = await accounts.create_key("acme", name="app", now_s=2.0, expires_at_s=9.0)
-    again = await Accounts.load(database)
-    assert [tenant.name for tenant in again.tenants()] == ["acme"]
-    assert again.lookup(minted.id) == accounts.lookup(minted.id)
-    assert again.lookup(minted.id).expires_at_s == 9.0
-
-
-async def test_only_a_digest_of_a_key_is_stored(tmp_path, database):
-    accounts = await Accounts.load(database)
-    minted = await accounts.create_key(None, name="", now_s=1.0)
-    secret = minted.text.encode()
-    await database.dispose()
-    for path in tmp_path.iterdir():
-        assert secret not in path.read_bytes()
-
-
-async def test_a_revoked_key_is_revoked_at_once_and_for_good(database):
-    accounts = await Accounts.load(database)
-    minted = await accounts.create_key(None, name="", now_s=1.0)
-    await accounts.revoke_key(minted.id, 2.0)
-    await accounts.revoke_key(minted.id, 3.0)
-    assert accounts.lookup(minted.id).revoked_at_s == 2.0
-    assert (await Accounts.load(database)).lookup(minted.id).revoked_at_s == 2.0
-
-
-async def test_what_is_missing_or_there_twice_is_said(database):
-    accounts = await Accounts.load(database)
-    await accounts.create_tenant("acme", 1.0)
-    with pytest.raises(Conflict):
-        await accounts.create_tenant("acme", 2.0)
-    with pytest.raises(NotFound):
-        await accounts.create_key("nobody", name="", now_s=1.0)
-    with pytest.raises(NotFound):
-        await accounts.revoke_key("nothing", 1.0)
-    with pytest.raises(NotFound):
-        accounts.keys("nobody")
-
-
-async def test_first_keys_are_written_privately_and_kept(tmp_path, database):
-    accounts = await Accounts.load(database)
-    for _ in range(2):
-        await ensure_first_keys(accounts, tmp_path, create_default_tenant=True, now_s=1.0)
-    for name in ("operator.key", "default.key"):
-        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
-        assert accounts.lookup(id_of((tmp_path / name).read_text().strip()))
-    assert len(accounts.keys()) == 2, "a second start finds what the first one made"
-
-
-@pytest.mark.parametrize("loss", ["deleted", "mangled", "revoked"])
-async def test_a_lost_operator_key_is_replaced(tmp_path, database, loss):
-    accounts = await Accounts.load(database)
-    await ensure_first_keys(accounts, tmp_path, create_default_tenant=False, now_s=1.0)
-    path = tmp_path / "operator.key"
-    old = path.read_text().strip()
-    if loss == "deleted":
-        path.unlink()
-    elif loss == "mangled":
-        path.write_text(old[:-1])
-    else:
-        await accounts.revoke_key(id_of(old), 2.0)
-    await ensure_first_keys(accounts, tmp_path, create_default_tenant=False, now_s=3.0)
-    assert path.read_text().strip() != old
-    assert accounts.tenants() == [], "no tenant was asked for"
-
-
 # --- the ledger ---
 
 
@@ -190,6 +118,18 @@ async def test_usage_is_filtered_paged_and_summed(database):
         21,
     )
     assert zoo.requests == 3
+
+
+async def test_what_a_tenant_used_begins_with_its_creation(database):
+    accounts = await Accounts.load(database)
+    await accounts.tenants.create("acme", TenantSettings(), author(3.0))
+    ledger = Ledger(database, 0.01)
+    for number in range(6):
+        ledger.record(usage(number, "acme" if number < 5 else "zoo"))
+    await ledger.close()
+    since_creation = UsageFilter(since_creation=True)
+    assert [row.request_id for row in await ledger.rows(since_creation, limit=10, offset=0)] == ["req_4", "req_3"]
+    assert [(row.tenant, row.requests) for row in await ledger.totals(since_creation)] == [("acme", 2)]
 
 
 async def test_old_usage_is_forgotten(database):

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from preble.daemon.errors import Forbidden, Unauthenticated
 from preble.daemon.ids import TenantName
+from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.keys import CHANCE_BYTES, digest, id_of, matches, mint
-from preble.daemon.tenancy.model import TENANT_SCOPES, ApiKey, Scope, authenticate, is_tenant_name
+from preble.daemon.tenancy.model import TENANT_SCOPES, ApiKey, Scope, Tenant, authenticate, is_tenant_name
+from preble.daemon.wire.settings import TenantSettings, is_isolation
 
 KEY = mint("live", os.urandom(CHANCE_BYTES))
 OTHER = mint("live", os.urandom(CHANCE_BYTES))
@@ -31,9 +33,19 @@ def stored(minted=KEY, *, expires_at_s=None, revoked_at_s=None):
     )
 
 
-def who(authorization, key=None):
-    key = key or stored()
-    return authenticate(authorization, {key.id: key}.get, NOW_S)
+def who(authorization, key=None, **tenant):
+    return authenticate(authorization, Directory([acme(**tenant)], [key or stored()]), NOW_S)
+
+
+def acme(*, suspended=False, deleted_at_s=None):
+    return Tenant(
+        name=TenantName("acme"),
+        settings=TenantSettings(suspended=suspended),
+        salt_epoch=0,
+        version=1,
+        created_at_s=0.0,
+        deleted_at_s=deleted_at_s,
+    )
 
 
 def test_a_key_is_read_back_and_matches_only_itself():
@@ -99,6 +111,31 @@ def test_an_expired_or_revoked_key_is_refused_in_the_same_words(key):
 
 def test_a_key_that_expires_later_still_works():
     assert who(f"Bearer {KEY.text}", stored(expires_at_s=NOW_S + 1)).tenant == "acme"
+
+
+def test_a_suspended_tenant_is_told_so_and_only_with_a_key_of_its_own():
+    with pytest.raises(Forbidden) as refused:
+        who(f"Bearer {KEY.text}", suspended=True)
+    assert refused.value.code == "tenant_suspended"
+    with pytest.raises(Unauthenticated):
+        who(f"Bearer {OTHER.text}", suspended=True)
+
+
+def test_a_key_of_a_tenant_that_is_gone_is_refused():
+    with pytest.raises(Unauthenticated):
+        who(f"Bearer {KEY.text}", deleted_at_s=1.0)
+
+
+@pytest.mark.parametrize("text", ["private", "shared", "group:a", f"group:{'a' * 63}"])
+def test_a_tenant_is_alone_in_a_group_or_shared(text):
+    assert is_isolation(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Private", "group:", "group:A", "group", f"group:{'a' * 64}", "shared\n", " shared"]
+)
+def test_there_is_no_other_isolation(text):
+    assert not is_isolation(text)
 
 
 @pytest.mark.parametrize("name", ["a", "a-1", "9", "a" * 63])

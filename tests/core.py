@@ -79,6 +79,10 @@ class Bench:
         effects = self(events.Arrived(request=spec(name, text, **more)))
         return next(effect.decision for effect in effects if isinstance(effect, Placed))
 
+    def preview(self, name: str, text: str, **more):
+        """What would be decided about a new request."""
+        return self.machine.preview(spec(name, text, **more), self.now_s)
+
     def finish(self, decision, output_tokens: int = 4):
         self(events.FirstToken(attempt_id=decision.attempt_id))
         return self(events.Finished(attempt_id=decision.attempt_id, output_tokens=output_tokens))

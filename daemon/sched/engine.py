@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, exp
+from math import ceil
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt, EngineView
-from preble.daemon.sched.evictable import Loss
-from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
+from preble.daemon.sched.index import Node, PrefixIndex, Stretch
+from preble.daemon.sched.loss import Loss, loss_by_chance, loss_by_uses, no_loss
 from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.order import WaitingLine
 from preble.daemon.sched.policies import Traits
@@ -17,6 +17,9 @@ from preble.daemon.sched.window import Given, LoadWindow
 
 _BATCH_WEIGHT = 0.1
 """Of the batch that an attempt ends in, in the engine's usual one: it follows over some ten requests."""
+
+_KEPT_WAITING = 0.5
+"""Of those who wait or run at an engine, so many wait for the prefill of the next one: others start or end before."""
 
 
 @dataclass(slots=True)
@@ -58,7 +61,7 @@ class Engine:
         self._observer: Observer | None = None
         self._loss_model: TimeModel | None = None
         """The one that `_loss` is made for; refitting makes another."""
-        self._loss: Loss = _no_loss
+        self._loss: Loss = no_loss
         self._sequences = 0
         self._unprefilled_tokens = 0
         self._private_blocks = 0
@@ -102,13 +105,15 @@ class Engine:
     # --- what E2 asks ---
 
     def candidate(
-        self, spec: RequestSpec, stretches: Sequence[Stretch], biggest: Stretch | None, expected_output_tokens: int
+        self,
+        spec: RequestSpec,
+        stretches: Sequence[Stretch],
+        cached_blocks: int,
+        holds_prefix: bool,
+        expected_output_tokens: int,
     ) -> Candidate:
-        """What the request would cost here (paper, Algorithm 2).
-
-        `biggest` is the part of the prompt that E2 exploits; a GPU holds it if it has at least half of its blocks.
-        """
-        cached_tokens = self._reusable_tokens(spec, self._index.cached_blocks(stretches, self.gpu))
+        """What the request would cost here (paper, Algorithm 2), with so many of its leading blocks cached."""
+        cached_tokens = self._reusable_tokens(spec, cached_blocks)
         missed_tokens = spec.prompt.n_tokens - cached_tokens
         prefill_ms = self.time_model.prefill_ms(missed_tokens)
         evict_ms = self._evict_ms(stretches, missed_tokens + expected_output_tokens)
@@ -130,7 +135,7 @@ class Engine:
             wait_ms=self._prefill_us / 1000,
             decode_ms=decode_ms,
             cost_ms=cost_ms,
-            holds_prefix=biggest is not None and 2 * cached_of(biggest, self.gpu) >= biggest.n_blocks,
+            holds_prefix=holds_prefix,
             decode_ratio=decode_load_ms / load_ms if load_ms > 0 else 0.0,
             requests=self.requests,
             resident_blocks=self._index.resident_blocks(self.gpu),
@@ -139,12 +144,14 @@ class Engine:
     def _cost_to_all_ms(self, compute_ms: float, decode_ms: float, load_ms: float) -> float:
         """What a request that computes so long would add to the latency of all requests, its own included.
 
-        It waits for what comes first; whoever waits or runs here then waits for it. So computing again what is cached
-        elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new prefixes apart: between idle
-        GPUs the one that had less to do lately is better for what will follow.
+        It waits for what comes first; about half of those who wait or run here then wait for it. So computing again
+        what is cached elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new prefixes apart:
+        between idle GPUs the one that had less to do lately is better for what will follow.
         """
         first_ms = self._prefill_us / 1000
-        return first_ms + (1 + self.requests) * compute_ms + decode_ms + self._traits.load_weight * load_ms
+        return (
+            first_ms + (1 + _KEPT_WAITING * self.requests) * compute_ms + decode_ms + self._traits.load_weight * load_ms
+        )
 
     def _decode_for_all_ms(self, output_tokens: int, n_sequences: int) -> float:
         """Steps of its own, at the batch it makes, and what its sequences add to every step of the others."""
@@ -187,19 +194,15 @@ class Engine:
         return self._window.n_requests * self.time_model.decode_ms(self._window.mean_output_tokens, batch)
 
     def _evict_ms(self, stretches: Sequence[Stretch], new_tokens: int) -> float:
-        """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed.
-
-        For the paper that is the share of the window's requests that use a node. It is small even for a prefix that is
-        surely used again; ours is the chance of another use within a window like this one, for which a first use says
-        nothing.
-        """
+        """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed."""
         needed = self._blocks_for(new_tokens)
         free = self.limits.kv_blocks - self._index.resident_blocks(self.gpu) - self._private_blocks
         if needed <= free or self._window.n_requests == 0:
             return 0.0
         if self._loss_model is not self.time_model:
             self._loss_model = self.time_model
-            self._loss = _loss(self.time_model, self.limits.block_size, self._traits.counts_others)
+            loss_of = loss_by_chance if self._traits.counts_others else loss_by_uses
+            self._loss = loss_of(self.time_model, self.limits.block_size)
         lost_ms = self._index.eviction_loss(self.gpu, needed - max(free, 0), stretches, self._loss)
         return lost_ms if self._traits.counts_others else lost_ms / self._window.n_requests
 
@@ -384,17 +387,3 @@ class Engine:
             kv_blocks=self._limits.kv_blocks if self._limits else 0,
             unprefilled_tokens=self._unprefilled_tokens,
         )
-
-
-def _no_loss(uses: int, n_blocks: int) -> float:
-    return 0.0
-
-
-def _loss(times: TimeModel, block_size: int, counts_others: bool) -> Loss:
-    """What evicting blocks of a node that so many requests use would lose, in ms of GPU time."""
-
-    def loss(uses: int, n_blocks: int) -> float:
-        missed = 1 - exp(1 - uses) if counts_others else uses
-        return missed * times.prefill_ms(n_blocks * block_size) if missed > 0 else 0.0
-
-    return loss

@@ -9,17 +9,46 @@ on one or two GPUs in between. So it is added up once, and again when something 
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
+from preble.daemon.sched.loss import Loss
 from preble.daemon.sched.node import Node
 
 _FRONT = 2
 """The front is added up for so many times the blocks asked for: the next prompt may need more."""
 
-Loss = Callable[[int, int], float]
-"""What evicting so many blocks of a node loses that so many requests of the window use."""
+_MOMENTS = 64
+
+
+class Moment(NamedTuple):
+    """When a front is added up: how long nodes have been idle is told for then."""
+
+    tick: int
+    window_ticks: int
+    """About as many as a window has."""
+
+    def idle_share(self, released_tick: int) -> float:
+        """How long ago it was let go, as a share of the window."""
+        return max(0, self.tick - released_tick) / self.window_ticks
+
+
+class Clock:
+    """Counts requests, in place of seconds, which the index does not know."""
+
+    def __init__(self) -> None:
+        self.tick = 1
+        self.window_ticks = 0
+        """Requests that came within the window."""
+        self.moment = Moment(1, 1)
+        """About now: what was added up for one holds for 1 / `_MOMENTS` of a window."""
+
+    def advance(self) -> None:
+        """A request lets go of its blocks."""
+        self.tick += 1
+        if _MOMENTS * (self.tick - self.moment.tick) >= self.window_ticks:
+            self.moment = Moment(self.tick, max(1, self.window_ticks))
 
 
 class Victim(NamedTuple):
@@ -49,6 +78,7 @@ class _Front(NamedTuple):
     """The first of the order, added up."""
 
     loss: Loss
+    moment: Moment
     last_tick: float
     """It is as it was until something changes at a tick up to this; infinite if nothing follows."""
     nodes: list[Node]
@@ -56,6 +86,11 @@ class _Front(NamedTuple):
     blocks: list[int]
     """Up to and with each node."""
     lost: list[float]
+
+    def tells(self, n_blocks: int, loss: Loss, moment: Moment) -> bool:
+        """Whether it is what would be lost of so many blocks."""
+        is_enough = n_blocks <= self.blocks[-1] or self.last_tick == float("inf")
+        return is_enough and self.loss is loss and self.moment is moment
 
 
 class Evictable:
@@ -118,21 +153,24 @@ class Evictable:
             if n_blocks <= 0:
                 return
 
-    def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss) -> float:
+    def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss, moment: Moment) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
         front = self._front
-        if front is None or front.loss is not loss or (n_blocks > front.blocks[-1] and front.last_tick < float("inf")):
-            front = self._front = self._add_up(_FRONT * n_blocks, loss)
+        if front is None or not front.tells(n_blocks, loss, moment):
+            front = self._front = self._add_up(_FRONT * n_blocks, loss, moment)
         if not front.all_nodes.isdisjoint(keep):
-            return sum(loss(node.uses.get(self._gpu, 0), taken) for node, taken in self.victims(n_blocks, keep))
+            return sum(self._lost(node, taken, loss, moment) for node, taken in self.victims(n_blocks, keep))
         at = bisect_left(front.blocks, n_blocks)
         if at >= len(front.nodes):  # all of it is not enough
             return front.lost[-1]
         node = front.nodes[at]
         left = n_blocks - (front.blocks[at - 1] if at else 0)
-        return (front.lost[at - 1] if at else 0.0) + loss(node.uses.get(self._gpu, 0), left)
+        return (front.lost[at - 1] if at else 0.0) + self._lost(node, left, loss, moment)
 
-    def _add_up(self, n_blocks: int, loss: Loss) -> _Front:
+    def _lost(self, node: Node, n_blocks: int, loss: Loss, moment: Moment) -> float:
+        return loss(node.uses.get(self._gpu, 0), n_blocks, moment.idle_share(node.released[self._gpu]))
+
+    def _add_up(self, n_blocks: int, loss: Loss, moment: Moment) -> _Front:
         gpu = self._gpu
         nodes: list[Node] = []
         blocks, total = [], 0
@@ -141,14 +179,14 @@ class Evictable:
         for node in self:
             here = node.resident[gpu]
             total += here
-            total_lost += loss(node.uses.get(gpu, 0), here)
+            total_lost += self._lost(node, here, loss, moment)
             nodes.append(node)
             blocks.append(total)
             lost.append(total_lost)
             if total >= n_blocks:
                 last_tick = node.released[gpu]
                 break
-        return _Front(loss, last_tick, nodes, frozenset(nodes), blocks or [0], lost or [0.0])
+        return _Front(loss, moment, last_tick, nodes, frozenset(nodes), blocks or [0], lost or [0.0])
 
 
 def _by_depth(node: Node) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.blocktable import BlockTable
-from preble.daemon.sched.evictable import Evictable, Loss, Victim
+from preble.daemon.sched.evictable import Clock, Evictable, Victim
+from preble.daemon.sched.loss import Loss
 from preble.daemon.sched.node import (
     Children,
     Counts,
@@ -51,7 +52,7 @@ class PrefixIndex:
         self._active_blocks: Counts = {}
         self._active_nodes: dict[GpuId, dict[Node, None]] = {}
         self._evictable: dict[GpuId, Evictable] = {}
-        self._tick = 1
+        self._clock = Clock()
         self._matched: tuple[Sequence[BlockKey], list[Stretch], list[Node]] | None = None
         """The last match: a request is matched several times before the forest changes its form."""
 
@@ -109,7 +110,7 @@ class PrefixIndex:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
         matched = self._matched
         kept = matched[2] if matched and matched[1] is keep else [stretch.node for stretch in keep]
-        return self._evictable_of(gpu).loss(n_blocks, kept, loss)
+        return self._evictable_of(gpu).loss(n_blocks, kept, loss, self._clock.moment)
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
         """Whether the whole chain that ends with `leaf` is in the GPU's cache."""
@@ -271,7 +272,7 @@ class PrefixIndex:
             node = self._split(node, depth - node.start)
         elif node is not None and self._is_tail(node, gpu):
             self._lengthen(node, keys)
-            self._mark_released(node, gpu, self._tick)
+            self._mark_released(node, gpu, self._clock.tick)
             return node
         return self._append(node, keys)
 
@@ -317,7 +318,7 @@ class PrefixIndex:
         elif gpu in node.released:
             self._evictable[gpu].touch(node.released[gpu])
         elif gpu not in node.active:
-            self._mark_released(node, gpu, self._tick)
+            self._mark_released(node, gpu, self._clock.tick)
 
     def clear(self, gpu: GpuId) -> None:
         """The GPU's cache is empty."""
@@ -354,7 +355,7 @@ class PrefixIndex:
 
     def release(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `acquire`. What nobody holds any more becomes the GPU's most recently used."""
-        self._tick += 1
+        self._clock.advance()
         here = self._active_nodes[gpu]
         for node in leaf.path():
             node.active = changed(node.active, gpu, node.active[gpu] - 1)
@@ -362,7 +363,7 @@ class PrefixIndex:
                 self._active_blocks[gpu] -= len(node.keys)
                 del here[node]
                 if gpu in node.resident:
-                    self._mark_released(node, gpu, self._tick)
+                    self._mark_released(node, gpu, self._clock.tick)
         self._prune(leaf)
 
     def use(self, leaf: Node, gpu: GpuId) -> None:
@@ -375,6 +376,7 @@ class PrefixIndex:
         self._prune(leaf)
 
     def _count_use(self, leaf: Node, gpu: GpuId, change: int) -> None:
+        self._clock.window_ticks += change
         for node in leaf.path():
             node.uses = changed(node.uses, gpu, node.uses.get(gpu, 0) + change)
             if gpu in node.released:

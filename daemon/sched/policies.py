@@ -27,6 +27,8 @@ class Traits:
 
     counts_others: bool = False
     """Rank GPUs by what a request costs all requests, and not by L + M + P."""
+    exploits_longest: bool = False
+    """Exploit GPUs that have about the longest match, and not those that have the node with the most tokens."""
     load_weight: float = 0.0
     """Of L in what it costs all requests."""
     batched_decode: bool = True
@@ -57,6 +59,7 @@ def make_policy(config: SchedulerConfig) -> Policy:
         case "e2":
             traits = Traits(
                 counts_others=True,
+                exploits_longest=True,
                 load_weight=config.load_weight,
                 grouped=config.cached_first,
                 moves=config.move_waiting,
@@ -117,15 +120,17 @@ class E2:
             instead = self._rebalancing.instead(holder, candidates, now_s)
             if instead is not None:
                 return Choice(instead[0], Mode.REBALANCE, f"{why}, but {instead[1]}")
-        reason = f"{why}: lowest cost of the {_count(holders, 'GPU')} that cache the biggest part"
-        return Choice(holder, Mode.EXPLOIT, reason)
+        part = "about as much" if self.traits.exploits_longest else "the biggest part"
+        only = f"the only GPU that caches {part}"
+        reason = only if len(holders) == 1 else f"lowest cost of the {len(holders)} GPUs that cache {part}"
+        return Choice(holder, Mode.EXPLOIT, f"{why}: {reason}")
 
 
 class TooDear:
     """Ours: a holder that costs all requests so much more than another GPU is not exploited."""
 
     def __init__(self, config: SchedulerConfig) -> None:
-        self._ratio = config.rebalance_ratio
+        self._ratio = config.rebalance_cost_ratio
 
     def instead(self, holder: Candidate, candidates: Sequence[Candidate], now_s: float) -> tuple[Candidate, str] | None:
         """Go to the cheapest of all."""

@@ -13,7 +13,7 @@ from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.engine import Engine, Pool
-from preble.daemon.sched.index import PrefixIndex, Stretch
+from preble.daemon.sched.index import PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.outputs import OutputLengths
 from preble.daemon.sched.policies import Choice, Policy, make_policy
 from preble.daemon.sched.returns import ReturnCounts, Returns
@@ -22,6 +22,9 @@ from preble.daemon.sched.window import LoadWindow
 
 _MOVABLE = 4
 """Of a waiting line's end, so many requests are considered for another engine."""
+
+_NEARLY = 0.95
+"""Of the blocks of the longest cached prefix, what a GPU must have to be exploited."""
 _NO_ATTEMPT = AttemptId(0)
 """Of a decision that nothing follows; attempts are counted from 1."""
 
@@ -170,11 +173,31 @@ class Scheduler:
         for engine in engines:
             engine.age(now_s)
         stretches = index.match(spec.prompt.block_keys)
-        biggest = index.biggest_cached(stretches, [engine.gpu for engine in engines])
+        blocks = [index.cached_blocks(stretches, engine.gpu) for engine in engines]
+        holders = self._holders(spec.model, stretches, engines, blocks)
         each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
         expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
-        candidates = tuple(engine.candidate(spec, stretches, biggest, expected_tokens) for engine in engines)
+        candidates = tuple(
+            engine.candidate(spec, stretches, n_blocks, holds, expected_tokens)
+            for engine, n_blocks, holds in zip(engines, blocks, holders, strict=True)
+        )
         return _Weighed(stretches, candidates, expected_tokens)
+
+    def _holders(
+        self, model: ModelName, stretches: Sequence[Stretch], engines: Sequence[Engine], blocks: Sequence[int]
+    ) -> list[bool]:
+        """Which of the engines cache what is exploited. `blocks` are those that each caches of the prompt's beginning.
+
+        Section 1 of the paper says the longest match; we take whoever has nearly as much. Algorithm 1 says the node
+        with the most tokens, and so forgets a session's history behind a longer system prompt that every GPU has.
+        """
+        if self._policy(model).traits.exploits_longest:
+            enough = max(1, _NEARLY * max(blocks))
+            return [n_blocks >= enough for n_blocks in blocks]
+        biggest = self.index(model).biggest_cached(stretches, [engine.gpu for engine in engines])
+        if biggest is None:
+            return [False] * len(engines)
+        return [2 * cached_of(biggest, engine.gpu) >= biggest.n_blocks for engine in engines]
 
     def _give(self, spec: RequestSpec, number: int, weighed: "_Weighed", choice: Choice, now_s: float) -> Attempt:
         """Let the request wait at the chosen engine."""

@@ -120,7 +120,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # made fo
     cost_ms: float
     """What the policy goes by: L + M + P for the paper's E2, what it costs all requests for ours."""
     holds_prefix: bool
-    """Whether it caches the biggest cached part of the prompt, and so may be exploited."""
+    """Whether it caches what is exploited: about the longest prefix (ours), or the biggest part (the paper's)."""
     decode_ratio: float
     """Share of decoding in its load, 0 to 1."""
     requests: int = 0

@@ -30,10 +30,6 @@ def bench(policy="e2", limits=TIGHT):
     return Bench("a", "b", "c", config=config, limits=limits)
 
 
-def preview(of, name, text, **more):
-    return of.machine.preview(spec(name, text, **more), of.now_s)
-
-
 def play(house, steps, look):
     """Requests come and end; `look` is called before each comes."""
     running = deque()
@@ -54,7 +50,7 @@ def play(house, steps, look):
 def test_who_is_asked_goes_on_as_who_is_not(policy, steps, others):
     def ask(house, number, _):
         for text in others:
-            preview(house, f"asked{number}", text)
+            house.preview(f"asked{number}", text)
 
     assert play(bench(policy), steps, ask) == play(bench(policy), steps, lambda *_: None)
 
@@ -64,7 +60,7 @@ def test_who_is_asked_goes_on_as_who_is_not(policy, steps, others):
 @given(steps=STEPS)
 def test_it_says_what_then_happens(policy, steps):
     foreseen = []
-    seen = play(bench(policy), steps, lambda house, number, text: foreseen.append(preview(house, f"r{number}", text)))
+    seen = play(bench(policy), steps, lambda house, number, text: foreseen.append(house.preview(f"r{number}", text)))
     placed = {}
     for effect in seen:
         if hasattr(effect, "decision"):
@@ -77,7 +73,7 @@ def test_a_shift_of_load_does_not_begin_because_somebody_asks():
         house = bench("e2_paper", LIMITS)
         house.run("first", "x" * 100)
         if asks:
-            assert preview(house, "asked", "x" * 100).mode == "rebalance"
+            assert house.preview("asked", "x" * 100).mode == "rebalance"
         for name in ("y", "z"):  # elsewhere, so that the loads are near each other, though not near enough to end one
             house.run(name, name * 80)
         return house.arrive("then", "x" * 100)
@@ -88,14 +84,14 @@ def test_a_shift_of_load_does_not_begin_because_somebody_asks():
 def test_nothing_is_counted_as_placed():
     house = bench()
     before = house.machine.views(0.0)
-    assert isinstance(preview(house, "r", "x" * 100), Decision)
+    assert isinstance(house.preview("r", "x" * 100), Decision)
     assert house.machine.views(0.0) == before
     assert (house.machine.live_requests, house.machine.indexed_blocks("m")) == (0, 0)
 
 
 def test_it_says_why_a_request_would_be_refused():
-    assert preview(bench(), "r", "x", model="unknown") is Refusal.NO_ENGINE
-    assert preview(bench(), "r", "x" * 4000) is Refusal.TOO_LARGE
+    assert bench().preview("r", "x", model="unknown") is Refusal.NO_ENGINE
+    assert bench().preview("r", "x" * 4000) is Refusal.TOO_LARGE
 
 
 def test_the_time_may_be_before_what_the_machine_has_seen():

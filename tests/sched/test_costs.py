@@ -77,8 +77,21 @@ def test_for_our_e2_eviction_costs_the_prefill_times_the_chance_of_another_use()
     for number in range(3):
         bench.run(f"x{number}", "x" * 40)
     bench.run("r2", "y" * 40)
-    expected = PREFILL(6 * BLOCK) * (1 - exp(-2))
+    a_quarter_of_the_window_idle = exp(-2 * 0.25 / 0.75)
+    expected = PREFILL(6 * BLOCK) * (1 - exp(-2)) * a_quarter_of_the_window_idle
     assert by_gpu(bench.arrive("r3", "z" * 40))["a"].evict_ms == pytest.approx(expected)
+
+
+def test_for_our_e2_evicting_what_was_used_often_and_is_no_longer_loses_little():
+    bench = Bench("a", limits=replace(LIMITS, kv_blocks=25))
+    for number in range(5):
+        bench.run(f"x{number}", "x" * 40)
+    lost_ms = []
+    for number in range(8):
+        bench.run(f"y{number}", "y" * 40)
+        lost_ms.append(by_gpu(bench.preview("z", "z" * 40))["a"].evict_ms)
+    assert lost_ms == sorted(lost_ms, reverse=True)
+    assert lost_ms[-1] < 0.01 * lost_ms[0]
 
 
 def test_what_a_request_costs_all_requests():
@@ -87,9 +100,9 @@ def test_what_a_request_costs_all_requests():
     one = by_gpu(bench.arrive("r2", "y" * 40))
     load_ms = 101 + 4
     assert one["a"].wait_ms == 101
-    # it waits for r1, which runs, prefills 40 tokens while r1 waits, decodes 4 tokens beside it, and slows r1 by 4 ms
+    # it waits for r1, which runs, prefills 40 tokens while half of r1 waits, decodes 4 beside it, slows r1 by 4 ms
     decode_ms = 4 * 2 + 4
-    assert one["a"].cost_ms == pytest.approx(101 + 2 * 41 + decode_ms + CONFIG.load_weight * load_ms)
+    assert one["a"].cost_ms == pytest.approx(101 + 1.5 * 41 + decode_ms + CONFIG.load_weight * load_ms)
     assert one["b"].cost_ms == pytest.approx(41 + 4)
 
 

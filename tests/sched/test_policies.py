@@ -1,7 +1,7 @@
 """Each policy's choice, rule by rule (E2: paper, Algorithms 1 and 2)."""
 
 import msgspec
-from tests.core import CONFIG
+from tests.core import CONFIG, Bench, stored
 
 from preble.daemon.ids import GpuId
 from preble.daemon.sched.policies import E2, LeastLoaded, PrefixAffinity, RoundRobin, Shift, TooDear, Traits
@@ -68,10 +68,11 @@ def test_where_every_gpu_mostly_decodes_cost_decides():
 
 
 def test_the_reason_names_its_numbers():
-    choice = E2(Traits(), CONFIG, None).choose([candidate("a", 60, 40, holds=True)], 0.0)
-    assert choice.reason == (
-        "60 tokens are cached and 40 are not: lowest cost of the 1 GPU that cache the biggest part"
-    )
+    holders = [candidate("a", 60, 40, holds=True), candidate("b", 60, 40, holds=True)]
+    e2 = E2(Traits(), CONFIG, None)
+    because = "60 tokens are cached and 40 are not"
+    assert e2.choose(holders, 0.0).reason == f"{because}: lowest cost of the 2 GPUs that cache the biggest part"
+    assert e2.choose(holders[:1], 0.0).reason == f"{because}: the only GPU that caches the biggest part"
 
 
 # --- rebalancing ---
@@ -111,16 +112,16 @@ def test_it_lets_others_than_the_heaviest_be_exploited():
 
 
 def test_ours_leaves_a_holder_that_is_too_dear():
-    both = loads(151, 100)
+    both = loads(131, 100)
     assert TooDear(CONFIG).instead(both[0], both, 0.0)[0].gpu == "b"
-    both = loads(150, 100)
+    both = loads(130, 100)
     assert TooDear(CONFIG).instead(both[0], both, 0.0) is None
 
 
 def test_who_rebalances_says_so():
-    choice = E2(Traits(), CONFIG, TooDear(CONFIG)).choose(loads(151, 100), 0.0)
+    choice = E2(Traits(), CONFIG, TooDear(CONFIG)).choose(loads(131, 100), 0.0)
     assert (choice.chosen.gpu, choice.mode) == ("b", Mode.REBALANCE)
-    assert choice.reason == "60 tokens are cached and 40 are not, but a costs over 1.5 times as much"
+    assert choice.reason == "60 tokens are cached and 40 are not, but a costs over 1.3 times as much"
 
 
 # --- the baselines ---
@@ -155,3 +156,25 @@ def test_prefix_affinity_without_a_match_goes_to_the_emptiest_cache():
     few = candidate("b", cached=50, missed=50, resident=5)
     assert PrefixAffinity().choose([candidate("a", resident=9), few], 0.0).chosen.gpu == "b"
     assert PrefixAffinity().choose([candidate("a", resident=4), few], 0.0).chosen.gpu == "a"
+
+
+# --- whom to exploit ---
+
+
+def holders(policy):
+    """Of a session's next prompt, whose history only "a" has, behind a longer system prompt that "b" has too."""
+    bench = Bench("a", "b", config=msgspec.structs.replace(CONFIG, policy=policy))
+    for gpu, text in (("a", "s" * 80), ("a", "s" * 80 + "h" * 40), ("b", "s" * 80)):
+        bench(stored(gpu, text))
+    candidates = bench.preview("r", "s" * 80 + "h" * 40 + "q" * 8).candidates
+    return [candidate.gpu for candidate in candidates if candidate.holds_prefix]
+
+
+def test_our_e2_exploits_who_has_about_the_longest_prefix_and_the_papers_who_has_the_biggest_part():
+    assert (holders("e2"), holders("e2_paper")) == (["a"], ["a", "b"])
+
+
+def test_nobody_holds_what_nobody_caches():
+    for policy in ("e2", "e2_paper"):
+        candidates = Bench("a", "b", config=msgspec.structs.replace(CONFIG, policy=policy)).preview("r", "x" * 8)
+        assert not any(candidate.holds_prefix for candidate in candidates.candidates)

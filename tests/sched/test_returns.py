@@ -92,4 +92,5 @@ def test_evicting_an_expected_prefix_costs_something(calls, uses):
         bench.run("r1", PROMPT)
     bench.run("r2", "y" * 40)
     lost_ms = bench.arrive("r3", "z" * 40).candidates[0].evict_ms
-    assert lost_ms == pytest.approx((1 - exp(1 - uses)) * TIMES.prefill_ms(6 * BLOCK))
+    a_third_of_the_window_idle = exp(-(uses - 1) * (1 / 3) / (2 / 3))
+    assert lost_ms == pytest.approx(a_third_of_the_window_idle * (1 - exp(1 - uses)) * TIMES.prefill_ms(6 * BLOCK))

@@ -8,7 +8,7 @@ from typing import Protocol
 from preble.daemon.errors import Forbidden, Unauthenticated
 from preble.daemon.ids import KeyId, TenantName
 from preble.daemon.tenancy.keys import id_of, matches
-from preble.daemon.wire.settings import NO_LIMITS, Limits, TenantSettings
+from preble.daemon.wire.settings import NAME, NO_LIMITS, Limits, TenantSettings
 
 
 class Scope(StrEnum):
@@ -25,12 +25,9 @@ TENANT_SCOPES = frozenset({Scope.INFERENCE, Scope.TEMPLATES, Scope.USAGE_READ})
 OPERATOR_SCOPES = frozenset({Scope.USAGE_READ, Scope.ADMIN_READ, Scope.ADMIN_WRITE})
 
 
-_TENANT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-
-
 def is_tenant_name(text: str) -> bool:
-    """Whether a tenant may be called that: it is to fit into URLs, file names and metric labels."""
-    return _TENANT_NAME.fullmatch(text) is not None
+    """Whether a tenant may be called that."""
+    return re.fullmatch(NAME, text) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

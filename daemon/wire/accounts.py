@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from preble.daemon.wire.settings import NO_LIMITS, Limits, TenantSettings
+from preble.daemon.wire.settings import NAME, NO_LIMITS, Limits, TenantSettings
 
 ScopeName = Literal["inference", "templates", "usage:read", "admin:read", "admin:write"]
 Scopes = Annotated[tuple[ScopeName, ...], msgspec.Meta(min_length=1, max_length=5)]
@@ -17,7 +17,7 @@ _DAYS = 36_500
 class TenantCreate(TenantSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /admin/v1/tenants`."""
 
-    name: str
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{NAME}$"})]
 
 
 class TenantRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,8 +10,12 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
 Model = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
+NAME = "[a-z0-9][a-z0-9-]{0,62}"
+"""What tenants and groups may be called, as a regular expression: it is to fit into URLs, file names and labels."""
+
 GROUP = "group:"
-_ISOLATION = re.compile(rf"private|shared|{GROUP}[a-z0-9][a-z0-9-]{{0,62}}")
+_ISOLATION = f"private|shared|{GROUP}{NAME}"
+_Isolation = msgspec.Meta(max_length=70, extra_json_schema={"pattern": f"^({_ISOLATION})$"})
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,7 +50,7 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Its share, by those of the others that want something at the same time."""
     priority: Literal["interactive", "batch"] = "interactive"
     """`batch` waits for whatever is interactive."""
-    isolation: Annotated[str, msgspec.Meta(max_length=70)] = "private"
+    isolation: Annotated[str, _Isolation] = "private"
     """Who shares its cached prefixes: nobody (`private`), all of a `group:NAME`, or everybody who is `shared`."""
     suspended: bool = False
     """Nothing that its keys ask is done."""
@@ -55,4 +59,4 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 def is_isolation(text: str) -> bool:
     """Whether this is `private`, `shared` or `group:` and a name such as tenants have."""
-    return _ISOLATION.fullmatch(text) is not None
+    return re.fullmatch(_ISOLATION, text) is not None

@@ -1,29 +1,16 @@
 """One daemon for all tests of commands."""
 
-import asyncio
-import socket
-import threading
-
 import pytest
-from tests.cli.running import CONFIG, Running, serve
+from tests.cli.running import CONFIG, serving
 
 from preble.daemon import __version__
 
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("operator")
-    (folder / "data").mkdir(mode=0o700)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        running = Running(folder, listening.getsockname()[1])
-        (folder / "preble.toml").write_text(CONFIG.format(data_dir="data", port=running.port))
-        ready, servers = threading.Event(), []
-        thread = threading.Thread(target=lambda: asyncio.run(serve(running, listening, ready, servers)))
-        thread.start()
-        assert ready.wait(30)
+    with serving(tmp_path_factory.mktemp("operator")) as running:
+        (running.folder / "preble.toml").write_text(CONFIG.format(data_dir="data", port=running.port))
         yield running
-        servers[0].should_exit = True
-        thread.join(30)
 
 
 @pytest.fixture

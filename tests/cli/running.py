@@ -1,8 +1,11 @@
 """Commands as an operator types them, and a daemon for them: the real admin routes on a loopback port."""
 
+import asyncio
 import json
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -47,6 +50,23 @@ class Running:
 
     def key(self, name: str) -> str:
         return (self.data_dir / f"{name}.key").read_text().strip()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Running]:
+    """A daemon in a thread, for as long as the block runs."""
+    (folder / "data").mkdir(mode=0o700)
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # asyncio sends at once only if that is said
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        running = Running(folder, listening.getsockname()[1])
+        ready, servers = threading.Event(), []
+        thread = threading.Thread(target=lambda: asyncio.run(serve(running, listening, ready, servers)))
+        thread.start()
+        assert ready.wait(30)
+        yield running
+        servers[0].should_exit = True
+        thread.join(30)
 
 
 async def serve(running: Running, listening: socket.socket, ready: threading.Event, servers: list) -> None:

@@ -1,0 +1,68 @@
+"""Whatever an operator sends, the daemon does not fail, and answers as `/schema` says. Schemathesis makes it up."""
+
+from uuid import uuid4
+
+import pytest
+import schemathesis
+from hypothesis import settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from tests.api.test_schema import make_document
+from tests.cli.running import serving
+
+from preble.daemon.wire.client import AdminClient
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+EVERYTHING = schemathesis.openapi.from_dict(make_document())
+ADMIN = EVERYTHING.include(path_regex="^/admin/")
+OF_ONE = EVERYTHING.include(path_regex="^/admin/.*{")
+THOROUGHLY = settings(max_examples=25)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("fuzzed")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def operator(served):
+    with AdminClient(served.url, served.key("operator")) as client:
+        yield client
+
+
+def known(operator) -> dict[str, str]:
+    """Names that there are, by the parameter in which they stand. What can be deleted is new each time."""
+    tenant = operator.create_tenant(f"t{uuid4().hex}").name
+    key_id = operator.create_key(tenant, {}).id
+    return {"name": tenant, "key_id": key_id, "gpu": "cpu0", "request_id": "req_1"}
+
+
+def send(case, served) -> None:
+    headers = {"authorization": f"Bearer {served.key('operator')}"}
+    case.call_and_validate(base_url=served.url, headers=headers, checks=CHECKS)
+
+
+@ADMIN.parametrize()
+@THOROUGHLY
+def test_no_request_makes_a_route_fail_or_say_what_is_not_documented(case, served):
+    send(case, served)
+
+
+@OF_ONE.parametrize()
+@THOROUGHLY
+def test_nor_does_one_about_what_there_is(case, served, operator):
+    there = known(operator)
+    case.path_parameters = {name: there[name] for name in case.path_parameters}
+    send(case, served)

@@ -138,6 +138,7 @@ class Machine:
         """Hand over, in order, what the engine can start soon."""
         while (attempt := engine.next_to_start()) is not None:
             engine.launch(attempt, self._now_s)
+            self._scheduler.started(attempt, self._now_s)
             yield Dispatch(request_id=attempt.spec.request_id, attempt_id=attempt.attempt_id, gpu=attempt.decision.gpu)
 
     def _first_token(self, attempt_id: AttemptId) -> Iterator[Effect]:

@@ -21,6 +21,8 @@ class Attempt:
     leaf: Node | None
     """Where the prompt's full blocks end in the index; None for a prompt shorter than a block."""
     given: Given
+    waits_since_s: float
+    """When this try began to wait, wherever that was."""
     running: bool = False
     cancelled: bool = False
     unprefilled_tokens: int = 0

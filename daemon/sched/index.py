@@ -172,7 +172,7 @@ class PrefixIndex:
         lower.parent, lower.start = upper, lower.start + cut
         self._adopt(upper, lower)
         upper.intended, upper.active, upper.uses = copied(lower.intended), copied(lower.active), copied(lower.uses)
-        upper.outputs = lower.outputs.copy() if lower.outputs else None
+        upper.learn_from(lower)
         upper.resident = copied({gpu: min(n_blocks, cut) for gpu, n_blocks in lower.resident.items()})
         for gpu in upper.active:
             self._active_nodes[gpu][upper] = None
@@ -228,10 +228,10 @@ class PrefixIndex:
         return False
 
     def _forget_oldest(self) -> bool:
-        orders = [(order.first_tick, gpu) for gpu, order in self._evictable.items() if order.first_tick is not None]
-        if not orders:
+        ticks = [(order.first_tick, gpu) for gpu, order in self._evictable.items() if order.first_tick is not None]
+        _, gpu = min(ticks, default=(0, None))
+        if gpu is None:
             return False
-        _, gpu = min(orders)
         node = next(iter(self._evictable[gpu]))
         self._set_resident(node, gpu, 0)
         self._prune(node)

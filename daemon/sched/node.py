@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.mean import Mean
+from preble.daemon.sched.queueing import Queueing
 
 Counts = dict[GpuId, int]
 Children = dict[BlockKey, "Node"]
@@ -18,8 +19,8 @@ class Node:
     """A stretch of blocks that every prompt below it shares. Zero counts are absent from its dicts."""
 
     __slots__ = (
-        "active", "children", "intended", "keys", "outputs", "parent", "released", "reported", "resident", "start",
-        "uses",
+        "active", "children", "intended", "keys", "outputs", "parent", "queueing", "released", "reported", "resident",
+        "start", "uses",
     )  # fmt: skip
 
     def __init__(self, parent: "Node | None", start: int) -> None:
@@ -41,6 +42,8 @@ class Node:
         """On a GPU where it is resident and not active: the tick at which it was last let go."""
         self.outputs: Mean | None = None
         """Tokens of the answers to prompts that pass through this node."""
+        self.queueing: Queueing | None = None
+        """How long prompts that pass through this node waited, where that is watched."""
 
     def path(self) -> "Iterator[Node]":
         """This node and its ancestors, deepest first."""
@@ -48,6 +51,11 @@ class Node:
         while node is not None:
             yield node
             node = node.parent
+
+    def learn_from(self, other: "Node") -> None:
+        """Start with what has been learnt of another's prompts."""
+        self.outputs = other.outputs.copy() if other.outputs else None
+        self.queueing = other.queueing.copy() if other.queueing else None
 
     @property
     def end(self) -> int:

@@ -35,6 +35,8 @@ class Traits:
     """Count a token's decoding as its share of a step at the GPU's usual batch, rather than as a step of its own."""
     grouped: bool = False
     """Start waiting requests by groups of cached share (paper, section 3.3) rather than first come, first served."""
+    replicates: bool = False
+    """Bring a prefix to another GPU when its requests wait ever longer (section 3.2)."""
     moves: bool = False
     """Let a GPU that would idle take what waits elsewhere."""
 
@@ -66,7 +68,7 @@ def make_policy(config: SchedulerConfig) -> Policy:
             )
             return E2(traits, config, TooDear(config) if config.rebalance else None)
         case "e2_paper":
-            traits = Traits(batched_decode=False, grouped=config.cached_first)
+            traits = Traits(batched_decode=False, grouped=config.cached_first, replicates=config.replicate)
             return E2(traits, config, Shift(config) if config.rebalance else None)
         case "round_robin":
             return RoundRobin()
@@ -111,11 +113,11 @@ class E2:
                 f"over {self._decode_imbalance_ratio:g} times the others' mean"
             )
             return Choice(heavy, Mode.DECODE_HEAVY, reason)
-        return Choice(_cheapest(candidates), Mode.EXPLORE, f"{why}: lowest cost of {_count(candidates, 'GPU')}")
+        return Choice(cheapest(candidates), Mode.EXPLORE, f"{why}: lowest cost of {_count(candidates, 'GPU')}")
 
     def _exploit(self, candidates: Sequence[Candidate], why: str, now_s: float) -> Choice:
         holders = [candidate for candidate in candidates if candidate.holds_prefix]
-        holder = _cheapest(holders)
+        holder = cheapest(holders)
         if self._rebalancing is not None:
             instead = self._rebalancing.instead(holder, candidates, now_s)
             if instead is not None:
@@ -134,10 +136,10 @@ class TooDear:
 
     def instead(self, holder: Candidate, candidates: Sequence[Candidate], now_s: float) -> tuple[Candidate, str] | None:
         """Go to the cheapest of all."""
-        cheapest = _cheapest(candidates)
-        if holder.cost_ms <= self._ratio * cheapest.cost_ms:
+        other = cheapest(candidates)
+        if holder.cost_ms <= self._ratio * other.cost_ms:
             return None
-        return cheapest, f"{holder.gpu} costs over {self._ratio:g} times as much"
+        return other, f"{holder.gpu} costs over {self._ratio:g} times as much"
 
 
 class Shift:
@@ -226,7 +228,8 @@ class PrefixAffinity:
         return Choice(emptiest, Mode.EXPLORE, f"no match counts: {emptiest.resident_blocks} blocks there, the fewest")
 
 
-def _cheapest(candidates: Sequence[Candidate]) -> Candidate:
+def cheapest(candidates: Sequence[Candidate]) -> Candidate:
+    """The lowest cost; ties go to the first by name."""
     return min(candidates, key=lambda candidate: (candidate.cost_ms, candidate.gpu))
 
 

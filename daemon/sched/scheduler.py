@@ -15,7 +15,8 @@ from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.engine import Engine, Pool
 from preble.daemon.sched.index import PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.outputs import OutputLengths
-from preble.daemon.sched.policies import Choice, Policy, make_policy
+from preble.daemon.sched.policies import Choice, Policy, cheapest, make_policy
+from preble.daemon.sched.queueing import Queueing
 from preble.daemon.sched.returns import ReturnCounts, Returns
 from preble.daemon.sched.types import Candidate, Decision, EngineLimits, Mode, RequestSpec, TimeModel
 from preble.daemon.sched.window import LoadWindow
@@ -35,6 +36,8 @@ class _Weighed(NamedTuple):
     stretches: Sequence[Stretch]
     candidates: tuple[Candidate, ...]
     expected_output_tokens: int
+    queueing: Queueing | None
+    """Of the prompt's biggest cached part, where that is watched."""
 
 
 class Scheduler:
@@ -104,20 +107,41 @@ class Scheduler:
     def place(self, spec: RequestSpec, number: int, now_s: float) -> Attempt:
         """Choose an engine for try `number` of a request and let it wait there. Some engine must be serving it."""
         weighed = self._weigh(spec, self.serving(spec.model), now_s)
-        choice = self._policy(spec.model).choose(weighed.candidates, now_s)
+        choice = self._choose(self._policy(spec.model), weighed, now_s)
+        if choice.mode is Mode.REPLICATE and weighed.queueing is not None:
+            weighed.queueing.add(choice.chosen.gpu, now_s)
         returns = self._returns[spec.model]
         back = returns.arrived(weighed.stretches, now_s) if number == 1 else None
         if back is not None:
             prefix_blocks = back.leaf.start + len(back.leaf.keys)
             if choice.chosen.cached_tokens >= prefix_blocks * self.engines[choice.chosen.gpu].limits.block_size:
                 returns.found()
-        return self._give(spec, number, weighed, choice, now_s)
+        return self._give(spec, number, weighed, choice, now_s, waits_since_s=now_s)
 
     def preview(self, spec: RequestSpec, now_s: float) -> Decision:
         """What `place` would decide about a new request. Ages the load windows, and changes nothing else."""
         weighed = self._weigh(spec, self.serving(spec.model), now_s)
         policy = deepcopy(self._policy(spec.model))  # which may remember, as whose turn it was
-        return _decision(spec, _NO_ATTEMPT, weighed, policy.choose(weighed.candidates, now_s), now_s)
+        return _decision(spec, _NO_ATTEMPT, weighed, self._choose(policy, weighed, now_s), now_s)
+
+    @staticmethod
+    def _choose(policy: Policy, weighed: "_Weighed", now_s: float) -> Choice:
+        """The policy's choice, unless it exploits a prefix whose requests wait ever longer (section 3.2).
+
+        Such a prefix comes to the cheapest GPU that does not hold it, if to compute it there takes less than the wait.
+        """
+        choice = policy.choose(weighed.candidates, now_s)
+        doubled_ms = weighed.queueing.doubled_ms(now_s) if weighed.queueing and choice.mode is Mode.EXPLOIT else None
+        others = [candidate for candidate in weighed.candidates if not candidate.holds_prefix]
+        if doubled_ms is None or not others:
+            return choice
+        there = cheapest(others)
+        if there.prefill_ms + there.evict_ms > doubled_ms:
+            return choice
+        reason = (
+            f"its requests wait {doubled_ms:.0f} ms, twice as long as before: the cheapest GPU that does not have it"
+        )
+        return Choice(there, Mode.REPLICATE, reason)
 
     def move_to_idle(self, model: ModelName, now_s: float) -> Attempt | None:
         """Take one request that waits to an engine that would idle, if that gains time; None if there is no such.
@@ -153,7 +177,17 @@ class Scheduler:
             return None
         _, attempt, weighed, choice = best
         busiest.withdraw(attempt)
-        return self._give(attempt.spec, attempt.number, weighed, choice, now_s)
+        return self._give(attempt.spec, attempt.number, weighed, choice, now_s, attempt.waits_since_s)
+
+    def started(self, attempt: Attempt, now_s: float) -> None:
+        """It goes to its engine now: learn how long requests with its prefixes wait."""
+        if attempt.leaf is None or not self._policy(attempt.spec.model).traits.replicates:
+            return
+        wait_ms = 1000 * (now_s - attempt.waits_since_s)
+        for node in attempt.leaf.path():
+            if node.queueing is None:
+                node.queueing = Queueing(self._config.window_s / 2, now_s)
+            node.queueing.waited(wait_ms, now_s)
 
     def returns(self, model: ModelName) -> ReturnCounts:
         """Of sessions that called tools."""
@@ -174,32 +208,47 @@ class Scheduler:
             engine.age(now_s)
         stretches = index.match(spec.prompt.block_keys)
         blocks = [index.cached_blocks(stretches, engine.gpu) for engine in engines]
-        holders = self._holders(spec.model, stretches, engines, blocks)
+        holders, queueing = self._holders(spec.model, stretches, engines, blocks)
         each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
         expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
         candidates = tuple(
             engine.candidate(spec, stretches, n_blocks, holds, expected_tokens)
             for engine, n_blocks, holds in zip(engines, blocks, holders, strict=True)
         )
-        return _Weighed(stretches, candidates, expected_tokens)
+        return _Weighed(stretches, candidates, expected_tokens, queueing)
 
     def _holders(
         self, model: ModelName, stretches: Sequence[Stretch], engines: Sequence[Engine], blocks: Sequence[int]
-    ) -> list[bool]:
-        """Which of the engines cache what is exploited. `blocks` are those that each caches of the prompt's beginning.
+    ) -> tuple[list[bool], Queueing | None]:
+        """Which of the engines cache what is exploited, and how long its requests wait, if that is watched.
+
+        `blocks` are those that each caches of the prompt's beginning.
 
         Section 1 of the paper says the longest match; we take whoever has nearly as much. Algorithm 1 says the node
         with the most tokens, and so forgets a session's history behind a longer system prompt that every GPU has.
         """
         if self._policy(model).traits.exploits_longest:
             enough = max(1, _NEARLY * max(blocks))
-            return [n_blocks >= enough for n_blocks in blocks]
+            return [n_blocks >= enough for n_blocks in blocks], None
         biggest = self.index(model).biggest_cached(stretches, [engine.gpu for engine in engines])
         if biggest is None:
-            return [False] * len(engines)
-        return [2 * cached_of(biggest, engine.gpu) >= biggest.n_blocks for engine in engines]
+            return [False] * len(engines), None
+        holders = [2 * cached_of(biggest, engine.gpu) >= biggest.n_blocks for engine in engines]
+        queueing = biggest.node.queueing
+        if queueing is not None and queueing.taken_back:
+            needed = [h and e.gpu not in queueing.taken_back for h, e in zip(holders, engines, strict=True)]
+            holders = needed if any(needed) else holders
+        return holders, queueing
 
-    def _give(self, spec: RequestSpec, number: int, weighed: "_Weighed", choice: Choice, now_s: float) -> Attempt:
+    def _give(
+        self,
+        spec: RequestSpec,
+        number: int,
+        weighed: "_Weighed",
+        choice: Choice,
+        now_s: float,
+        waits_since_s: float,
+    ) -> Attempt:
         """Let the request wait at the chosen engine."""
         chosen = choice.chosen
         decision = _decision(spec, AttemptId(next(self._attempt_ids)), weighed, choice, now_s)
@@ -212,6 +261,7 @@ class Scheduler:
             decision=decision,
             leaf=leaf,
             given=engine.give(now_s, chosen.prefill_ms, leaf),
+            waits_since_s=waits_since_s,
         )
         engine.enqueue(attempt)
         return attempt

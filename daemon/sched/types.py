@@ -93,6 +93,8 @@ class Mode(StrEnum):
     """An explored request that went to a GPU busy with decoding (section 3.2)."""
     REBALANCE = "rebalance"
     """Most of it is cached somewhere, but whoever caches it has far too much to do (section 3.2)."""
+    REPLICATE = "replicate"
+    """Most of it is cached somewhere, but requests with its biggest part wait ever longer there (section 3.2)."""
     MOVED = "moved"
     """It waited elsewhere until this GPU had nothing to do."""
     ROUND_ROBIN = "round_robin"

@@ -41,7 +41,7 @@ from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import TimeModel
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys
-from preble.daemon.store.db import open_database
+from preble.daemon.store.db import Place, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.time_models import TimeModels
@@ -150,7 +150,7 @@ class _Stores:
 
 @asynccontextmanager
 async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]:
-    database = await open_database(data_dir)
+    database = await open_database(Place.of(data_dir, config.database_url))
     try:
         accounts = await Accounts.load(database)
         await ensure_first_keys(

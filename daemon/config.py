@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -122,6 +123,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The whole of preble.toml."""
 
     data_dir: Text = ".preble"
+    database_url: str = ""
     server: ServerConfig = ServerConfig()
     auth: AuthConfig = AuthConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
@@ -181,6 +183,7 @@ def _check_keys(table: dict[str, Any], struct: type[msgspec.Struct], prefix: str
 
 def _refuse_contradictions(config: Config) -> None:
     """What is wrong on any machine, so that `preble config check` finds it on all."""
+    _refuse_database(config.database_url)
     names: dict[str, str] = {}
     takers: dict[int | str, str] = {}
     for number, model in enumerate(config.models):
@@ -192,6 +195,20 @@ def _refuse_contradictions(config: Config) -> None:
             raise ConfigError(f"{key}.max_num_batched_tokens: vLLM wants at least max_num_seqs, {model.max_num_seqs}")
         if model.hardware == "cuda":
             _take_gpus(key, model.gpus, takers)
+
+
+def _refuse_database(url: str) -> None:
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 (raises where it is no number)
+    except ValueError as error:
+        raise ConfigError(f"database_url: {error}") from error
+    if parts.scheme != "postgresql":
+        raise ConfigError("database_url: it begins with postgresql://, or is empty for SQLite in data_dir")
+    if parts.password is not None:
+        raise ConfigError("database_url: leave the password to ~/.pgpass or PGPASSWORD; this file is shown to many")
 
 
 def _take_gpus(key: str, gpus: Sequence[int | str], takers: dict[int | str, str]) -> None:

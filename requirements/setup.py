@@ -53,6 +53,8 @@ def main() -> None:
     had: Pins = (read_state() or {}).get("pins", {})
     install(wanted)
     install_project()
+    if dev:
+        install_postgresql()
     known = {**sets["base"], **sets[engine], **sets["dev"]}
     uninstall(sorted(had.keys() - known.keys()))
     kept = {name: pin for name, pin in had.items() if known.get(name) == pin}
@@ -148,6 +150,23 @@ def install_project() -> None:
     """Install Preble so that its code is read from this checkout."""
     if not pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)):
         end("Preble itself could not be installed:\n" + last_words())
+
+
+def install_postgresql() -> None:
+    """Install Debian's package where we may: the tests of the store run on it too, or else say why they do not."""
+    found = shutil.which("postgres") or list(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if found or os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return
+    say("installing Debian's postgresql, for tests")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    with LOG.open("a") as log:
+        for arguments in (["update"], ["install", "--yes", "--no-install-recommends", "postgresql"]):
+            command = ["apt-get", *arguments]
+            print("$", *command, file=log, flush=True)
+            ran = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False)
+            if ran.returncode != 0:
+                say(f"it cannot be installed (see {LOG}): some tests will be skipped")
+                return
 
 
 def uninstall(names: list[str]) -> None:

@@ -22,7 +22,7 @@ from preble.daemon.flow.runtime import Runtime
 from preble.daemon.prompt import NotReproducible
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys
-from preble.daemon.store.db import open_database
+from preble.daemon.store.db import Place, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.tenancy.audit import LOCAL, Author
@@ -115,7 +115,7 @@ class AdminApp:
 @asynccontextmanager
 async def open_admin_app(data_dir: Path, health: HealthService | None = None) -> AsyncIterator[AdminApp]:
     """The app with its first keys in `data_dir`: operator.key and default.key. Its tenants' routes do not work."""
-    database = await open_database(data_dir)
+    database = await open_database(Place.of(data_dir))
     accounts = await Accounts.load(database)
     await ensure_first_keys(accounts, data_dir, create_default_tenant=True, now_s=0.0)
     ledger, decisions = Ledger(database, FLUSH_S), DecisionLog(database, FLUSH_S, kept=100)

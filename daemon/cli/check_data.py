@@ -10,6 +10,7 @@ from pathlib import Path
 
 from preble.daemon.cli.checks import Check, fail, ok, warn
 from preble.daemon.engine.launch import Sockets
+from preble.daemon.errors import ConfigError
 from preble.daemon.ids import GpuId
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -19,8 +20,10 @@ _NO_ROOM_BYTES = 64 << 20
 _MAX_SOCKET_PATH_BYTES = 107  # Linux' sun_path, less its final zero
 
 
-def check_data(data_dir: Path) -> Iterator[Check]:
-    """The directory, and what lies in it as far as it may be seen."""
+def check_data(data_dir: Path, database_url: str = "") -> Iterator[Check]:
+    """The directory, what lies in it as far as it may be seen, and the database if that is elsewhere."""
+    if database_url:
+        yield _check_server(data_dir, database_url)
     name = "data directory"
     ground = _nearest_existing(data_dir)
     if ground != data_dir:
@@ -38,7 +41,8 @@ def check_data(data_dir: Path) -> Iterator[Check]:
     yield _check_room(data_dir)
     if os.access(data_dir, os.R_OK | os.X_OK):
         yield from _check_secrets(data_dir)
-        yield _check_database(data_dir)
+        if not database_url:
+            yield _check_database(data_dir)
 
 
 def check_sockets(data_dir: Path, gpus: Sequence[GpuId]) -> Check:
@@ -95,15 +99,34 @@ def _check_database(data_dir: Path) -> Check:
     file = data_dir / FILE_NAME
     if not file.exists():
         return ok("database", f"{file} is made when the daemon first starts")
-    wanted = newest_revision(data_dir)
+    wanted = newest_revision()
     try:
         found = _revision(file)
     except sqlite3.Error as error:
         return fail("database", f"{file} cannot be read: {error}", "restore it from a backup, or move it away")
+    return _compared(str(file), found, wanted)
+
+
+def _check_server(data_dir: Path, database_url: str) -> Check:
+    from sqlalchemy.exc import DBAPIError
+
+    from preble.daemon.store.db import Place, newest_revision, reason, revision
+
+    try:
+        place = Place.of(data_dir, database_url)
+        return _compared(place.name, revision(place), newest_revision())
+    except ConfigError as error:
+        return fail("database", str(error), "install it beside Preble, or have no database_url")
+    except DBAPIError as error:
+        mend = "start the server, create the database, or change database_url"
+        return fail("database", f"{place.name} cannot be used: {reason(error)}", mend)
+
+
+def _compared(name: str, found: str | None, wanted: str | None) -> Check:
     if found == wanted:
-        return ok("database", f"{file} at revision {found}")
+        return ok("database", f"{name} at revision {found}")
     mend = "preble db upgrade (the daemon does so when it starts; one written by a newer Preble needs that version)"
-    return warn("database", f"{file} is at revision {found or 'none'}; this version wants {wanted}", mend)
+    return warn("database", f"{name} is at revision {found or 'none'}; this version wants {wanted}", mend)
 
 
 def _revision(file: Path) -> str | None:

@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from preble.daemon.cli.output import emit, table
 from preble.daemon.cli.remote import config_option, json_option
 from preble.daemon.errors import PrebleError
+
+if TYPE_CHECKING:
+    from preble.daemon.store.db import Place
 
 
 @click.group()
@@ -21,17 +25,15 @@ def db() -> None:
 @json_option
 def upgrade(config_path: Path, as_json: bool) -> None:
     """Bring the database to this version's schema. The daemon does so itself when it starts."""
-    from preble.daemon.config import load
-    from preble.daemon.store.db import FILE_NAME, revision
+    from preble.daemon.store.db import revision
     from preble.daemon.store.db import upgrade as run
 
-    data_dir = Path(load(config_path).data_dir)
+    place, data_dir = _place(config_path)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = str(data_dir / FILE_NAME)
-    with _readable(file):
-        before = revision(data_dir)
-        run(data_dir)
-        found = {"database": file, "revision_before": before, "revision": revision(data_dir)}
+    with _readable(place):
+        before = revision(place)
+        run(place)
+        found = {"database": place.name, "revision_before": before, "revision": revision(place)}
     emit(found, as_json, lambda: table([*found], [[*found.values()]]))
 
 
@@ -40,24 +42,33 @@ def upgrade(config_path: Path, as_json: bool) -> None:
 @json_option
 def check(config_path: Path, as_json: bool) -> None:
     """Say whether the database has this version's schema; exit code 1 if it has not."""
-    from preble.daemon.config import load
-    from preble.daemon.store.db import FILE_NAME, newest_revision, revision
+    from preble.daemon.store.db import newest_revision, revision
 
-    data_dir = Path(load(config_path).data_dir)
-    file = str(data_dir / FILE_NAME)
-    with _readable(file):
-        state = {"database": file, "revision": revision(data_dir), "wanted": newest_revision(data_dir)}
+    place, _ = _place(config_path)
+    with _readable(place):
+        state = {"database": place.name, "revision": revision(place), "wanted": newest_revision()}
     emit(state, as_json, lambda: table([*state], [[*state.values()]]))
     if state["revision"] != state["wanted"]:
-        raise PrebleError(f"{file}: not this version's schema; next: preble db upgrade")
+        raise PrebleError(f"{place.name}: not this version's schema; next: preble db upgrade")
+
+
+def _place(config_path: Path) -> "tuple[Place, Path]":
+    """Where the database is, and the data directory."""
+    from preble.daemon.config import load
+    from preble.daemon.store.db import Place
+
+    config = load(config_path)
+    return Place.of(Path(config.data_dir), config.database_url), Path(config.data_dir)
 
 
 @contextmanager
-def _readable(file: str) -> Iterator[None]:
-    """A file that is no database, or one that is locked, is worth a line and no traceback."""
+def _readable(place: "Place") -> Iterator[None]:
+    """A database that is none, is locked or cannot be reached is worth a line and no traceback."""
     from sqlalchemy.exc import DBAPIError
+
+    from preble.daemon.store.db import reason
 
     try:
         yield
     except DBAPIError as error:
-        raise PrebleError(f"{file}: {error.orig}") from error
+        raise PrebleError(f"{place.name}: {reason(error)}") from error

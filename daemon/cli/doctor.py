@@ -56,7 +56,7 @@ def _configured(config: Config, hardware: Hardware, remote: Remote) -> Iterator[
     for model in {spec.model.name: spec.model for spec in specs}.values():
         yield check_model(model, data_dir)
     yield from check_gpu_memory([spec for spec in specs if spec.hardware == "cuda"], hardware)
-    yield from check_data(data_dir)
+    yield from check_data(data_dir, config.database_url)
     yield check_sockets(data_dir, [spec.gpu for spec in specs])
     yield check_open_files(config, specs)
     yield from _running(config, specs, remote)

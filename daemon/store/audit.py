@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Executable, insert, select
+from sqlalchemy import ColumnElement, Executable, false, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from preble.daemon.store.tables import audit
 from preble.daemon.tenancy.audit import Author, Change
-from preble.daemon.tenancy.model import ApiKey, Tenant
+from preble.daemon.tenancy.model import ApiKey, Tenant, is_tenant_name
 from preble.daemon.wire.accounts import AuditRow
 from preble.daemon.wire.settings import Limits
 
@@ -28,9 +28,9 @@ class AuditFilter:
 
     def clauses(self) -> list[ColumnElement[bool]]:
         """The same in SQL."""
-        clauses = []
+        clauses: list[ColumnElement[bool]] = []
         if self.tenant is not None:
-            clauses.append(audit.c.tenant == self.tenant)
+            clauses.append(audit.c.tenant == self.tenant if is_tenant_name(self.tenant) else false())
         if self.since_s is not None:
             clauses.append(audit.c.at_s >= self.since_s)
         if self.before_number is not None:

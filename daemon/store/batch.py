@@ -6,10 +6,11 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from sqlalchemy import Table, insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Table
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from preble.daemon.store.dialects import insert_or
 
 _LARGEST_BATCH = 500
 _RETRY_S = 1.0
@@ -80,6 +81,4 @@ class BatchWriter:
 
     async def _write(self, batch: Sequence[Row]) -> None:
         async with self._engine.begin() as connection:
-            sqlite = connection.dialect.name == "sqlite"
-            statement = sqlite_insert(self._table).on_conflict_do_nothing() if sqlite else insert(self._table)
-            await connection.execute(statement, list(batch))
+            await connection.execute(insert_or(self._engine, self._table).on_conflict_do_nothing(), list(batch))

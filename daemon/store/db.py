@@ -1,7 +1,9 @@
-"""The database: opened once, brought up to date first, and shared by every store."""
+"""The database: opened once, brought up to date first, and shared by every store. SQLite, or PostgreSQL by URL."""
 
 import asyncio
+from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, event
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -20,41 +22,74 @@ FILE_NAME = "preble.db"
 _BUSY_TIMEOUT_MS = 5000
 
 
-def url(data_dir: Path) -> str:
-    """Where the database is, for a synchronous driver."""
-    return f"sqlite:///{data_dir / FILE_NAME}"
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the database is."""
+
+    url: URL
+    """For a synchronous driver."""
+
+    @classmethod
+    def of(cls, data_dir: Path, database_url: str = "") -> "Place":
+        """A file in `data_dir`, unless there is a URL. Raises `ConfigError` if its driver is missing."""
+        if not database_url:
+            return cls(URL.create("sqlite", database=str(data_dir / FILE_NAME)))
+        if find_spec("psycopg") is None:
+            raise ConfigError("database_url: the driver is missing; pip install 'psycopg[binary]'")
+        return cls(make_url(database_url).set(drivername="postgresql+psycopg"))
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is SQLite's."""
+        return self.url.drivername == "sqlite"
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        return str(self.url.database) if self.is_file else self.url.render_as_string()
+
+    def text(self) -> str:
+        """The URL with whatever is in it."""
+        return self.url.render_as_string(hide_password=False)
 
 
-async def open_database(data_dir: Path) -> AsyncEngine:
-    """Migrate the database in `data_dir`, which must exist, and open it.
+async def open_database(place: Place) -> AsyncEngine:
+    """Migrate the database and open it. The folder of a file must exist, and so must a database on a server.
 
-    Raises `ConfigError` if it is of a newer version or no database.
+    Raises `ConfigError` if it is of a newer version, cannot be reached, or is no database.
     """
     try:
-        await asyncio.to_thread(upgrade, data_dir)
+        await asyncio.to_thread(upgrade, place)
     except DatabaseError as error:
-        raise ConfigError(f"{data_dir / FILE_NAME}: cannot be used as the database: {error.orig}") from error
-    engine = create_async_engine(url(data_dir).replace("sqlite:", "sqlite+aiosqlite:", 1))
+        raise ConfigError(f"{place.name}: cannot be used as the database: {reason(error)}") from error
+    if not place.is_file:
+        return create_async_engine(place.url, pool_pre_ping=True)
+    engine = create_async_engine(place.url.set(drivername="sqlite+aiosqlite"))
     event.listen(engine.sync_engine, "connect", _prepare)
     return engine
 
 
-def upgrade(data_dir: Path) -> None:
-    """Bring the schema to this version of Preble; makes the database if there is none."""
-    scripts = ScriptDirectory.from_config(_alembic(data_dir))
-    found = revision(data_dir)
+def reason(error: DBAPIError) -> str:
+    """What the driver says, in one line."""
+    return " ".join(str(error.orig).split())
+
+
+def upgrade(place: Place) -> None:
+    """Bring the schema to this version of Preble; makes the file if there is none."""
+    scripts = ScriptDirectory.from_config(_alembic(place))
+    found = revision(place)
     if found is not None and found not in {script.revision for script in scripts.walk_revisions()}:
         raise ConfigError(
-            f"{data_dir / FILE_NAME}: its schema {found!r} is newer than this Preble; run the version that wrote it"
+            f"{place.name}: its schema {found!r} is newer than this Preble; run the version that wrote it"
         )
-    command.upgrade(_alembic(data_dir), "head")
+    command.upgrade(_alembic(place), "head")
 
 
-def revision(data_dir: Path) -> str | None:
+def revision(place: Place) -> str | None:
     """The schema that the database has; None if it has none yet."""
-    if not (data_dir / FILE_NAME).exists():
+    if place.is_file and not Path(place.name).exists():
         return None
-    engine = create_engine(url(data_dir))
+    engine: Engine = create_engine(place.url)
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
@@ -62,15 +97,17 @@ def revision(data_dir: Path) -> str | None:
         engine.dispose()
 
 
-def newest_revision(data_dir: Path) -> str | None:
+def newest_revision() -> str | None:
     """The schema that this version of Preble wants."""
-    return ScriptDirectory.from_config(_alembic(data_dir)).get_current_head()
-
-
-def _alembic(data_dir: Path) -> AlembicConfig:
     config = AlembicConfig()
     config.set_main_option("script_location", str(_migrations()))
-    config.set_main_option("sqlalchemy.url", url(data_dir).replace("%", "%%"))
+    return ScriptDirectory.from_config(config).get_current_head()
+
+
+def _alembic(place: Place) -> AlembicConfig:
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(_migrations()))
+    config.set_main_option("sqlalchemy.url", place.text().replace("%", "%%"))
     return config
 
 

@@ -31,6 +31,8 @@ class DecisionLog:
         """None if the request is unknown, still runs, or is no longer kept."""
         if request_id in self._unwritten:
             return self._unwritten[request_id]
+        if "\0" in request_id:
+            return None  # PostgreSQL would not even compare it
         query = select(decisions.c.explanation).where(decisions.c.request_id == request_id)
         async with self._engine.connect() as connection:
             body = (await connection.execute(query)).scalar_one_or_none()

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, false, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from preble.daemon.store.batch import BatchWriter
 from preble.daemon.store.tables import tenants, usage
 from preble.daemon.tenancy.ledger import Status, UsageRecord
+from preble.daemon.tenancy.model import is_tenant_name
 from preble.daemon.wire.admin import UsageTotals
 
 
@@ -25,9 +26,9 @@ class UsageFilter:
 
     def clauses(self) -> list[ColumnElement[bool]]:
         """The same in SQL."""
-        clauses = []
+        clauses: list[ColumnElement[bool]] = []
         if self.tenant is not None:
-            clauses.append(usage.c.tenant == self.tenant)
+            clauses.append(usage.c.tenant == self.tenant if is_tenant_name(self.tenant) else false())
         if self.since_s is not None:
             clauses.append(usage.c.created_at_s >= self.since_s)
         if self.since_creation:

@@ -4,11 +4,11 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import RowMapping, select
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from preble.daemon.ids import ModelName
 from preble.daemon.sched.types import TimeModel
+from preble.daemon.store.dialects import insert_or
 from preble.daemon.store.tables import time_models
 
 _COEFFICIENTS = (
@@ -42,7 +42,7 @@ class TimeModels:
         """Keep it in place of what was known."""
         self._known[model, device] = fitted
         values: dict[str, Any] = {**asdict(fitted), "observations": observations, "updated_at_s": now_s}
-        row = insert(time_models).values(model=model, device=device, **values)
+        row = insert_or(self._engine, time_models).values(model=model, device=device, **values)
         async with self._engine.begin() as connection:
             await connection.execute(row.on_conflict_do_update(index_elements=["model", "device"], set_=values))
 

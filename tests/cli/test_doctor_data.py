@@ -15,7 +15,7 @@ from preble.daemon.cli.check_data import check_sockets
 from preble.daemon.cli.check_models import check_model
 from preble.daemon.config import ModelConfig
 from preble.daemon.ids import GpuId
-from preble.daemon.store.db import newest_revision, upgrade
+from preble.daemon.store.db import Place, newest_revision, upgrade
 
 
 def found(data_dir):
@@ -144,13 +144,19 @@ def test_keys_that_others_may_read_are_faults(data_dir):
 
 
 def test_a_database_of_this_version_is_right(data_dir):
-    upgrade(data_dir)
+    upgrade(Place.of(data_dir))
     check = found(data_dir)["database"]
-    assert (check.status, newest_revision(data_dir) in check.detail) == ("ok", True)
+    assert (check.status, newest_revision() in check.detail) == ("ok", True)
+
+
+def test_a_server_that_does_not_answer_fails_and_the_file_is_not_looked_at(data_dir):
+    (check,) = [check for check in checks_of(data_dir, f"postgresql:///x?host={data_dir}") if check.name == "database"]
+    assert (check.status, "start the server" in check.mend) == ("fail", True)
+    assert "\n" not in check.detail
 
 
 def test_a_database_of_another_version_is_worth_a_word(data_dir):
-    upgrade(data_dir)
+    upgrade(Place.of(data_dir))
     with sqlite3.connect(data_dir / "preble.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '0000'")
     connection.close()
@@ -171,7 +177,7 @@ def test_a_file_that_is_no_database_is_a_fault(data_dir):
 
 
 def test_a_database_in_use_is_read_with_what_is_not_yet_in_its_main_file(data_dir):
-    upgrade(data_dir)
+    upgrade(Place.of(data_dir))
     connection = sqlite3.connect(data_dir / "preble.db")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("UPDATE alembic_version SET version_num = '0000'")
@@ -182,7 +188,7 @@ def test_a_database_in_use_is_read_with_what_is_not_yet_in_its_main_file(data_di
 
 
 def test_nothing_is_changed(data_dir):
-    upgrade(data_dir)
+    upgrade(Place.of(data_dir))
     with sqlite3.connect(data_dir / "preble.db") as connection:
         connection.execute("PRAGMA journal_mode = WAL")
     connection.close()

@@ -207,6 +207,13 @@ def test_a_file_that_is_no_database_is_1_and_stays_as_it_is(tmp_path):
     assert (tmp_path / "preble.db").read_bytes() == b"no database" * 100
 
 
+def test_a_database_server_that_does_not_answer_is_1(tmp_path):
+    (tmp_path / "preble.toml").write_text(f'database_url = "postgresql:///x?host={tmp_path}"')
+    for command in ("check", "upgrade"):
+        said = complaint(Exit.FAILED, "db", command, "--config", str(tmp_path / "preble.toml"))
+        assert "connection" in said
+
+
 def test_a_database_of_another_schema_is_1_until_it_is_upgraded(tmp_path):
     file = str(tmp_path / "preble.toml")
     (tmp_path / "preble.toml").write_text('data_dir = "data"')

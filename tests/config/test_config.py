@@ -120,6 +120,28 @@ def test_a_tilde_is_the_home_directory(file, monkeypatch):
     assert load(file).data_dir == str(file.parent / "home" / "data")
 
 
+@pytest.mark.parametrize("url", ["", "postgresql:///preble", "postgresql://user@host:5433/preble?sslmode=require"])
+def test_the_database_is_a_file_or_a_server(file, url):
+    file.write_text(f'database_url = "{url}"')
+    assert load(file).database_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("mysql://host/x", "begins with postgresql://"),
+        ("preble.db", "begins with postgresql://"),
+        ("postgresql://host:port/x", "Port could not be cast"),
+        ("postgresql://user:secret@host/x", "leave the password to ~/.pgpass"),
+    ],
+)
+def test_a_database_that_cannot_be_is_refused_and_no_password_is_repeated(file, url, why):
+    file.write_text(f'database_url = "{url}"')
+    with pytest.raises(ConfigError, match=f"database_url: .*{why}") as refused:
+        load(file)
+    assert "secret" not in str(refused.value)
+
+
 # --- what is refused ---
 
 

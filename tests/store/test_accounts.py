@@ -58,10 +58,11 @@ async def test_a_key_can_all_of_its_kind_unless_less_is_asked(accounts):
     assert (await accounts.keys.create(None, KeySpec(), author())).value.key.scopes == OPERATOR_SCOPES
 
 
-async def test_only_a_digest_of_a_key_is_stored(tmp_path, accounts, database):
+async def test_only_a_digest_of_a_key_is_stored(tmp_path, file_database):
+    accounts = await Accounts.load(file_database)
     made = (await accounts.keys.create(None, KeySpec(), author())).value
     secret = made.text.encode()
-    await database.dispose()
+    await file_database.dispose()
     files = list(tmp_path.iterdir())
     assert files
     for path in files:

@@ -10,7 +10,7 @@ from preble.daemon.wire.settings import NO_LIMITS, TenantSettings
 
 
 async def test_tenants_and_keys_of_before_there_were_settings_have_the_defaults(tmp_path):
-    command.upgrade(db._alembic(tmp_path), "0002")
+    command.upgrade(db._alembic(db.Place.of(tmp_path)), "0002")
     with sqlite3.connect(tmp_path / db.FILE_NAME) as connection:
         connection.execute("INSERT INTO tenants (name, created_at_s) VALUES ('acme', 1.0)")
         connection.execute(
@@ -18,7 +18,7 @@ async def test_tenants_and_keys_of_before_there_were_settings_have_the_defaults(
             " VALUES ('abc', 'acme', 'app', x'00', 'wxyz', 'inference usage:read', 2.0)"
         )
     connection.close()
-    database = await db.open_database(tmp_path)
+    database = await db.open_database(db.Place.of(tmp_path))
     directory = (await Accounts.load(database)).directory
     await database.dispose()
     tenant, key = directory.find("acme"), directory.key("abc")

@@ -18,6 +18,7 @@ from preble.daemon.errors import ConfigError
 from preble.daemon.sched.types import TimeModel
 from preble.daemon.store import db
 from preble.daemon.store.accounts import Accounts
+from preble.daemon.store.audit import AuditFilter, AuditLog
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger, UsageFilter
 from preble.daemon.store.tables import metadata
@@ -70,23 +71,23 @@ def explanation(number: int) -> Explanation:
 # --- the schema ---
 
 
-async def test_migrations_make_exactly_the_tables_of_the_code(tmp_path, database):
-    engine = create_engine(db.url(tmp_path))
+async def test_migrations_make_exactly_the_tables_of_the_code(place, database):
+    engine = create_engine(place.url)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
-    assert db.revision(tmp_path) == db.newest_revision(tmp_path)
+    assert db.revision(place) == db.newest_revision()
 
 
-async def test_a_database_of_a_newer_preble_is_refused(tmp_path, database):
+async def test_a_database_of_a_newer_preble_is_refused(place, database):
     async with database.begin() as connection:
         await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ConfigError, match="newer than this Preble"):
-        db.upgrade(tmp_path)
+        db.upgrade(place)
 
 
-async def test_the_database_is_in_wal_mode_and_keeps_foreign_keys(database):
-    async with database.connect() as connection:
+async def test_a_file_is_in_wal_mode_and_keeps_foreign_keys(file_database):
+    async with file_database.connect() as connection:
         assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
         assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar() == 1
 
@@ -141,14 +142,14 @@ async def test_old_usage_is_forgotten(database):
     assert len(await ledger.rows(UsageFilter(), limit=10, offset=0)) == 2
 
 
-async def test_a_locked_database_delays_rows_and_loses_none(tmp_path, database, monkeypatch):
+async def test_a_locked_file_delays_rows_and_loses_none(tmp_path, file_database, monkeypatch):
     monkeypatch.setattr("preble.daemon.store.batch._RETRY_S", 0.01)
     locker = sqlite3.connect(tmp_path / db.FILE_NAME, isolation_level=None)
-    async with database.connect() as connection:
+    async with file_database.connect() as connection:
         await connection.execute(text("PRAGMA busy_timeout = 1"))
     locker.execute("BEGIN IMMEDIATE")
     with structlog.testing.capture_logs() as logged:
-        ledger = Ledger(database, 0.001)
+        ledger = Ledger(file_database, 0.001)
         ledger.record(usage(1))
         while not logged:  # noqa: ASYNC110 (nothing tells)
             await asyncio.sleep(0.01)
@@ -162,13 +163,13 @@ async def test_a_locked_database_delays_rows_and_loses_none(tmp_path, database, 
 _KILLED_WRITER = """
 import asyncio, os, sys
 from pathlib import Path
-from preble.daemon.store.db import open_database
+from preble.daemon.store.db import Place, open_database
 from preble.daemon.store.ledger import Ledger, UsageFilter
 sys.path.insert(0, {here!r})
 from test_store import usage
 
 async def main():
-    ledger = Ledger(await open_database(Path({folder!r})), 0.001)
+    ledger = Ledger(await open_database(Place.of(Path({data_dir!r}), {database_url!r})), 0.001)
     for number in range(100):
         ledger.record(usage(number))
     while len(await ledger.rows(UsageFilter(), limit=200, offset=0)) < 100:
@@ -180,12 +181,13 @@ asyncio.run(main())
 """
 
 
-async def test_what_was_written_survives_kill_9(tmp_path):
-    script = _KILLED_WRITER.format(here=os.path.dirname(__file__), folder=str(tmp_path))
+async def test_what_was_written_survives_kill_9(tmp_path, place):
+    url = "" if place.is_file else place.text()
+    script = _KILLED_WRITER.format(here=os.path.dirname(__file__), data_dir=str(tmp_path), database_url=url)
     command = [sys.executable, "-c", script]
     killed = await asyncio.to_thread(subprocess.run, command, timeout=60, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
-    database = await db.open_database(tmp_path)
+    database = await db.open_database(place)
     rows = await Ledger(database, 1.0).rows(UsageFilter(), limit=200, offset=0)
     await database.dispose()
     assert {row.request_id for row in rows} >= {f"req_{number}" for number in range(100)}
@@ -204,6 +206,27 @@ async def test_a_decision_is_found_before_and_after_it_is_written(database):
     assert await log.find("req_2") is None
 
 
+async def test_what_no_database_can_hold_is_not_found(database):
+    assert await DecisionLog(database, 0.05, kept=10).find("req_\0") is None
+    ledger = Ledger(database, 0.01)
+    assert await ledger.rows(UsageFilter(tenant="a\0"), limit=1, offset=0) == []
+    assert await AuditLog(database).rows(AuditFilter(tenant="a\0"), 1) == []
+
+
+async def test_a_server_that_does_not_answer_is_named_without_a_password(tmp_path):
+    nowhere = db.Place.of(tmp_path, f"postgresql://somebody:secret@/x?host={tmp_path}")
+    with pytest.raises(ConfigError, match="cannot be used as the database: connection") as refused:
+        await db.open_database(nowhere)
+    assert "secret" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+async def test_a_url_without_its_driver_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("preble.daemon.store.db.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="pip install 'psycopg"):
+        db.Place.of(tmp_path, "postgresql:///x")
+
+
 async def test_only_the_newest_decisions_are_kept(database):
     log = DecisionLog(database, 0.001, kept=3)
     for number in range(10):
@@ -212,16 +235,16 @@ async def test_only_the_newest_decisions_are_kept(database):
     assert [number for number in range(10) if await log.find(f"req_{number}")] == [7, 8, 9]
 
 
-async def test_what_is_no_database_is_named(tmp_path):
+async def test_what_is_no_database_is_named(tmp_path, file_place):
     (tmp_path / db.FILE_NAME).write_bytes(b"not a database at all, but long enough to look at" * 100)
     with pytest.raises(ConfigError, match=r"preble\.db: cannot be used as the database: file is not a database"):
-        await db.open_database(tmp_path)
+        await db.open_database(file_place)
 
 
-async def test_time_models_are_kept_by_model_and_device(tmp_path):
+async def test_time_models_are_kept_by_model_and_device(place):
     first = TimeModel(prefill_base_ms=1, prefill_ms_per_token=0.5, decode_base_ms=9, decode_ms_per_sequence=0.25)
     better = replace(first, prefill_ms_per_token2=1e-6)
-    database = await db.open_database(tmp_path)
+    database = await db.open_database(place)
     models = await TimeModels.load(database)
     assert models.find("m", "A6000") is None
     await models.save("m", "A6000", first, 10, 1.0)
@@ -229,7 +252,7 @@ async def test_time_models_are_kept_by_model_and_device(tmp_path):
     await models.save("m", "H100", first, 10, 1.0)
     assert models.find("m", "A6000") == better
     await database.dispose()
-    database = await db.open_database(tmp_path)
+    database = await db.open_database(place)
     again = await TimeModels.load(database)
     assert (again.find("m", "A6000"), again.find("m", "H100"), again.find("other", "H100")) == (better, first, None)
     await database.dispose()

@@ -1,0 +1,210 @@
+"""The same load on the daemon with two real CPU engines and in the simulator: is the model true?
+
+    .venv/bin/python bench/validate.py OUT            # about eleven minutes
+    .venv/bin/python bench/validate.py OUT --write    # and puts the table into docs/real-engines.md
+
+The same prompts come at the same times, and answers are as long. The simulator gets the calibration that
+bench/fit_cpu.py made, and what a lone short request takes on its way beyond what the calibration says, which is
+measured first. Wanted: mean TTFT and mean latency within 20 %, hit ratio within 3 points. OUT gets `validation.json`.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import msgspec
+from cpu_engines import BUSY_CORES, Daemon, dump, machine, play, serving
+from cpu_loads import KV_BLOCKS, LOADS, fill, numbers, requests, small_fit, table
+
+from preble.daemon.config import SchedulerConfig
+from preble.daemon.ids import RequestId
+from preble.daemon.sim.demand import DEFAULT_TENANT
+from preble.daemon.sim.fits import Fit
+from preble.daemon.sim.report import Run
+from preble.daemon.sim.types import Piece, SimRequest
+from preble.daemon.sim.world import simulate
+
+POLICY = "e2"
+RATES = {"tools": {"light": 4.0, "knee": 16.0, "over": 28.0}, "agents": {"light": 6.0, "knee": 24.0, "over": 40.0}}
+"""Requests per second."""
+WITHIN = 0.2
+WITHIN_POINTS = 3.0
+WAY_TOKENS = 256
+WAY_REQUESTS = 40
+WAY_GAP_S = 0.15
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One load, played twice."""
+
+    load: str
+    level: str
+    real: Run
+    simulated: Run
+    others_cores: float
+
+    def off(self, name: str) -> float:
+        """By how much the simulation says more."""
+        return getattr(self.simulated, name) / getattr(self.real, name) - 1
+
+    @property
+    def points_off(self) -> float:
+        """The same of the hit ratio, in points."""
+        return 100 * (self.simulated.hit_ratio - self.real.hit_ratio)
+
+
+# --- playing ---
+
+
+def lone(number: int) -> SimRequest:
+    return SimRequest(
+        request_id=RequestId(f"r{number}"),
+        tenant=DEFAULT_TENANT,
+        at_s=number * WAY_GAP_S,
+        prompt=(Piece(number, WAY_TOKENS),),
+        output_tokens=2,
+        output_content=WAY_REQUESTS + number,
+        max_output_tokens=2,
+    )
+
+
+def way_s(daemon: Daemon, busy_cores: float, fit: Fit) -> float:
+    """What a request that is alone takes until its first token, beyond its prefill."""
+    outcomes = play(daemon, lambda: map(lone, range(WAY_REQUESTS)), busy_cores).outcomes
+    ttfts = [outcome.first_token_s - outcome.arrived_s for outcome in outcomes if outcome.first_token_s is not None]
+    return max(0.0, median(ttfts) - fit.prefill_ms(WAY_TOKENS) / 1000)
+
+
+def play_both(
+    daemon: Daemon, load: str, level: str, seconds: float, seed: int, busy_cores: float, way: float, fit: Fit
+) -> Pair | str:
+    """A pair, or why there is none."""
+    rate = RATES[load][level]
+    played = play(daemon, lambda: requests(load, rate, seconds, seed), busy_cores)
+    if played.disturbed:
+        return f"{load} at {rate:g}/s, seed {seed}: {played.disturbed}"
+    outcomes = simulate(
+        requests(load, rate, seconds, seed),
+        fit=fit,
+        gpus=2,
+        config=SchedulerConfig(policy=POLICY),
+        dispatch_delay_s=way,
+    )
+    real, simulated = (numbers(some, load, rate, POLICY, seed, fit) for some in (played.outcomes, outcomes))
+    return Pair(load, level, real, simulated, played.others_cores)
+
+
+def run(
+    loads: list[str], seeds: list[int], seconds: float, busy_cores: float, fit: Fit, engine_args: list[str]
+) -> tuple[list[Pair], list[str], float]:
+    pairs: list[Pair] = []
+    left_out: list[str] = []
+    with (
+        tempfile.TemporaryDirectory() as workshop,
+        serving(Path(workshop), policy=POLICY, kv_blocks=KV_BLOCKS + 1, engine_args=engine_args) as it,
+    ):
+        way = way_s(it, busy_cores, fit)
+        for seed in seeds:
+            for load in loads:
+                for level in RATES[load]:
+                    pair = play_both(it, load, level, seconds, seed, busy_cores, way, fit)
+                    if isinstance(pair, Pair):
+                        pairs.append(pair)
+                        show(pair)
+                    else:
+                        left_out.append(pair)
+    return pairs, left_out, way
+
+
+def show(pair: Pair) -> None:
+    real = pair.real
+    print(
+        f"{pair.load} {real.rate:g}/s seed {real.seed}: "
+        f"TTFT {real.mean_ttft_s:.3f} s ({pair.off('mean_ttft_s'):+.0%}), "
+        f"latency {real.mean_latency_s:.3f} s ({pair.off('mean_latency_s'):+.0%}), "
+        f"hit {real.hit_ratio:.3f} ({pair.points_off:+.1f}), refused {real.refused}, others {pair.others_cores:.2f}",
+        file=sys.stderr,
+    )
+
+
+# --- the table ---
+
+
+def seconds_of(pairs: list[Pair], name: str) -> list[str]:
+    """Real and simulated medians, and how far off the simulation is."""
+    offs = [pair.off(name) for pair in pairs]
+    of_both = [median(getattr(getattr(pair, which), name) for pair in pairs) for which in ("real", "simulated")]
+    return [*(f"{value:.3f}" for value in of_both), marked(offs, WITHIN, lambda value: f"{value:+.0%}")]
+
+
+def marked(values: list[float], within: float, shown: Callable[[float], str]) -> str:
+    """The median of the seeds and their range; bold where it is too far off."""
+    middle, ends = median(values), f" ({shown(min(values))} to {shown(max(values))})" if len(values) > 1 else ""
+    return (shown(middle) if abs(middle) <= within else f"**{shown(middle)}**") + ends
+
+
+def validation_table(pairs: list[Pair]) -> str:
+    rows = []
+    for load, rates in RATES.items():
+        for level, rate in rates.items():
+            some = [pair for pair in pairs if (pair.load, pair.level) == (load, level)]
+            if not some:
+                continue
+            hits = [
+                f"{median(100 * getattr(pair, which).hit_ratio for pair in some):.1f}"
+                for which in ("real", "simulated")
+            ]
+            rows.append(
+                [
+                    load,
+                    f"{rate:g} ({level})",
+                    str(len(some)),
+                    *seconds_of(some, "mean_ttft_s"),
+                    *seconds_of(some, "mean_latency_s"),
+                    *hits,
+                    marked([pair.points_off for pair in some], WITHIN_POINTS, lambda value: f"{value:+.1f}"),
+                ]
+            )
+    measures = [
+        f"{name}{which}" for name in ("TTFT, s", "latency, s", "hit, %") for which in ("", ": simulated", ": off")
+    ]
+    return table(["load", "req/s", "seeds", *measures], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--loads", default=",".join(LOADS), help="with commas")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--seconds", type=float, default=25.0, help="for how long requests come")
+    parser.add_argument("--busy", type=float, default=BUSY_CORES, help="cores that others may keep busy")
+    parser.add_argument("--fit", default="cpu-demo")
+    parser.add_argument(
+        "--engine-args", default="", help="further options for vLLM: --engine-args=--no-async-scheduling"
+    )
+    parser.add_argument("--write", action="store_true", help="put the table into docs/")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    fit = small_fit(args.fit)
+    seeds = list(range(1, args.seeds + 1))
+    pairs, left_out, way = run(args.loads.split(","), seeds, args.seconds, args.busy, fit, args.engine_args.split())
+    found = {"machine": machine(), "way_ms": 1000 * way, "seconds": args.seconds, "left_out": left_out, "pairs": pairs}
+    dump(args.out / "validation.json", msgspec.to_builtins(found))
+    lines = validation_table(pairs)
+    lines += f"\n\n{len(pairs)} runs of {args.seconds:g} s on {machine()}; a request's way takes {1000 * way:.1f} ms; "
+    lines += (
+        f"{len(left_out)} runs left out, since the machine stood still or others were busy in each of three tries; "
+    )
+    lines += f"in the others, {median(pair.others_cores for pair in pairs):.2f} cores were busy with other work."
+    print(lines)
+    if args.write:
+        fill({"validation": lines})
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ RATES = {
     "embodied": (1.5, 7.5, 12.5),
     "programming": (0.5, 3.0, 5.0),
     "video": (0.25, 0.75, 1.75),
-    "longdoc": (0.1, 0.4, 1.1),
+    "longdoc": (0.1, 0.3, 0.8),
     "agent": (2.5, 20.0, 40.0),
     "noisy_neighbour": (1.0, 4.5, 6.0),
 }
@@ -134,6 +134,7 @@ STEPS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("e2 - decode_balance", "e2", ("decode_balance",)),
     ("e2 - cached_first", "e2", ("cached_first",)),
     ("e2_paper - rebalance", "e2_paper", ("rebalance",)),
+    ("e2_paper - replicate", "e2_paper", ("replicate",)),
     ("e2_paper", "e2_paper", ()),
 )
 

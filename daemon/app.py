@@ -41,7 +41,7 @@ from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import TimeModel
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys
-from preble.daemon.store.db import Place, open_database
+from preble.daemon.store.db import Place, claimed, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.time_models import TimeModels
@@ -150,23 +150,21 @@ class _Stores:
 
 @asynccontextmanager
 async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]:
-    database = await open_database(Place.of(data_dir, config.database_url))
-    try:
+    async with AsyncExitStack() as stack:
+        database = await open_database(Place.of(data_dir, config.database_url))
+        stack.push_async_callback(database.dispose)
+        await stack.enter_async_context(claimed(database))
         accounts = await Accounts.load(database)
         await ensure_first_keys(
             accounts, data_dir, create_default_tenant=config.server.create_default_tenant, now_s=time()
         )
         flush_s = config.ledger.flush_interval_ms / 1000
-        ledger = Ledger(database, flush_s)
         decisions = DecisionLog(database, flush_s, config.scheduler.decisions_kept)
-        try:
-            await ledger.forget_before(time() - config.ledger.retention_days * _DAY_S)
-            yield _Stores(accounts, await TimeModels.load(database), ledger, decisions)
-        finally:
-            await ledger.close()
-            await decisions.close()
-    finally:
-        await database.dispose()
+        stack.push_async_callback(decisions.close)
+        ledger = Ledger(database, flush_s)
+        stack.push_async_callback(ledger.close)
+        await ledger.forget_before(time() - config.ledger.retention_days * _DAY_S)
+        yield _Stores(accounts, await TimeModels.load(database), ledger, decisions)
 
 
 # --- engines, and the machine that decides for them ---

@@ -185,12 +185,13 @@ async def _order(
     """Have something done to a GPU, and have it in the audit unless it is refused."""
     author = author_of(request, admin.authenticate(request, Scope.ADMIN_WRITE))
     row = _gpu_row(admin.gpus, gpu)
+    before = {"state": row.state, "draining": row.draining} if row is not None else {}
     change = Change(
         action=f"gpu.{request.url.path.rpartition('/')[2]}",
         target=gpu,
         tenant=None,
-        before=None if row is None else {"state": row.state, "draining": row.draining},
-        after=after,
+        before=before,
+        after={**before, **after},
     )
     if dry_run and row is not None:
         return Response(planned(change))

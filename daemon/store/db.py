@@ -1,6 +1,8 @@
 """The database: opened once, brought up to date first, and shared by every store. SQLite, or PostgreSQL by URL."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -11,7 +13,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -20,6 +22,8 @@ from preble.daemon.errors import ConfigError
 
 FILE_NAME = "preble.db"
 _BUSY_TIMEOUT_MS = 5000
+_CLAIM = 0x507265626C65
+"""Names the lock of a daemon on its database; any number would do that nobody else uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,22 @@ async def open_database(place: Place) -> AsyncEngine:
     engine = create_async_engine(place.url.set(drivername="sqlite+aiosqlite"))
     event.listen(engine.sync_engine, "connect", _prepare)
     return engine
+
+
+@asynccontextmanager
+async def claimed(engine: AsyncEngine) -> AsyncIterator[None]:
+    """Keep other daemons out while the block runs: each believes that nobody else changes what it has in memory.
+
+    A file is claimed with its folder. Raises `ConfigError`.
+    """
+    if engine.dialect.name == "sqlite":
+        yield
+        return
+    async with engine.connect() as connection:
+        if not (await connection.execute(select(func.pg_try_advisory_lock(_CLAIM)))).scalar_one():
+            raise ConfigError(f"database_url: {engine.url.render_as_string()} is in use by another Preble")
+        await connection.commit()  # the lock is the connection's, not the transaction's
+        yield
 
 
 def reason(error: DBAPIError) -> str:

@@ -221,6 +221,22 @@ async def test_a_server_that_does_not_answer_is_named_without_a_password(tmp_pat
     assert "\n" not in str(refused.value)
 
 
+async def test_a_server_serves_one_daemon_at_a_time(place, database):
+    other = await db.open_database(place)
+    async with db.claimed(database):
+        if place.is_file:  # its folder is what a daemon locks
+            async with db.claimed(other):
+                pass
+        else:
+            with pytest.raises(ConfigError, match="in use by another Preble"):
+                async with db.claimed(other):
+                    pass
+    await database.dispose()
+    async with db.claimed(other):
+        pass
+    await other.dispose()
+
+
 async def test_a_url_without_its_driver_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("preble.daemon.store.db.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match="pip install 'psycopg"):

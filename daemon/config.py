@@ -54,6 +54,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     rebalance_until_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.2
     rebalance_pause_s: NotNegative = 10.0
     replicate: bool = True
+    replicate_wait_ratio: Annotated[float, msgspec.Meta(gt=1, le=_LARGEST)] = 2.0
     decode_balance: bool = True
     window_s: Positive = 180.0
     decode_imbalance_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.5

@@ -4,12 +4,15 @@ A node has a tick, that of its last release. Lower ticks go first, and of one ti
 node; those that reports brought between two releases share one, and are put in order when somebody looks.
 
 What evicting the first blocks would lose is asked of every GPU for every request, while the front of the order changes
-on one or two GPUs in between. So it is added up once, and again when something in it has changed.
+on one or two GPUs in between, and there by a node that is evicted. So the front is kept as it is, with what each of its
+nodes would lose, until something joins it, too little is left of it, or the time that nodes have been idle for is old.
 """
 
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
+from itertools import accumulate
+from math import inf
 from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
@@ -74,23 +77,81 @@ class _Tie:
         return (node for node in self.order if node in self.nodes)
 
 
-class _Front(NamedTuple):
-    """The first of the order, added up."""
+class _Front:
+    """The first of the order, added up. It follows its nodes as they change and leave."""
 
-    loss: Loss
-    moment: Moment
-    last_tick: float
-    """It is as it was until something changes at a tick up to this; infinite if nothing follows."""
-    nodes: list[Node]
-    all_nodes: frozenset[Node]
-    blocks: list[int]
-    """Up to and with each node."""
-    lost: list[float]
+    __slots__ = ("_blocks", "_gpu", "_lost", "_nodes", "_sums", "_told", "_up_to", "last_tick", "loss", "moment")
+
+    def __init__(self, gpu: GpuId, loss: Loss, moment: Moment) -> None:
+        self.loss = loss
+        self.moment = moment
+        self.last_tick = inf
+        """Whatever joins the order up to this tick belongs in it; infinite if nothing follows."""
+        self._gpu = gpu
+        self._blocks: dict[Node, int] = {}
+        self._lost: dict[Node, float] = {}
+        self._nodes: list[Node] = []
+        self._up_to: list[int] = []
+        """Blocks up to and with each node, and what they lose."""
+        self._sums: list[float] = []
+        self._told: dict[int, float] = {}
+        """What has been said already of so many blocks."""
+
+    def count(self, node: Node) -> int:
+        """Put a node behind the others, or count it anew; how many blocks it has."""
+        n_blocks = self._blocks[node] = node.resident[self._gpu]
+        self._lost[node] = self.lost_of(node, n_blocks)
+        self._up_to = []
+        return n_blocks
+
+    def recount(self, node: Node) -> None:
+        """Something about it has changed, if it is one of these."""
+        if node in self._blocks:
+            self.count(node)
+
+    def drop(self, node: Node) -> None:
+        """It has left the order."""
+        if self._blocks.pop(node, None) is not None:
+            del self._lost[node]
+            self._up_to = []
+
+    def is_without(self, nodes: Collection[Node]) -> bool:
+        """Whether none of these is one of its own."""
+        return self._blocks.keys().isdisjoint(nodes)
 
     def tells(self, n_blocks: int, loss: Loss, moment: Moment) -> bool:
         """Whether it is what would be lost of so many blocks."""
-        is_enough = n_blocks <= self.blocks[-1] or self.last_tick == float("inf")
-        return is_enough and self.loss is loss and self.moment is moment
+        if self.loss is not loss or self.moment is not moment:
+            return False
+        if not self._up_to:
+            self._add_up()
+        return n_blocks <= self._up_to[-1] or self.last_tick == inf
+
+    def _add_up(self) -> None:
+        self._nodes = list(self._blocks)
+        self._up_to = list(accumulate(self._blocks.values())) or [0]
+        self._sums = list(accumulate(self._lost.values())) or [0.0]
+        self._told = {}
+
+    def first_blocks(self, n_blocks: int) -> float:
+        """What they would lose; of fewer, if there are no more."""
+        told = self._told.get(n_blocks)
+        if told is None:
+            told = self._told[n_blocks] = self._lost_of_first(n_blocks)
+        return told
+
+    def _lost_of_first(self, n_blocks: int) -> float:
+        at = bisect_left(self._up_to, n_blocks)
+        if at >= len(self._nodes):
+            return self._sums[-1]
+        if at == 0:
+            return self.lost_of(self._nodes[0], n_blocks)
+        return self._sums[at - 1] + self.lost_of(self._nodes[at], n_blocks - self._up_to[at - 1])
+
+    def lost_of(self, node: Node, n_blocks: int) -> float:
+        """What so many blocks of a node lose."""
+        gpu = self._gpu
+        return self.loss(node.uses.get(gpu, 0), n_blocks, self.moment.idle_share(node.released[gpu]))
 
 
 class Evictable:
@@ -116,7 +177,8 @@ class Evictable:
 
     def add(self, node: Node, tick: int) -> None:
         """It was let go at `tick`: now, or together with a node that is in the order."""
-        self.touch(tick)
+        if self._front is not None and tick <= self._front.last_tick:
+            self._front = None
         here = self._ticks.get(tick)
         if here is None:
             self._ticks[tick] = node
@@ -128,7 +190,8 @@ class Evictable:
 
     def discard(self, node: Node, tick: int) -> None:
         """It is held again, or gone."""
-        self.touch(tick)
+        if self._front is not None:
+            self._front.drop(node)
         here = self._ticks[tick]
         if isinstance(here, _Tie):
             del here.nodes[node]
@@ -137,10 +200,10 @@ class Evictable:
         else:
             del self._ticks[tick]
 
-    def touch(self, tick: int) -> None:
-        """Something about a node of this tick changes."""
-        if self._front is not None and tick <= self._front.last_tick:
-            self._front = None
+    def touch(self, node: Node) -> None:
+        """What is counted on a node of the order has changed."""
+        if self._front is not None:
+            self._front.recount(node)
 
     def victims(self, n_blocks: int, keep: Collection[Node] = ()) -> Iterator[Victim]:
         """What would be evicted to free `n_blocks`, first victim first; never a node of `keep`."""
@@ -158,35 +221,18 @@ class Evictable:
         front = self._front
         if front is None or not front.tells(n_blocks, loss, moment):
             front = self._front = self._add_up(_FRONT * n_blocks, loss, moment)
-        if not front.all_nodes.isdisjoint(keep):
-            return sum(self._lost(node, taken, loss, moment) for node, taken in self.victims(n_blocks, keep))
-        at = bisect_left(front.blocks, n_blocks)
-        if at >= len(front.nodes):  # all of it is not enough
-            return front.lost[-1]
-        node = front.nodes[at]
-        left = n_blocks - (front.blocks[at - 1] if at else 0)
-        return (front.lost[at - 1] if at else 0.0) + self._lost(node, left, loss, moment)
-
-    def _lost(self, node: Node, n_blocks: int, loss: Loss, moment: Moment) -> float:
-        return loss(node.uses.get(self._gpu, 0), n_blocks, moment.idle_share(node.released[self._gpu]))
+        if not front.is_without(keep):
+            return sum([front.lost_of(node, taken) for node, taken in self.victims(n_blocks, keep)])
+        return front.first_blocks(n_blocks)
 
     def _add_up(self, n_blocks: int, loss: Loss, moment: Moment) -> _Front:
-        gpu = self._gpu
-        nodes: list[Node] = []
-        blocks, total = [], 0
-        lost, total_lost = [], 0.0
-        last_tick = float("inf")
+        front = _Front(self._gpu, loss, moment)
         for node in self:
-            here = node.resident[gpu]
-            total += here
-            total_lost += self._lost(node, here, loss, moment)
-            nodes.append(node)
-            blocks.append(total)
-            lost.append(total_lost)
-            if total >= n_blocks:
-                last_tick = node.released[gpu]
+            n_blocks -= front.count(node)
+            if n_blocks <= 0:
+                front.last_tick = node.released[self._gpu]
                 break
-        return _Front(loss, moment, last_tick, nodes, frozenset(nodes), blocks or [0], lost or [0.0])
+        return front
 
 
 def _by_depth(node: Node) -> int:

@@ -316,7 +316,7 @@ class PrefixIndex:
         if n_blocks == 0:
             self._unmark_released(node, gpu)
         elif gpu in node.released:
-            self._evictable[gpu].touch(node.released[gpu])
+            self._evictable[gpu].touch(node)
         elif gpu not in node.active:
             self._mark_released(node, gpu, self._clock.tick)
 
@@ -380,7 +380,7 @@ class PrefixIndex:
         for node in leaf.path():
             node.uses = changed(node.uses, gpu, node.uses.get(gpu, 0) + change)
             if gpu in node.released:
-                self._evictable[gpu].touch(node.released[gpu])
+                self._evictable[gpu].touch(node)
 
     def _evictable_of(self, gpu: GpuId) -> Evictable:
         order = self._evictable.get(gpu)

@@ -1,15 +1,14 @@
 """How long the requests with one prefix wait, and so when it needs one GPU more or fewer (paper, section 3.2).
 
 The paper replicates a prefix whose mean queueing time doubles within H, and does not say when to stop. We compare the
-halves of the window, as the reference does, and take a GPU back once requests wait half as long as when it was added:
-it is not exploited for that prefix any more, whose blocks there then go by LRU like any others.
+halves of the window, as the reference does, and take a GPU back once requests wait as much less as they waited more
+when it was added: it is not exploited for that prefix any more, whose blocks there then go by LRU like any others.
 """
 
 from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
 
-_GROWTH = 2.0
 _ENOUGH = 4
 """Requests that a half must have had, for its mean to count."""
 
@@ -24,12 +23,16 @@ class _Half(NamedTuple):
 
 
 class Queueing:
-    """What one prefix's requests waited in an older and a newer half of the window; `half_s` is half of H."""
+    """What one prefix's requests waited in an older and a newer half of the window; `half_s` is half of H.
 
-    __slots__ = ("_added", "_half_s", "_newer", "_older", "_since_s", "taken_back")
+    `growth` is what the mean of a half must be times that of the one before, for the prefix to need another GPU.
+    """
 
-    def __init__(self, half_s: float, now_s: float) -> None:
+    __slots__ = ("_added", "_growth", "_half_s", "_newer", "_older", "_since_s", "taken_back")
+
+    def __init__(self, half_s: float, growth: float, now_s: float) -> None:
         self._half_s = half_s
+        self._growth = growth
         self._since_s = now_s
         """When the newer half began."""
         self._older = self._newer = _Half()
@@ -40,7 +43,7 @@ class Queueing:
 
     def copy(self) -> "Queueing":
         """One that goes its own way from now on."""
-        copy = Queueing(self._half_s, self._since_s)
+        copy = Queueing(self._half_s, self._growth, self._since_s)
         copy._older, copy._newer, copy._added = self._older, self._newer, self._added
         copy.taken_back = self.taken_back
         return copy
@@ -58,16 +61,21 @@ class Queueing:
         """The newer half is the older one from now on."""
         self._older = self._newer if now_s - self._since_s < 2 * self._half_s else _Half()
         self._newer, self._since_s = _Half(), now_s
-        if self._added and _GROWTH * self._older.mean_ms <= self._added[-1][1]:
+        if self._added and self._growth * self._older.mean_ms <= self._added[-1][1]:
             *added, (gpu, _) = self._added
             self._added = tuple(added)
             self.taken_back |= {gpu}
 
-    def doubled_ms(self, now_s: float) -> float | None:
-        """The mean wait if it is twice what it was half a window ago, else None."""
-        if self._is_over(now_s) or min(self._older.n_requests, self._newer.n_requests) < _ENOUGH:
+    def grown_ms(self, uses: int, now_s: float) -> float | None:
+        """The mean wait, if it has grown enough since half a window ago, else None.
+
+        Of the prefix's `uses` within the window, those that have not started count as well: requests that wait still,
+        and sessions that are expected back.
+        """
+        older, newer = self._older, self._newer
+        if self._is_over(now_s) or not newer.n_requests or min(older.n_requests, uses - older.n_requests) < _ENOUGH:
             return None
-        return self._newer.mean_ms if self._newer.mean_ms >= _GROWTH * self._older.mean_ms else None
+        return newer.mean_ms if newer.mean_ms >= self._growth * older.mean_ms else None
 
     def add(self, gpu: GpuId, now_s: float) -> None:
         """The prefix comes to one GPU more; whether it needs yet another is to be seen from now on."""

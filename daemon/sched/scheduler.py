@@ -13,7 +13,7 @@ from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.engine import Engine, Pool
-from preble.daemon.sched.index import PrefixIndex, Stretch, cached_of
+from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.outputs import OutputLengths
 from preble.daemon.sched.policies import Choice, Policy, cheapest, make_policy
 from preble.daemon.sched.queueing import Queueing
@@ -36,8 +36,8 @@ class _Weighed(NamedTuple):
     stretches: Sequence[Stretch]
     candidates: tuple[Candidate, ...]
     expected_output_tokens: int
-    queueing: Queueing | None
-    """Of the prompt's biggest cached part, where that is watched."""
+    biggest: Node | None
+    """The prompt's biggest cached part, where how long its requests wait is watched."""
 
 
 class Scheduler:
@@ -108,8 +108,8 @@ class Scheduler:
         """Choose an engine for try `number` of a request and let it wait there. Some engine must be serving it."""
         weighed = self._weigh(spec, self.serving(spec.model), now_s)
         choice = self._choose(self._policy(spec.model), weighed, now_s)
-        if choice.mode is Mode.REPLICATE and weighed.queueing is not None:
-            weighed.queueing.add(choice.chosen.gpu, now_s)
+        if choice.mode is Mode.REPLICATE and weighed.biggest is not None and weighed.biggest.queueing is not None:
+            weighed.biggest.queueing.add(choice.chosen.gpu, now_s)
         returns = self._returns[spec.model]
         back = returns.arrived(weighed.stretches, now_s) if number == 1 else None
         if back is not None:
@@ -131,16 +131,17 @@ class Scheduler:
         Such a prefix comes to the cheapest GPU that does not hold it, if to compute it there takes less than the wait.
         """
         choice = policy.choose(weighed.candidates, now_s)
-        doubled_ms = weighed.queueing.doubled_ms(now_s) if weighed.queueing and choice.mode is Mode.EXPLOIT else None
+        biggest = weighed.biggest if choice.mode is Mode.EXPLOIT else None
+        grown_ms = (
+            biggest.queueing.grown_ms(sum(biggest.uses.values()), now_s) if biggest and biggest.queueing else None
+        )
         others = [candidate for candidate in weighed.candidates if not candidate.holds_prefix]
-        if doubled_ms is None or not others:
+        if grown_ms is None or not others:
             return choice
         there = cheapest(others)
-        if there.prefill_ms + there.evict_ms > doubled_ms:
+        if there.prefill_ms + there.evict_ms > grown_ms:
             return choice
-        reason = (
-            f"its requests wait {doubled_ms:.0f} ms, twice as long as before: the cheapest GPU that does not have it"
-        )
+        reason = f"its requests wait {grown_ms:.0f} ms, ever longer: the cheapest GPU that does not have it"
         return Choice(there, Mode.REPLICATE, reason)
 
     def move_to_idle(self, model: ModelName, now_s: float) -> Attempt | None:
@@ -186,7 +187,7 @@ class Scheduler:
         wait_ms = 1000 * (now_s - attempt.waits_since_s)
         for node in attempt.leaf.path():
             if node.queueing is None:
-                node.queueing = Queueing(self._config.window_s / 2, now_s)
+                node.queueing = Queueing(self._config.window_s / 2, self._config.replicate_wait_ratio, now_s)
             node.queueing.waited(wait_ms, now_s)
 
     def returns(self, model: ModelName) -> ReturnCounts:
@@ -208,19 +209,19 @@ class Scheduler:
             engine.age(now_s)
         stretches = index.match(spec.prompt.block_keys)
         blocks = [index.cached_blocks(stretches, engine.gpu) for engine in engines]
-        holders, queueing = self._holders(spec.model, stretches, engines, blocks)
+        holders, biggest = self._holders(spec.model, stretches, engines, blocks)
         each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
         expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
         candidates = tuple(
             engine.candidate(spec, stretches, n_blocks, holds, expected_tokens)
             for engine, n_blocks, holds in zip(engines, blocks, holders, strict=True)
         )
-        return _Weighed(stretches, candidates, expected_tokens, queueing)
+        return _Weighed(stretches, candidates, expected_tokens, biggest)
 
     def _holders(
         self, model: ModelName, stretches: Sequence[Stretch], engines: Sequence[Engine], blocks: Sequence[int]
-    ) -> tuple[list[bool], Queueing | None]:
-        """Which of the engines cache what is exploited, and how long its requests wait, if that is watched.
+    ) -> tuple[list[bool], Node | None]:
+        """Which of the engines cache what is exploited, and the prompt's biggest cached part, if that is exploited.
 
         `blocks` are those that each caches of the prompt's beginning.
 
@@ -238,7 +239,7 @@ class Scheduler:
         if queueing is not None and queueing.taken_back:
             needed = [h and e.gpu not in queueing.taken_back for h, e in zip(holders, engines, strict=True)]
             holders = needed if any(needed) else holders
-        return holders, queueing
+        return holders, biggest.node
 
     def _give(
         self,

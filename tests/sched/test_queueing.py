@@ -14,7 +14,7 @@ CONFIG = msgspec.structs.replace(PAPER, rebalance=False, decode_balance=False, w
 
 def queueing(older_ms=(), newer_ms=()):
     """A prefix whose requests waited so long, in the half that ended at 90 s and in the one that began then."""
-    of_one = Queueing(HALF_S, 0.0)
+    of_one = Queueing(HALF_S, 2.0, 0.0)
     for wait_ms in older_ms:
         of_one.waited(wait_ms, 1.0)
     for wait_ms in newer_ms:
@@ -22,24 +22,30 @@ def queueing(older_ms=(), newer_ms=()):
     return of_one
 
 
-def test_it_has_doubled_when_the_newer_mean_is_twice_the_older():
-    assert queueing([10] * 4, [19, 21, 20, 20]).doubled_ms(HALF_S) == 20
-    assert queueing([10] * 4, [19] * 4).doubled_ms(HALF_S) is None
+def test_it_has_grown_when_the_newer_mean_is_twice_the_older():
+    assert queueing([10] * 4, [19, 21, 20, 20]).grown_ms(8, HALF_S) == 20
+    assert queueing([10] * 4, [19] * 4).grown_ms(8, HALF_S) is None
 
 
 def test_a_few_requests_say_nothing():
-    assert queueing([10] * 3, [90] * 9).doubled_ms(HALF_S) is None
-    assert queueing([10] * 9, [90] * 3).doubled_ms(HALF_S) is None
+    assert queueing([10] * 3, [90] * 9).grown_ms(8, HALF_S) is None
+    assert queueing([10] * 9, [90] * 3).grown_ms(12, HALF_S) is None
+
+
+def test_who_has_come_or_is_expected_and_has_not_started_counts_as_well():
+    assert queueing([10] * 4, [90]).grown_ms(7, HALF_S) is None
+    assert queueing([10] * 4, [90]).grown_ms(8, HALF_S) == 90
+    assert queueing([10] * 4).grown_ms(8, HALF_S) is None
 
 
 def test_what_waited_longer_than_a_window_ago_is_forgotten():
     of_one = queueing([10] * 4, [20] * 4)
-    assert of_one.doubled_ms(2 * HALF_S - 0.1) == 20
-    assert of_one.doubled_ms(2 * HALF_S) is None
+    assert of_one.grown_ms(8, 2 * HALF_S - 0.1) == 20
+    assert of_one.grown_ms(8, 2 * HALF_S) is None
     of_one.waited(90, 3 * HALF_S)
     for _ in range(4):
         of_one.waited(90, 3 * HALF_S)
-    assert of_one.doubled_ms(3 * HALF_S) is None
+    assert of_one.grown_ms(8, 3 * HALF_S) is None
 
 
 def test_it_does_not_come_to_yet_another_before_a_half_has_shown_that_it_must():
@@ -47,7 +53,7 @@ def test_it_does_not_come_to_yet_another_before_a_half_has_shown_that_it_must():
     of_one.add("b", HALF_S)
     for _ in range(9):
         of_one.waited(100, HALF_S + 1)
-    assert of_one.doubled_ms(HALF_S + 1) is None
+    assert of_one.grown_ms(8, HALF_S + 1) is None
 
 
 @pytest.mark.parametrize(("later_ms", "taken_back"), [(10, {"b"}), (11, set())])
@@ -73,7 +79,7 @@ def test_a_copy_goes_its_own_way():
     of_one = queueing([10] * 4, [20] * 4)
     copy = of_one.copy()
     copy.add("b", HALF_S)
-    assert (of_one.doubled_ms(HALF_S), copy.doubled_ms(HALF_S)) == (20, None)
+    assert (of_one.grown_ms(8, HALF_S), copy.grown_ms(8, HALF_S)) == (20, None)
 
 
 # --- in the machine ---
@@ -110,9 +116,7 @@ def test_a_prefix_whose_requests_wait_ever_longer_comes_to_another_gpu():
     decisions = waits(bench())
     there = next(decision for decision in decisions if decision.mode == "replicate")
     assert there.gpu == "b"
-    assert there.reason == (
-        "its requests wait 5000 ms, twice as long as before: the cheapest GPU that does not have it"
-    )
+    assert there.reason == ("its requests wait 5000 ms, ever longer: the cheapest GPU that does not have it")
     assert "exploit" in {decision.mode for decision in decisions if decision.gpu == "b"}
     assert [decision.mode for decision in decisions].count("replicate") == 1
 

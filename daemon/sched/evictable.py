@@ -80,8 +80,6 @@ class _Tie:
 class _Front:
     """The first of the order, added up. It follows its nodes as they change and leave."""
 
-    __slots__ = ("_blocks", "_gpu", "_lost", "_nodes", "_sums", "_told", "_up_to", "last_tick", "loss", "moment")
-
     def __init__(self, gpu: GpuId, loss: Loss, moment: Moment) -> None:
         self.loss = loss
         self.moment = moment
@@ -90,6 +88,7 @@ class _Front:
         self._gpu = gpu
         self._blocks: dict[Node, int] = {}
         self._lost: dict[Node, float] = {}
+        self._n_blocks = 0
         self._nodes: list[Node] = []
         self._up_to: list[int] = []
         """Blocks up to and with each node, and what they lose."""
@@ -99,7 +98,9 @@ class _Front:
 
     def count(self, node: Node) -> int:
         """Put a node behind the others, or count it anew; how many blocks it has."""
-        n_blocks = self._blocks[node] = node.resident[self._gpu]
+        n_blocks = node.resident[self._gpu]
+        self._n_blocks += n_blocks - self._blocks.get(node, 0)
+        self._blocks[node] = n_blocks
         self._lost[node] = self.lost_of(node, n_blocks)
         self._up_to = []
         return n_blocks
@@ -111,7 +112,8 @@ class _Front:
 
     def drop(self, node: Node) -> None:
         """It has left the order."""
-        if self._blocks.pop(node, None) is not None:
+        if node in self._blocks:
+            self._n_blocks -= self._blocks.pop(node)
             del self._lost[node]
             self._up_to = []
 
@@ -121,11 +123,8 @@ class _Front:
 
     def tells(self, n_blocks: int, loss: Loss, moment: Moment) -> bool:
         """Whether it is what would be lost of so many blocks."""
-        if self.loss is not loss or self.moment is not moment:
-            return False
-        if not self._up_to:
-            self._add_up()
-        return n_blocks <= self._up_to[-1] or self.last_tick == inf
+        is_enough = n_blocks <= self._n_blocks or self.last_tick == inf
+        return is_enough and self.loss is loss and self.moment is moment
 
     def _add_up(self) -> None:
         self._nodes = list(self._blocks)
@@ -135,6 +134,8 @@ class _Front:
 
     def first_blocks(self, n_blocks: int) -> float:
         """What they would lose; of fewer, if there are no more."""
+        if not self._up_to:
+            self._add_up()
         told = self._told.get(n_blocks)
         if told is None:
             told = self._told[n_blocks] = self._lost_of_first(n_blocks)

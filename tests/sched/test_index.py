@@ -173,6 +173,15 @@ class Forest(RuleBasedStateMachine):
             assert evictable == len(self.resident[gpu] - held)
 
     @invariant()
+    def what_eviction_loses_is_that_of_each_victim(self):
+        kept = self.index.match(keys("ab"))
+        for gpu in GPUS:
+            for n_blocks, keep in ((1, ()), (4, ()), (4, kept), (100, ())):
+                victims = self.index.victims(gpu, n_blocks, keep)
+                lost = sum(_loss(victim.node.uses.get(gpu, 0), victim.n_blocks, 0.0) for victim in victims)
+                assert self.index.eviction_loss(gpu, n_blocks, keep, _loss) == lost
+
+    @invariant()
     def nothing_is_kept_for_nobody(self):
         wanted = {t for gpu in GPUS for t in self.resident[gpu]}
         wanted |= {t for text, _ in self.intended for t in _prefixes(text)}
@@ -181,6 +190,10 @@ class Forest(RuleBasedStateMachine):
 
 def _prefixes(text):
     return [text[: i + 1] for i in range(len(text))]
+
+
+def _loss(uses, n_blocks, idle_share):
+    return (1 + uses) * n_blocks**0.5
 
 
 TestForest = Forest.TestCase

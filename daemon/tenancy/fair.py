@@ -1,0 +1,205 @@
+"""Whose turn it is: service in proportion to weights, between those who have something to do.
+
+Service is GPU time, in ms, that a request causes: charged by what is expected when it starts, and put right when it
+ends. Locality decides within what fairness allows: `admissible` says which tenants may be served now, and the caller
+takes the request of theirs that finds most of its prompt cached.
+
+`Credits` is DLPM (arXiv 2501.14312) with one account per tenant for all engines and keys: who has credit left may be
+served; when nobody has, all who wait get a quantum in proportion to their weights, so no engine idles for fairness. Of
+two tenants that wait all the time, of weights v and w, the services S and T never differ by more than
+|S/v - T/w| <= 2 quantum + U/v + U/w, where U is the largest single charge (see docs/fairness.md). `Counters` is VTC
+(OSDI'24), which takes whoever has been served least, and leaves no room for locality. `Everybody` is not fair.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import floor
+from typing import Protocol
+
+from preble.daemon.ids import TenantName
+
+_HALF_LIFE_S = 60.0
+"""In which half of the debt of a tenant that wants nothing is forgiven."""
+_FORGOTTEN_S = 3600.0
+
+
+@dataclass(slots=True)
+class _Account:
+    weight: float = 1.0
+    is_batch: bool = False
+    waiting: int = 0
+    running: int = 0
+    balance_ms: float = 0.0
+    idle_since_s: float = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.waiting or self.running)
+
+
+class Turns(Protocol):
+    """Accounts of all tenants. All times are the caller's."""
+
+    def joined(self, tenant: TenantName, weight: float, is_batch: bool, now_s: float) -> None:
+        """A request begins to wait. Weight and class hold from now on for all that the tenant has."""
+
+    def left(self, tenant: TenantName, now_s: float) -> None:
+        """A request waits no more, and was not started."""
+
+    def started(self, tenant: TenantName, expected_ms: float) -> None:
+        """A request that waited starts, and is expected to take so long."""
+
+    def ended(self, tenant: TenantName, more_ms: float, now_s: float) -> None:
+        """A request that was started has ended; it took so much more than was expected, or less."""
+
+    def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
+        """Which of these, who all wait, may be served next: never nobody. To be asked before each start."""
+
+
+class _Accounts:
+    """Who waits, runs and is batch: what all kinds of turns have in common."""
+
+    def __init__(self, batch_share: float) -> None:
+        """Batch gets no less than `batch_share` (0 to 1) of the service while it waits for interactive requests."""
+        self._accounts: dict[TenantName, _Account] = {}
+        self._idle: dict[TenantName, None] = {}
+        """In the order in which they became it."""
+        self._owed_per_ms = batch_share / (1 - batch_share)
+        self._owed_to_batch_ms = 0.0
+        self._waiting = {False: 0, True: 0}
+        """Requests that wait, by whether they are batch."""
+
+    def joined(self, tenant: TenantName, weight: float, is_batch: bool, now_s: float) -> None:
+        """See `Turns`."""
+        account = self._accounts.setdefault(tenant, _Account(idle_since_s=now_s))
+        self._idle.pop(tenant, None)
+        if not account.waiting:
+            self._wake(account, now_s)
+        if account.is_batch is not is_batch:
+            self._waiting[account.is_batch] -= account.waiting
+            self._waiting[is_batch] += account.waiting
+        account.weight, account.is_batch = weight, is_batch
+        account.waiting += 1
+        self._waiting[is_batch] += 1
+
+    def left(self, tenant: TenantName, now_s: float) -> None:
+        """See `Turns`."""
+        account = self._accounts[tenant]
+        self._waits_no_more(account)
+        self._rest_if_idle(tenant, account, now_s)
+
+    def started(self, tenant: TenantName, expected_ms: float) -> None:
+        """See `Turns`."""
+        account = self._accounts[tenant]
+        if self._waiting[True] and self._waiting[False]:
+            self._owed_to_batch_ms += -expected_ms if account.is_batch else self._owed_per_ms * expected_ms
+        self._waits_no_more(account)
+        account.running += 1
+        self._charge(account, expected_ms)
+
+    def ended(self, tenant: TenantName, more_ms: float, now_s: float) -> None:
+        """See `Turns`."""
+        account = self._accounts[tenant]
+        assert account.running > 0, f"{tenant} has nothing that could end"
+        account.running -= 1
+        self._charge(account, more_ms)
+        self._rest_if_idle(tenant, account, now_s)
+
+    def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
+        """See `Turns`."""
+        n_batch = sum(self._accounts[tenant].is_batch for tenant in tenants)
+        if 0 < n_batch < len(tenants):
+            is_turn_of_batch = self._owed_to_batch_ms > 0
+            tenants = [tenant for tenant in tenants if self._accounts[tenant].is_batch is is_turn_of_batch]
+        return self._choose(tenants)
+
+    def _waits_no_more(self, account: _Account) -> None:
+        assert account.waiting > 0, "nobody waits"
+        account.waiting -= 1
+        self._waiting[account.is_batch] -= 1
+        if not self._waiting[True]:
+            self._owed_to_batch_ms = 0.0
+
+    def _rest_if_idle(self, tenant: TenantName, account: _Account, now_s: float) -> None:
+        if not account.is_idle:
+            return
+        account.idle_since_s = now_s
+        self._idle[tenant] = None
+        while self._idle:
+            oldest = next(iter(self._idle))
+            if now_s - self._accounts[oldest].idle_since_s < _FORGOTTEN_S:
+                break
+            del self._idle[oldest], self._accounts[oldest]
+
+    def _wake(self, account: _Account, now_s: float) -> None:
+        """It waits again, or for the first time."""
+
+    def _charge(self, account: _Account, service_ms: float) -> None:
+        """It got so much more service, or less."""
+
+    def _choose(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
+        return tenants
+
+
+class Everybody(_Accounts):
+    """No fairness within a class: whoever is next by locality or arrival."""
+
+
+class Credits(_Accounts):
+    """DLPM: who has credit may be served; `balance_ms` is the credit."""
+
+    def __init__(self, quantum_ms: float, batch_share: float) -> None:
+        """`quantum_ms` is GPU time for a weight of 1: small, it is fairer; large, it keeps more locality."""
+        super().__init__(batch_share)
+        self._quantum_ms = quantum_ms
+        self.refills = 0
+        """Rounds of quanta given: how much fairness has held back."""
+
+    def _wake(self, account: _Account, now_s: float) -> None:
+        """No credit is saved up while idle, and debt fades."""
+        if account.is_idle:
+            idle_s = now_s - account.idle_since_s
+            account.balance_ms = min(0.0, account.balance_ms) * 0.5 ** (idle_s / _HALF_LIFE_S)
+
+    def _charge(self, account: _Account, service_ms: float) -> None:
+        account.balance_ms = min(account.balance_ms - service_ms, self._quantum_ms * account.weight)
+
+    def _choose(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
+        with_credit = [tenant for tenant in tenants if self._accounts[tenant].balance_ms > 0]
+        if with_credit:
+            return with_credit
+        n_rounds = min(self._rounds_to_credit(self._accounts[tenant]) for tenant in tenants)
+        self.refills += n_rounds
+        for account in self._accounts.values():
+            if account.waiting and account.balance_ms <= 0:
+                own_rounds = min(n_rounds, self._rounds_to_credit(account))
+                account.balance_ms += own_rounds * self._quantum_ms * account.weight
+        return [tenant for tenant in tenants if self._accounts[tenant].balance_ms > 0]
+
+    def _rounds_to_credit(self, account: _Account) -> int:
+        return floor(-account.balance_ms / (self._quantum_ms * account.weight)) + 1
+
+
+class Counters(_Accounts):
+    """VTC: who has had the least for its weight is next; `balance_ms` is what it has had."""
+
+    def __init__(self, batch_share: float) -> None:
+        super().__init__(batch_share)
+        self._last_ms = 0.0
+        """The counter of whoever was last to leave nobody waiting."""
+
+    def _wake(self, account: _Account, now_s: float) -> None:
+        """Idle time is not made up for: it goes on from where the least served of the others is."""
+        others = [other.balance_ms for other in self._accounts.values() if other.waiting]
+        account.balance_ms = max(account.balance_ms, min(others, default=self._last_ms))
+
+    def _waits_no_more(self, account: _Account) -> None:
+        super()._waits_no_more(account)
+        if not any(self._waiting.values()):
+            self._last_ms = account.balance_ms
+
+    def _charge(self, account: _Account, service_ms: float) -> None:
+        account.balance_ms += service_ms / account.weight
+
+    def _choose(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
+        return [min(tenants, key=lambda tenant: (self._accounts[tenant].balance_ms, tenant))]

@@ -1,0 +1,211 @@
+"""Whose turn it is, and that nobody gets more than a bound over what is fair."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from preble.daemon.tenancy.fair import Counters, Credits, Everybody
+
+QUANTUM_MS = 100.0
+CHARGES_MS = st.floats(1.0, 250.0)
+WEIGHTS = st.sampled_from((0.5, 1.0, 2.0, 3.0))
+BATCH_SHARE = 0.05
+
+
+def credits():
+    return Credits(QUANTUM_MS, BATCH_SHARE)
+
+
+def counters():
+    return Counters(BATCH_SHARE)
+
+
+each = pytest.mark.parametrize("make", [credits, counters])
+
+
+def wait(turns, *tenants, weight=1.0, is_batch=False, now_s=0.0):
+    for tenant in tenants:
+        turns.joined(tenant, weight, is_batch, now_s)
+
+
+def serve(turns, tenant, service_ms, now_s=0.0):
+    """One request of a tenant, which waits for another at once: it is backlogged."""
+    turns.started(tenant, service_ms)
+    turns.ended(tenant, 0.0, now_s)
+
+
+def backlogged(turns, weights, n_served, charge_ms, pick=min):
+    """Service of tenants that wait all the time, whoever is picked of those who may be served."""
+    for tenant, weight in weights.items():
+        wait(turns, *[tenant] * (n_served + 1), weight=weight)
+    served_ms = dict.fromkeys(weights, 0.0)
+    for number in range(n_served):
+        tenant = pick(turns.admissible(list(weights)))
+        turns.started(tenant, charge_ms(number, tenant))
+        served_ms[tenant] += charge_ms(number, tenant)
+        yield dict(served_ms)
+
+
+@each
+def test_service_is_in_proportion_to_weights(make):
+    *_, served_ms = backlogged(make(), {"a": 1.0, "b": 3.0}, 2000, lambda number, tenant: 40.0)
+    assert served_ms["b"] / served_ms["a"] == pytest.approx(3, rel=0.05)
+
+
+def test_everybody_is_not_held_back():
+    *_, served_ms = backlogged(Everybody(BATCH_SHARE), {"a": 1.0, "b": 3.0}, 20, lambda number, tenant: 1.0)
+    assert served_ms == {"a": 20.0, "b": 0.0}
+
+
+@settings(max_examples=200)
+@given(
+    weights=st.dictionaries(st.sampled_from("abcd"), WEIGHTS, min_size=2),
+    charges_ms=st.lists(CHARGES_MS, min_size=1, max_size=10),
+    picks=st.lists(st.integers(0, 3), min_size=1, max_size=20),
+)
+def test_two_that_always_wait_never_differ_by_more_than_the_bound(weights, charges_ms, picks):
+    """Whoever the caller prefers of those who may be served, and whatever requests cost."""
+    numbers = iter(range(10_000))
+
+    def pick(tenants):
+        return sorted(tenants)[picks[next(numbers) % len(picks)] % len(tenants)]
+
+    def charge_ms(number, tenant):
+        return charges_ms[(number + ord(tenant)) % len(charges_ms)]
+
+    most_ms = max(charges_ms)
+    for served_ms in backlogged(credits(), weights, 300, charge_ms, pick):
+        for one in weights:
+            for other in weights:
+                difference_ms = served_ms[one] / weights[one] - served_ms[other] / weights[other]
+                bound_ms = 2 * QUANTUM_MS + most_ms / weights[one] + most_ms / weights[other]
+                assert abs(difference_ms) <= bound_ms * (1 + 1e-9)
+
+
+@each
+@settings(max_examples=150)
+@given(data=st.data())
+def test_somebody_may_always_be_served_and_only_who_was_asked_for(make, data):
+    """Requests join, leave, start and end in any order."""
+    turns, now_s = make(), 0.0
+    waiting, running = [], []
+    for _ in range(data.draw(st.integers(1, 60))):
+        now_s += data.draw(st.sampled_from((0.0, 1.0, 100.0, 5000.0)))
+        what = data.draw(st.sampled_from(("join", "leave", "start", "end")))
+        if what == "join":
+            tenant = data.draw(st.sampled_from("abc"))
+            turns.joined(tenant, data.draw(WEIGHTS), data.draw(st.booleans()), now_s)
+            waiting.append(tenant)
+        elif what == "leave" and waiting:
+            turns.left(waiting.pop(), now_s)
+        elif what == "start" and waiting:
+            asked = set(data.draw(st.lists(st.sampled_from(sorted(waiting)), min_size=1)))
+            may = turns.admissible(asked)
+            assert may
+            assert set(may) <= asked
+            tenant = sorted(may)[0]
+            turns.started(tenant, data.draw(CHARGES_MS))
+            waiting.remove(tenant)
+            running.append(tenant)
+        elif what == "end" and running:
+            turns.ended(running.pop(), data.draw(st.floats(-250, 250)), now_s)
+
+
+@each
+def test_who_was_idle_does_not_make_up_for_it(make):
+    turns = make()
+    wait(turns, *["busy"] * 200, "late")
+    turns.started("late", 1.0)
+    turns.ended("late", 0.0, 0.0)
+    for _ in range(100):  # alone, and so without being held back
+        assert list(turns.admissible(["busy"])) == ["busy"]
+        turns.started("busy", 40.0)
+    wait(turns, *["late"] * 101, now_s=60.0)
+    n_late = 0
+    while list(turns.admissible(["late", "busy"])) == ["late"]:
+        turns.started("late", 40.0)
+        n_late += 1
+    assert n_late <= 4  # a quantum and a request
+
+
+def test_debt_is_halved_in_a_minute_of_idleness():
+    turns = credits()
+    wait(turns, "a", *["b"] * 50)
+    turns.started("a", 1000.0)
+    turns.ended("a", 0.0, 0.0)
+    wait(turns, "a", now_s=60.0)
+    n_b = 0
+    while turns.admissible(["a", "b"]) == ["b"]:
+        turns.started("b", QUANTUM_MS)
+        n_b += 1
+    assert n_b == 5  # of its 1000 ms, 500 are left: with the sixth quantum it has credit again
+
+
+def test_what_was_not_needed_is_given_back():
+    turns = credits()
+    wait(turns, *"ab" * 3)
+    turns.admissible("ab")
+    turns.started("a", 1000.0)
+    assert turns.admissible(["a", "b"]) == ["b"]
+    turns.ended("a", -950.0, 0.0)
+    assert turns.admissible(["a", "b"]) == ["a", "b"]
+
+
+@each
+def test_one_alone_is_never_held_back(make):
+    turns = make()
+    wait(turns, *["a"] * 50)
+    for _ in range(50):
+        assert list(turns.admissible(["a"])) == ["a"]
+        turns.started("a", 1e6)
+
+
+def test_who_leaves_is_not_charged():
+    turns = credits()
+    wait(turns, "a", "b")
+    turns.left("a", 0.0)
+    wait(turns, "a")
+    assert turns.admissible(["a", "b"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("make", [credits, counters, lambda: Everybody(BATCH_SHARE)])
+def test_batch_waits_for_what_is_interactive_but_for_a_small_share(make):
+    turns = make()
+    wait(turns, *["now"] * 2001)
+    wait(turns, *["later"] * 2001, is_batch=True)
+    served = []
+    for _ in range(2000):
+        served.append(next(iter(turns.admissible(["now", "later"]))))
+        turns.started(served[-1], 10.0)
+    assert served.count("later") / len(served) == pytest.approx(BATCH_SHARE, rel=0.05)
+
+
+def test_batch_alone_gets_everything_and_owes_nothing_for_it():
+    turns = credits()
+    wait(turns, *["later"] * 100, is_batch=True)
+    for _ in range(50):
+        assert list(turns.admissible(["later"])) == ["later"]
+        turns.started("later", 10.0)
+    wait(turns, *["now"] * 100)
+    assert list(turns.admissible(["now", "later"])) == ["now"]
+
+
+def test_a_weight_holds_from_the_next_request_on():
+    turns = credits()
+    wait(turns, *"ab" * 1000)
+    wait(turns, "b", weight=9.0)
+    served = []
+    for _ in range(1000):
+        served.append(next(iter(turns.admissible(["a", "b"]))))
+        turns.started(served[-1], 40.0)
+    assert served.count("b") / served.count("a") == pytest.approx(9, rel=0.05)
+
+
+def test_who_has_long_been_idle_is_forgotten():
+    turns = credits()
+    for number in range(100):
+        tenant = f"t{number}"
+        wait(turns, tenant, now_s=number * 100.0)
+        turns.started(tenant, 10.0)
+        turns.ended(tenant, 0.0, number * 100.0)
+    assert len(turns._accounts) <= 37

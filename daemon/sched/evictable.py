@@ -5,13 +5,13 @@ node; those that reports brought between two releases share one, and are put in 
 
 What evicting the first blocks would lose is asked of every GPU for every request, while the front of the order changes
 on one or two GPUs in between, and there by a node that is evicted. So the front is kept as it is, with what each of its
-nodes would lose, until something joins it, too little is left of it, or the time that nodes have been idle for is old.
+nodes would lose, until something joins it or too little is left of it.
 """
 
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from math import inf
 from typing import NamedTuple
 
@@ -34,7 +34,8 @@ class Moment(NamedTuple):
 
     def idle_share(self, released_tick: int) -> float:
         """How long ago it was let go, as a share of the window."""
-        return max(0, self.tick - released_tick) / self.window_ticks
+        ticks = self.tick - released_tick
+        return ticks / self.window_ticks if ticks > 0 else 0.0
 
 
 class Clock:
@@ -78,72 +79,76 @@ class _Tie:
 
 
 class _Front:
-    """The first of the order, added up. It follows its nodes as they change and leave."""
+    """The first of the order. It follows its nodes as they change and leave, and is added up as far as was asked."""
 
-    def __init__(self, gpu: GpuId, loss: Loss, moment: Moment) -> None:
-        self.loss = loss
-        self.moment = moment
+    def __init__(self, gpu: GpuId) -> None:
+        self.blocks: dict[Node, int] = {}
+        self.n_blocks = 0
         self.last_tick = inf
         """Whatever joins the order up to this tick belongs in it; infinite if nothing follows."""
         self._gpu = gpu
-        self._blocks: dict[Node, int] = {}
+        self._loss: Loss | None = None
+        self._moment: Moment | None = None
         self._lost: dict[Node, float] = {}
-        self._n_blocks = 0
+        """What each of the first nodes would lose."""
         self._nodes: list[Node] = []
+        """Those, while nothing has changed, with the blocks up to and with each of them and what these lose."""
         self._up_to: list[int] = []
-        """Blocks up to and with each node, and what they lose."""
         self._sums: list[float] = []
         self._told: dict[int, float] = {}
         """What has been said already of so many blocks."""
 
-    def count(self, node: Node) -> int:
-        """Put a node behind the others, or count it anew; how many blocks it has."""
-        n_blocks = node.resident[self._gpu]
-        self._n_blocks += n_blocks - self._blocks.get(node, 0)
-        self._blocks[node] = n_blocks
-        self._lost[node] = self.lost_of(node, n_blocks)
-        self._up_to = []
-        return n_blocks
+    def count(self, node: Node) -> None:
+        """Put a node behind the others."""
+        n_blocks = self.blocks[node] = node.resident[self._gpu]
+        self.n_blocks += n_blocks
 
     def recount(self, node: Node) -> None:
         """Something about it has changed, if it is one of these."""
-        if node in self._blocks:
+        if node in self.blocks:
+            self.n_blocks -= self.blocks[node]
             self.count(node)
+            if node in self._lost:
+                self._lost[node] = self.lost_of(node, self.blocks[node])
+            self._told = {}
 
     def drop(self, node: Node) -> None:
         """It has left the order."""
-        if node in self._blocks:
-            self._n_blocks -= self._blocks.pop(node)
-            del self._lost[node]
-            self._up_to = []
+        if node in self.blocks:
+            self.n_blocks -= self.blocks.pop(node)
+            self._lost.pop(node, None)
+            self._told = {}
 
-    def is_without(self, nodes: Collection[Node]) -> bool:
-        """Whether none of these is one of its own."""
-        return self._blocks.keys().isdisjoint(nodes)
+    def set(self, loss: Loss, moment: Moment) -> None:
+        """Tell by these from now on."""
+        if self._loss is not loss or self._moment is not moment:
+            self._loss, self._moment = loss, moment
+            self._lost = {}
+            self._told = {}
 
-    def tells(self, n_blocks: int, loss: Loss, moment: Moment) -> bool:
-        """Whether it is what would be lost of so many blocks."""
-        is_enough = n_blocks <= self._n_blocks or self.last_tick == inf
-        return is_enough and self.loss is loss and self.moment is moment
+    def lost_of_first(self, n_blocks: int) -> float:
+        """What evicting them would lose; of fewer, if there are no more."""
+        lost = self._told.get(n_blocks)
+        if lost is None:
+            if not self._told or self._up_to[-1] < n_blocks:
+                self._add_up(n_blocks)
+            lost = self._told[n_blocks] = self._read_off(n_blocks)
+        return lost
 
-    def _add_up(self) -> None:
-        self._nodes = list(self._blocks)
-        self._up_to = list(accumulate(self._blocks.values())) or [0]
+    def _add_up(self, n_blocks: int) -> None:
+        total = sum(islice(self.blocks.values(), len(self._lost)))
+        for node, here in islice(self.blocks.items(), len(self._lost), None):
+            if total >= n_blocks:
+                break
+            self._lost[node] = self.lost_of(node, here)
+            total += here
+        self._nodes = list(self._lost)
+        self._up_to = list(accumulate(islice(self.blocks.values(), len(self._nodes)))) or [0]
         self._sums = list(accumulate(self._lost.values())) or [0.0]
-        self._told = {}
 
-    def first_blocks(self, n_blocks: int) -> float:
-        """What they would lose; of fewer, if there are no more."""
-        if not self._up_to:
-            self._add_up()
-        told = self._told.get(n_blocks)
-        if told is None:
-            told = self._told[n_blocks] = self._lost_of_first(n_blocks)
-        return told
-
-    def _lost_of_first(self, n_blocks: int) -> float:
+    def _read_off(self, n_blocks: int) -> float:
         at = bisect_left(self._up_to, n_blocks)
-        if at >= len(self._nodes):
+        if at >= len(self._nodes):  # all of it is not enough
             return self._sums[-1]
         if at == 0:
             return self.lost_of(self._nodes[0], n_blocks)
@@ -151,8 +156,9 @@ class _Front:
 
     def lost_of(self, node: Node, n_blocks: int) -> float:
         """What so many blocks of a node lose."""
+        assert self._loss is not None and self._moment is not None, "nobody has said what it tells by"
         gpu = self._gpu
-        return self.loss(node.uses.get(gpu, 0), n_blocks, self.moment.idle_share(node.released[gpu]))
+        return self._loss(node.uses.get(gpu, 0), n_blocks, self._moment.idle_share(node.released[gpu]))
 
 
 class Evictable:
@@ -220,17 +226,18 @@ class Evictable:
     def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss, moment: Moment) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
         front = self._front
-        if front is None or not front.tells(n_blocks, loss, moment):
-            front = self._front = self._add_up(_FRONT * n_blocks, loss, moment)
-        if not front.is_without(keep):
+        if front is None or front.n_blocks < n_blocks and front.last_tick != inf:
+            front = self._front = self._first(_FRONT * n_blocks)
+        front.set(loss, moment)
+        if not front.blocks.keys().isdisjoint(keep):
             return sum([front.lost_of(node, taken) for node, taken in self.victims(n_blocks, keep)])
-        return front.first_blocks(n_blocks)
+        return front.lost_of_first(n_blocks)
 
-    def _add_up(self, n_blocks: int, loss: Loss, moment: Moment) -> _Front:
-        front = _Front(self._gpu, loss, moment)
+    def _first(self, n_blocks: int) -> _Front:
+        front = _Front(self._gpu)
         for node in self:
-            n_blocks -= front.count(node)
-            if n_blocks <= 0:
+            front.count(node)
+            if front.n_blocks >= n_blocks:
                 front.last_tick = node.released[self._gpu]
                 break
         return front

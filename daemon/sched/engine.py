@@ -52,7 +52,7 @@ class Engine:
         self.running: dict[AttemptId, Attempt] = {}
         self._prefilling: dict[AttemptId, Attempt] = {}
         self._index = index
-        self._window = window
+        self.window = window
         self._pool = pool
         self._traits = traits
         self._lead_steps = lead_steps
@@ -113,18 +113,31 @@ class Engine:
         expected_output_tokens: int,
     ) -> Candidate:
         """What the request would cost here (paper, Algorithm 2), with so many of its leading blocks cached."""
-        cached_tokens = self._reusable_tokens(spec, cached_blocks)
-        missed_tokens = spec.prompt.n_tokens - cached_tokens
-        prefill_ms = self.time_model.prefill_ms(missed_tokens)
-        evict_ms = self._evict_ms(stretches, missed_tokens + expected_output_tokens)
+        limits, model, window = self.limits, self.time_model, self.window
+        n_tokens = spec.prompt.n_tokens
+        cached_tokens = _reusable_tokens(n_tokens, cached_blocks, limits.block_size)
+        missed_tokens = n_tokens - cached_tokens
+        prefill_ms = model.prefill_ms(missed_tokens)
+        resident_blocks = self._index.resident_blocks(self.gpu)
+        needed_blocks = ceil((missed_tokens + expected_output_tokens) / limits.block_size)
+        free_blocks = limits.kv_blocks - resident_blocks - self._private_blocks
+        evict_ms = 0.0
+        if needed_blocks > free_blocks and window.n_requests:
+            evict_ms = self._evict_ms(stretches, needed_blocks - max(free_blocks, 0))
         decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences)
         decode_load_ms = self._decode_load_ms
-        load_ms = self._window.prefill_ms + decode_load_ms
-        cost_ms = (
-            self._cost_to_all_ms(evict_ms + prefill_ms, decode_ms, load_ms)
-            if self._traits.counts_others
-            else load_ms + evict_ms + prefill_ms
-        )
+        load_ms = window.prefill_us / 1000 + decode_load_ms
+        wait_ms = self._prefill_us / 1000
+        requests = len(self.waiting) + len(self.running)
+        if self._traits.counts_others:
+            # What it would add to the latency of all requests, its own included. It waits for what comes first; about
+            # half of those who wait or run here then wait for it. So computing again what is cached elsewhere is cheap
+            # on an idle GPU and dear on a busy one. A little of L keeps new prefixes apart: between idle GPUs the one
+            # that had less to do lately is better for what will follow.
+            waits = 1 + _KEPT_WAITING * requests
+            cost_ms = wait_ms + waits * (evict_ms + prefill_ms) + decode_ms + self._traits.load_weight * load_ms
+        else:
+            cost_ms = load_ms + evict_ms + prefill_ms
         return Candidate(
             gpu=self.gpu,
             cached_tokens=cached_tokens,
@@ -132,25 +145,13 @@ class Engine:
             load_ms=load_ms,
             evict_ms=evict_ms,
             prefill_ms=prefill_ms,
-            wait_ms=self._prefill_us / 1000,
+            wait_ms=wait_ms,
             decode_ms=decode_ms,
             cost_ms=cost_ms,
             holds_prefix=holds_prefix,
             decode_ratio=decode_load_ms / load_ms if load_ms > 0 else 0.0,
-            requests=self.requests,
-            resident_blocks=self._index.resident_blocks(self.gpu),
-        )
-
-    def _cost_to_all_ms(self, compute_ms: float, decode_ms: float, load_ms: float) -> float:
-        """What a request that computes so long would add to the latency of all requests, its own included.
-
-        It waits for what comes first; about half of those who wait or run here then wait for it. So computing again
-        what is cached elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new prefixes apart:
-        between idle GPUs the one that had less to do lately is better for what will follow.
-        """
-        first_ms = self._prefill_us / 1000
-        return (
-            first_ms + (1 + _KEPT_WAITING * self.requests) * compute_ms + decode_ms + self._traits.load_weight * load_ms
+            requests=requests,
+            resident_blocks=resident_blocks,
         )
 
     def _decode_for_all_ms(self, output_tokens: int, n_sequences: int) -> float:
@@ -160,26 +161,16 @@ class Engine:
         own_ms = model.decode_base_ms + model.decode_ms_per_sequence * (others + n_sequences)
         return steps * (own_ms + model.decode_ms_per_sequence * n_sequences * others)
 
-    def _reusable_tokens(self, spec: RequestSpec, n_blocks: int) -> int:
-        """Tokens saved by `n_blocks` cached blocks; an engine always computes the last token, to sample from it."""
-        block_size = self.limits.block_size
-        return block_size * min(n_blocks, (spec.prompt.n_tokens - 1) // block_size)
-
     @property
     def load_ms(self) -> float:
         """L: sum over the window's requests of prefill time and of decode time at the mean output length."""
-        return self._window.prefill_ms + self._decode_load_ms
+        return self.window.prefill_us / 1000 + self._decode_load_ms
 
     @property
     def decode_ratio(self) -> float:
         """Share of decoding in the load, 0 to 1."""
         load_ms = self.load_ms
         return self._decode_load_ms / load_ms if load_ms > 0 else 0.0
-
-    @property
-    def requests(self) -> int:
-        """Waiting or running here."""
-        return len(self.waiting) + len(self.running)
 
     @property
     def outstanding_ms(self) -> float:
@@ -191,29 +182,22 @@ class Engine:
         if self._fit is None:
             return 0.0
         batch = self._usual_batch if self._traits.batched_decode else 1.0
-        return self._window.n_requests * self.time_model.decode_ms(self._window.mean_output_tokens, batch)
+        return self.window.n_requests * self._fit.model.decode_ms(self.window.mean_output_tokens, batch)
 
-    def _evict_ms(self, stretches: Sequence[Stretch], new_tokens: int) -> float:
+    def _evict_ms(self, stretches: Sequence[Stretch], n_blocks: int) -> float:
         """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed."""
-        needed = self._blocks_for(new_tokens)
-        free = self.limits.kv_blocks - self._index.resident_blocks(self.gpu) - self._private_blocks
-        if needed <= free or self._window.n_requests == 0:
-            return 0.0
-        if self._loss_model is not self.time_model:
-            self._loss_model = self.time_model
-            loss_of = loss_by_chance if self._traits.counts_others else loss_by_uses
-            self._loss = loss_of(self.time_model, self.limits.block_size)
-        lost_ms = self._index.eviction_loss(self.gpu, needed - max(free, 0), stretches, self._loss)
-        return lost_ms if self._traits.counts_others else lost_ms / self._window.n_requests
-
-    def _blocks_for(self, n_tokens: int) -> int:
-        return ceil(n_tokens / self.limits.block_size)
+        model, counts_others = self.time_model, self._traits.counts_others
+        if self._loss_model is not model:
+            self._loss_model = model
+            self._loss = (loss_by_chance if counts_others else loss_by_uses)(model, self.limits.block_size)
+        lost_ms = self._index.eviction_loss(self.gpu, n_blocks, stretches, self._loss)
+        return lost_ms if counts_others else lost_ms / self.window.n_requests
 
     # --- the way of an attempt: enqueue, start, prefilled, end ---
 
-    def age(self, now_s: float) -> None:
-        """Let the window pass."""
-        for given in self._window.age(now_s):
+    def age(self, passed_s: float) -> None:
+        """The window begins after `passed_s`."""
+        for given in self.window.age(passed_s):
             if given.leaf is not None:
                 self._index.disuse(given.leaf, self.gpu)
 
@@ -222,7 +206,7 @@ class Engine:
         if leaf is not None:
             self._index.use(leaf, self.gpu)
             self._index.intend(leaf, self.gpu)
-        return self._window.give(now_s, prefill_ms, leaf)
+        return self.window.give(now_s, prefill_ms, leaf)
 
     def enqueue(self, attempt: Attempt) -> None:
         """Let it wait for its turn."""
@@ -243,7 +227,7 @@ class Engine:
         leaf = attempt.leaf
         if leaf is not None:
             self._index.fulfil(leaf, self.gpu)
-        if self._window.take_back(attempt.given) and leaf is not None:
+        if self.window.take_back(attempt.given) and leaf is not None:
             self._index.disuse(leaf, self.gpu)
         return attempt
 
@@ -282,13 +266,15 @@ class Engine:
 
     def _uncomputed_tokens(self, spec: RequestSpec, stretches: Sequence[Stretch]) -> int:
         """Prompt tokens the engine would compute if the request started now: waiting ones do not count as cached."""
-        return spec.prompt.n_tokens - self._reusable_tokens(spec, self._index.computed_blocks(stretches, self.gpu))
+        computed_blocks = self._index.computed_blocks(stretches, self.gpu)
+        n_tokens = spec.prompt.n_tokens
+        return n_tokens - _reusable_tokens(n_tokens, computed_blocks, self.limits.block_size)
 
     def _private_blocks_of(self, attempt: Attempt) -> int:
         """KV blocks the request takes beyond its full prompt blocks: the prompt's tail and its output."""
         prompt = attempt.spec.prompt
         tail_tokens = prompt.n_tokens - len(prompt.block_keys) * self.limits.block_size
-        return self._blocks_for(tail_tokens + attempt.decision.expected_output_tokens)
+        return ceil((tail_tokens + attempt.decision.expected_output_tokens) / self.limits.block_size)
 
     def launch(self, attempt: Attempt, now_s: float) -> None:
         """It goes to the engine now."""
@@ -364,7 +350,7 @@ class Engine:
 
     def learn_output(self, now_s: float, output_tokens: int) -> None:
         """An attempt finished with this many tokens, and is still counted as running."""
-        self._window.finish(now_s, output_tokens)
+        self.window.finish(now_s, output_tokens)
         self._usual_batch += _BATCH_WEIGHT * (self._sequences - self._usual_batch)
 
     def view(self) -> EngineView:
@@ -387,3 +373,9 @@ class Engine:
             kv_blocks=self._limits.kv_blocks if self._limits else 0,
             unprefilled_tokens=self._unprefilled_tokens,
         )
+
+
+def _reusable_tokens(n_tokens: int, n_blocks: int, block_size: int) -> int:
+    """Of a prompt, what `n_blocks` cached blocks save; an engine always computes the last token, to sample from it."""
+    most_blocks = (n_tokens - 1) // block_size
+    return block_size * (n_blocks if n_blocks < most_blocks else most_blocks)

@@ -16,7 +16,7 @@ from math import inf
 from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
-from preble.daemon.sched.loss import Loss
+from preble.daemon.sched.loss import Loss, no_loss
 from preble.daemon.sched.node import Node
 
 _FRONT = 2
@@ -87,8 +87,8 @@ class _Front:
         self.last_tick = inf
         """Whatever joins the order up to this tick belongs in it; infinite if nothing follows."""
         self._gpu = gpu
-        self._loss: Loss | None = None
-        self._moment: Moment | None = None
+        self._loss: Loss = no_loss
+        self._moment = Moment(1, 1)
         self._lost: dict[Node, float] = {}
         """What each of the first nodes would lose."""
         self._nodes: list[Node] = []
@@ -156,7 +156,6 @@ class _Front:
 
     def lost_of(self, node: Node, n_blocks: int) -> float:
         """What so many blocks of a node lose."""
-        assert self._loss is not None and self._moment is not None, "nobody has said what it tells by"
         gpu = self._gpu
         return self._loss(node.uses.get(gpu, 0), n_blocks, self._moment.idle_share(node.released[gpu]))
 
@@ -226,7 +225,7 @@ class Evictable:
     def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss, moment: Moment) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
         front = self._front
-        if front is None or front.n_blocks < n_blocks and front.last_tick != inf:
+        if front is None or (front.n_blocks < n_blocks and front.last_tick != inf):
             front = self._front = self._first(_FRONT * n_blocks)
         front.set(loss, moment)
         if not front.blocks.keys().isdisjoint(keep):

@@ -81,18 +81,25 @@ def cached_of(stretch: Stretch, gpu: GpuId) -> int:
     return n_blocks if gpu in node.intended else min(node.resident.get(gpu, 0), n_blocks)
 
 
-def cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
-    """Leading blocks of a matched prompt that the GPU has, or will have once all that was sent there has run."""
+def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
+    """Leading blocks of a matched prompt that each GPU has, or will have once all that was sent there has run."""
+    cached: Counts = {}
+    gpus: Iterable[GpuId] = stretches[0].node.resident.keys() | stretches[0].node.intended.keys() if stretches else ()
     total = 0
     for node, n_blocks in stretches:
-        if gpu in node.intended:
-            total += n_blocks
-            continue
-        here = node.resident.get(gpu, 0)
-        if here < n_blocks:
-            return total + here
+        intended, resident = node.intended, node.resident
+        have_all = []
+        for gpu in gpus:
+            here = n_blocks if gpu in intended else resident.get(gpu, 0)
+            if here < n_blocks:
+                cached[gpu] = total + here
+            else:
+                have_all.append(gpu)
+        if not have_all:
+            return cached
+        gpus = have_all
         total += n_blocks
-    return total
+    return cached | dict.fromkeys(gpus, total)
 
 
 def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:

@@ -81,7 +81,7 @@ class Returns:
     def arrived(self, stretches: Sequence[Stretch], now_s: float) -> Expected | None:
         """A prompt came that matches `stretches`; the expected return that it is, if it is one."""
         self.age(now_s)
-        for node, n_blocks in reversed(stretches):
+        for node, n_blocks in reversed(stretches) if self._expected else ():
             if node in self._expected and n_blocks == len(node.keys):
                 expected = self._expected.pop(node)
                 self._times.setdefault(expected.tenant, Mean()).add(now_s - expected.since_s)

@@ -3,7 +3,7 @@
 It knows where requests should go and what that costs; the life of a request is the machine's (`flow.machine`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from itertools import count
 from math import ceil
@@ -61,7 +61,7 @@ class Scheduler:
         """An engine is ready, with an empty cache. Its load window outlives restarts."""
         engine = self.engines.get(gpu)
         if engine is None:
-            window = LoadWindow(self._config.window_s, self._config.expected_output_tokens)
+            window = LoadWindow(self._config.expected_output_tokens)
             traits = self._policy(model).traits
             pool = self._pools.setdefault(model, Pool())
             engine = Engine(gpu, model, self.index(model), window, pool, traits, self._config.prefill_lead_steps)
@@ -89,7 +89,7 @@ class Scheduler:
 
     def serving(self, model: ModelName) -> list[Engine]:
         """The model's engines that take new requests, in the order of names."""
-        return [engine for engine in self._engines_of.get(model, ()) if engine.takes_new]
+        return [engine for engine in self._engines_of.get(model, ()) if engine.up and not engine.draining]
 
     def waiting(self, model: ModelName) -> int:
         """Requests that wait at the model's engines."""
@@ -97,10 +97,15 @@ class Scheduler:
 
     def age(self, now_s: float) -> None:
         """Let the windows pass, and give up returns that should have come."""
-        for engine in self.engines.values():
-            engine.age(now_s)
+        self._age(self.engines.values(), now_s)
         for returns in self._returns.values():
             returns.age(now_s)
+
+    def _age(self, engines: Iterable[Engine], now_s: float) -> None:
+        passed_s = now_s - self._config.window_s
+        for engine in engines:
+            if engine.window.oldest_s <= passed_s:
+                engine.age(passed_s)
 
     # --- placing ---
 
@@ -135,8 +140,10 @@ class Scheduler:
         grown_ms = (
             biggest.queueing.grown_ms(sum(biggest.uses.values()), now_s) if biggest and biggest.queueing else None
         )
+        if grown_ms is None:
+            return choice
         others = [candidate for candidate in weighed.candidates if not candidate.holds_prefix]
-        if grown_ms is None or not others:
+        if not others:
             return choice
         there = cheapest(others)
         if there.prefill_ms + there.evict_ms > grown_ms:
@@ -205,18 +212,18 @@ class Scheduler:
     def _weigh(self, spec: RequestSpec, engines: Sequence[Engine], now_s: float) -> "_Weighed":
         """What the request would cost at each of `engines`."""
         index = self.index(spec.model)
-        for engine in engines:
-            engine.age(now_s)
+        self._age(engines, now_s)
         stretches = index.match(spec.prompt.block_keys)
-        blocks = [index.cached_blocks(stretches, engine.gpu) for engine in engines]
+        cached = index.cached_blocks(stretches)
+        blocks = [cached.get(engine.gpu, 0) for engine in engines]
         holders, biggest = self._holders(spec.model, stretches, engines, blocks)
         each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
         expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
-        candidates = tuple(
+        candidates = [
             engine.candidate(spec, stretches, n_blocks, holds, expected_tokens)
             for engine, n_blocks, holds in zip(engines, blocks, holders, strict=True)
-        )
-        return _Weighed(stretches, candidates, expected_tokens, biggest)
+        ]
+        return _Weighed(stretches, tuple(candidates), expected_tokens, biggest)
 
     def _holders(
         self, model: ModelName, stretches: Sequence[Stretch], engines: Sequence[Engine], blocks: Sequence[int]

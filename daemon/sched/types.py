@@ -131,8 +131,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # made fo
     """In its cache."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Where a request goes, and every reason for it."""
 
     request_id: RequestId

@@ -4,7 +4,7 @@ Sums are whole microseconds and tokens, so that what was added is removed to the
 """
 
 from collections import deque
-from collections.abc import Iterator
+from math import inf
 
 from preble.daemon.sched.node import Node
 
@@ -22,22 +22,25 @@ class Given:
 
 
 class LoadWindow:
-    """Requests given to one GPU, and the output lengths it produced, over `window_s` seconds."""
+    """Requests given to one GPU, and the output lengths it produced, since the window began."""
 
-    def __init__(self, window_s: float, expected_output_tokens: int) -> None:
-        self._window_s = window_s
+    def __init__(self, expected_output_tokens: int) -> None:
         self._expected_output_tokens = expected_output_tokens
         self._given: deque[Given] = deque()
         self._outputs: deque[tuple[float, int]] = deque()
-        self._prefill_us = 0
+        self.prefill_us = 0
+        """Prefill time of all requests in the window."""
         self._output_tokens = 0
         self.n_requests = 0
+        self.oldest_s = inf
+        """Of what it counts; infinite if that is nothing."""
 
     def give(self, now_s: float, prefill_ms: float, leaf: Node | None) -> Given:
         """Count a request that was placed on the GPU."""
+        self.oldest_s = min(self.oldest_s, now_s)
         given = Given(now_s, round(prefill_ms * 1000), leaf)
         self._given.append(given)
-        self._prefill_us += given.prefill_us
+        self.prefill_us += given.prefill_us
         self.n_requests += 1
         return given
 
@@ -46,29 +49,26 @@ class LoadWindow:
         if not given.counts:
             return False
         given.counts = False
-        self._prefill_us -= given.prefill_us
+        self.prefill_us -= given.prefill_us
         self.n_requests -= 1
         return True
 
     def finish(self, now_s: float, output_tokens: int) -> None:
         """Learn how long an answer was."""
+        self.oldest_s = min(self.oldest_s, now_s)
         self._outputs.append((now_s, output_tokens))
         self._output_tokens += output_tokens
 
-    def age(self, now_s: float) -> Iterator[Given]:
-        """Drop what is older than the window, and yield the requests that counted until now."""
-        oldest_s = now_s - self._window_s
-        while self._outputs and self._outputs[0][0] <= oldest_s:
-            self._output_tokens -= self._outputs.popleft()[1]
-        while self._given and self._given[0].at_s <= oldest_s:
-            given = self._given.popleft()
-            if self.take_back(given):
-                yield given
-
-    @property
-    def prefill_ms(self) -> float:
-        """Prefill time of all requests in the window."""
-        return self._prefill_us / 1000
+    def age(self, passed_s: float) -> list[Given]:
+        """Drop what is not from after `passed_s`; the requests that counted until now."""
+        outputs, given = self._outputs, self._given
+        while outputs and outputs[0][0] <= passed_s:
+            self._output_tokens -= outputs.popleft()[1]
+        dropped = []
+        while given and given[0].at_s <= passed_s:
+            dropped.append(given.popleft())
+        self.oldest_s = min(outputs[0][0] if outputs else inf, given[0].at_s if given else inf)
+        return [each for each in dropped if self.take_back(each)]
 
     @property
     def mean_output_tokens(self) -> float:

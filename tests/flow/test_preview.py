@@ -65,7 +65,7 @@ def test_it_says_what_then_happens(policy, steps):
     for effect in seen:
         if hasattr(effect, "decision"):
             placed.setdefault(effect.decision.request_id, effect.decision)
-    assert foreseen == [replace(placed[one.request_id], attempt_id=one.attempt_id) for one in foreseen]
+    assert foreseen == [msgspec.structs.replace(placed[one.request_id], attempt_id=one.attempt_id) for one in foreseen]
 
 
 def test_a_shift_of_load_does_not_begin_because_somebody_asks():

@@ -17,7 +17,7 @@ def keys(text: str) -> list[BlockKey]:
 
 
 def cached(index: PrefixIndex, text: str, gpu: GpuId) -> int:
-    return index.cached_blocks(index.match(keys(text)), gpu)
+    return index.cached_blocks(index.match(keys(text))).get(gpu, 0)
 
 
 def test_a_report_makes_exactly_its_blocks_cached():

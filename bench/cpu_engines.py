@@ -48,7 +48,7 @@ FROZEN_S = 0.5
 BUSY_CORES = 0.5
 """Two engines, what feeds them and the clients take nearly four cores: as little as one that others use shows."""
 TRIES = 3
-QUIET_LOOK_S = 3.0
+QUIET_LOOK_S = 1.5
 QUIET_PATIENCE_S = 120.0
 """So long a run waits for others to be done."""
 

@@ -1,7 +1,7 @@
 """All policies on two real CPU engines in one run: whether what the simulator says of them comes true.
 
-    .venv/bin/python bench/real.py OUT                          # short: about twelve minutes
-    .venv/bin/python bench/real.py OUT --seeds 5 --seconds 25   # an hour
+    .venv/bin/python bench/real.py OUT                          # short: about a quarter of an hour
+    .venv/bin/python bench/real.py OUT --seeds 5 --seconds 25   # about an hour
     .venv/bin/python bench/real.py OUT --write                  # and puts the tables into docs/real-engines.md
 
 For every seed each policy gets a fresh daemon with fresh engines, in an order drawn for that seed, and plays each load

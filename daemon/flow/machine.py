@@ -52,6 +52,7 @@ class Machine:
         """Advance by one event. `now_s` is monotonic seconds and must not decrease."""
         assert now_s >= self._now_s, f"time went back from {self._now_s} to {now_s}"
         self._now_s = now_s
+        self._scheduler.age(now_s)
         effects = list(self._react(event))
         for model in self._scheduler.models:
             effects += self._feed_idle(model)
@@ -64,8 +65,10 @@ class Machine:
 
     def preview(self, spec: RequestSpec, now_s: float) -> Decision | Refusal:
         """What would become of a request that came now. Ages the load windows, and changes nothing else."""
+        now_s = max(now_s, self._now_s)
+        self._scheduler.age(now_s)
         refusal = self._refusal(spec)
-        return refusal if refusal is not None else self._scheduler.preview(spec, max(now_s, self._now_s))
+        return refusal if refusal is not None else self._scheduler.preview(spec, now_s)
 
     def returns(self, model: ModelName) -> ReturnCounts:
         """What became of sessions that called tools."""

@@ -3,7 +3,7 @@
 It knows where requests should go and what that costs; the life of a request is the machine's (`flow.machine`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from itertools import count
 from math import ceil
@@ -54,6 +54,8 @@ class Scheduler:
         self._pools: dict[ModelName, Pool] = {}
         self._engines_of: dict[ModelName, list[Engine]] = {}
         self._attempt_ids = count(1)
+        self._oldest_s = float("-inf")
+        """No window counts anything older."""
 
     def engine_up(
         self, gpu: GpuId, model: ModelName, epoch: int, limits: EngineLimits, time_model: TimeModel
@@ -96,22 +98,24 @@ class Scheduler:
         return self._pools[model].waiting if model in self._pools else 0
 
     def age(self, now_s: float) -> None:
-        """Let the windows pass, and give up returns that should have come."""
-        self._age(self.engines.values(), now_s)
+        """Let the windows pass, and give up returns that should have come: before anything else that happens then.
+
+        What is decided then does not depend on whether somebody has looked before.
+        """
+        passed_s = now_s - self._config.window_s
+        if self._oldest_s <= passed_s:
+            for engine in self.engines.values():
+                if engine.window.oldest_s <= passed_s:
+                    engine.age(passed_s)
+            self._oldest_s = min([now_s, *(engine.window.oldest_s for engine in self.engines.values())])
         for returns in self._returns.values():
             returns.age(now_s)
-
-    def _age(self, engines: Iterable[Engine], now_s: float) -> None:
-        passed_s = now_s - self._config.window_s
-        for engine in engines:
-            if engine.window.oldest_s <= passed_s:
-                engine.age(passed_s)
 
     # --- placing ---
 
     def place(self, spec: RequestSpec, number: int, now_s: float) -> Attempt:
         """Choose an engine for try `number` of a request and let it wait there. Some engine must be serving it."""
-        weighed = self._weigh(spec, self.serving(spec.model), now_s)
+        weighed = self._weigh(spec, self.serving(spec.model))
         choice = self._choose(self._policy(spec.model), weighed, now_s)
         if choice.mode is Mode.REPLICATE and weighed.biggest is not None and weighed.biggest.queueing is not None:
             weighed.biggest.queueing.add(choice.chosen.gpu, now_s)
@@ -124,8 +128,8 @@ class Scheduler:
         return self._give(spec, number, weighed, choice, now_s, waits_since_s=now_s)
 
     def preview(self, spec: RequestSpec, now_s: float) -> Decision:
-        """What `place` would decide about a new request. Ages the load windows, and changes nothing else."""
-        weighed = self._weigh(spec, self.serving(spec.model), now_s)
+        """What `place` would decide about a new request. Changes nothing."""
+        weighed = self._weigh(spec, self.serving(spec.model))
         policy = deepcopy(self._policy(spec.model))  # which may remember, as whose turn it was
         return _decision(spec, _NO_ATTEMPT, weighed, self._choose(policy, weighed, now_s), now_s)
 
@@ -168,7 +172,7 @@ class Scheduler:
         busiest = max(lines, key=lambda engine: engine.outstanding_ms)
         best: tuple[float, Attempt, _Weighed, Choice] | None = None
         for attempt in busiest.waiting.last(_MOVABLE):
-            weighed = self._weigh(attempt.spec, hungry, now_s)
+            weighed = self._weigh(attempt.spec, hungry)
             there = min(
                 weighed.candidates, key=lambda candidate: (candidate.prefill_ms + candidate.evict_ms, candidate.gpu)
             )
@@ -209,10 +213,9 @@ class Scheduler:
         if calls_tools and attempt.leaf is not None and not attempt.lost:
             self._returns[spec.model].expect(attempt.leaf, attempt.decision.gpu, spec.tenant, now_s)
 
-    def _weigh(self, spec: RequestSpec, engines: Sequence[Engine], now_s: float) -> "_Weighed":
+    def _weigh(self, spec: RequestSpec, engines: Sequence[Engine]) -> "_Weighed":
         """What the request would cost at each of `engines`."""
         index = self.index(spec.model)
-        self._age(engines, now_s)
         stretches = index.match(spec.prompt.block_keys)
         cached = index.cached_blocks(stretches)
         blocks = [cached.get(engine.gpu, 0) for engine in engines]

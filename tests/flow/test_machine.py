@@ -259,3 +259,22 @@ def test_an_engine_that_ends_twice_before_its_host_hears_of_what_ran_there():
     assert (bench.view("a").sequences, bench.view("a").held_blocks, bench.view("a").outstanding_ms) == (0, 0, 0)
     effects = bench(events.Failed(attempt_id=decision.attempt_id, retry=True))
     assert kinds(effects) == [Placed, Dispatch]
+
+
+def test_a_look_changes_no_decision():
+    found = []
+    for looks in (False, True):
+        bench = Bench("a", limits=replace(LIMITS, kv_blocks=60))
+        first = bench.arrive("first", "q" * 8)
+        bench.now_s = 100.0
+        for name in ("second", "third"):
+            decision = bench.arrive(name, "s" * 24)
+            bench(events.FirstToken(attempt_id=decision.attempt_id))
+            bench(events.Finished(attempt_id=decision.attempt_id, output_tokens=3))
+        bench.now_s = CONFIG.window_s + 1
+        if looks:
+            bench.machine.views(bench.now_s)
+        bench(events.Finished(attempt_id=first.attempt_id, output_tokens=3))
+        found.append(bench.arrive("large", "z" * 230))
+    assert found[0].candidates[0].evict_ms > 0
+    assert found[0] == found[1]

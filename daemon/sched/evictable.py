@@ -10,14 +10,14 @@ nodes would lose, until something joins it or too little is left of it.
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate, islice
 from math import inf
 from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
 from preble.daemon.sched.loss import Loss, no_loss
-from preble.daemon.sched.node import Node
+from preble.daemon.sched.node import Node, changed
 
 _FRONT = 2
 """The front is added up for so many times the blocks asked for: the next prompt may need more."""
@@ -86,17 +86,17 @@ class _Front:
         self.n_blocks = 0
         self.last_tick = inf
         """Whatever joins the order up to this tick belongs in it; infinite if nothing follows."""
+        self.loss: Loss = no_loss
+        self.moment = Moment(1, 1)
+        self.told: dict[int, float] = {}
+        """What has been said of so many blocks since it changed."""
         self._gpu = gpu
-        self._loss: Loss = no_loss
-        self._moment = Moment(1, 1)
         self._lost: dict[Node, float] = {}
         """What each of the first nodes would lose."""
         self._nodes: list[Node] = []
         """Those, while nothing has changed, with the blocks up to and with each of them and what these lose."""
         self._up_to: list[int] = []
         self._sums: list[float] = []
-        self._told: dict[int, float] = {}
-        """What has been said already of so many blocks."""
 
     def count(self, node: Node) -> None:
         """Put a node behind the others."""
@@ -104,35 +104,30 @@ class _Front:
         self.n_blocks += n_blocks
 
     def recount(self, node: Node) -> None:
-        """Something about it has changed, if it is one of these."""
-        if node in self.blocks:
-            self.n_blocks -= self.blocks[node]
-            self.count(node)
-            if node in self._lost:
-                self._lost[node] = self.lost_of(node, self.blocks[node])
-            self._told = {}
+        """Something about one of its nodes has changed."""
+        self.n_blocks -= self.blocks[node]
+        self.count(node)
+        if node in self._lost:
+            self._lost[node] = self.lost_of(node, self.blocks[node])
+        self.told = {}
 
     def drop(self, node: Node) -> None:
-        """It has left the order."""
-        if node in self.blocks:
-            self.n_blocks -= self.blocks.pop(node)
-            self._lost.pop(node, None)
-            self._told = {}
+        """One of its nodes has left the order."""
+        self.n_blocks -= self.blocks.pop(node)
+        self._lost.pop(node, None)
+        self.told = {}
 
     def set(self, loss: Loss, moment: Moment) -> None:
         """Tell by these from now on."""
-        if self._loss is not loss or self._moment is not moment:
-            self._loss, self._moment = loss, moment
-            self._lost = {}
-            self._told = {}
+        self.loss, self.moment = loss, moment
+        self._lost = {}
+        self.told = {}
 
     def lost_of_first(self, n_blocks: int) -> float:
         """What evicting them would lose; of fewer, if there are no more."""
-        lost = self._told.get(n_blocks)
-        if lost is None:
-            if not self._told or self._up_to[-1] < n_blocks:
-                self._add_up(n_blocks)
-            lost = self._told[n_blocks] = self._read_off(n_blocks)
+        if not self.told or self._up_to[-1] < n_blocks:
+            self._add_up(n_blocks)
+        lost = self.told[n_blocks] = self._read_off(n_blocks)
         return lost
 
     def _add_up(self, n_blocks: int) -> None:
@@ -157,7 +152,7 @@ class _Front:
     def lost_of(self, node: Node, n_blocks: int) -> float:
         """What so many blocks of a node lose."""
         gpu = self._gpu
-        return self._loss(node.uses.get(gpu, 0), n_blocks, self._moment.idle_share(node.released[gpu]))
+        return self.loss(node.uses.get(gpu, 0), n_blocks, self.moment.idle_share(node.released[gpu]))
 
 
 class Evictable:
@@ -196,7 +191,7 @@ class Evictable:
 
     def discard(self, node: Node, tick: int) -> None:
         """It is held again, or gone."""
-        if self._front is not None:
+        if self._front is not None and node in self._front.blocks:
             self._front.drop(node)
         here = self._ticks[tick]
         if isinstance(here, _Tie):
@@ -208,7 +203,7 @@ class Evictable:
 
     def touch(self, node: Node) -> None:
         """What is counted on a node of the order has changed."""
-        if self._front is not None:
+        if self._front is not None and node in self._front.blocks:
             self._front.recount(node)
 
     def victims(self, n_blocks: int, keep: Collection[Node] = ()) -> Iterator[Victim]:
@@ -227,10 +222,12 @@ class Evictable:
         front = self._front
         if front is None or (front.n_blocks < n_blocks and front.last_tick != inf):
             front = self._front = self._first(_FRONT * n_blocks)
-        front.set(loss, moment)
+        if front.loss is not loss or front.moment is not moment:
+            front.set(loss, moment)
         if not front.blocks.keys().isdisjoint(keep):
             return sum([front.lost_of(node, taken) for node, taken in self.victims(n_blocks, keep)])
-        return front.lost_of_first(n_blocks)
+        lost = front.told.get(n_blocks)
+        return front.lost_of_first(n_blocks) if lost is None else lost
 
     def _first(self, n_blocks: int) -> _Front:
         front = _Front(self._gpu)
@@ -240,6 +237,44 @@ class Evictable:
                 front.last_tick = node.released[self._gpu]
                 break
         return front
+
+
+class Orders:
+    """Those of all GPUs, and what each node was let go at."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self._of: dict[GpuId, Evictable] = {}
+
+    def of(self, gpu: GpuId) -> Evictable:
+        """One GPU's."""
+        order = self._of.get(gpu)
+        if order is None:
+            order = self._of[gpu] = Evictable(gpu)
+        return order
+
+    def forget(self, gpu: GpuId) -> Iterable[Node]:
+        """Begin one GPU's anew; the nodes that were in it, which are to be unmarked."""
+        return self._of.pop(gpu, ())
+
+    def oldest(self) -> tuple[Node, GpuId] | None:
+        """What some GPU let go longest ago."""
+        ticks = [(order.first_tick, gpu) for gpu, order in self._of.items() if order.first_tick is not None]
+        _, gpu = min(ticks, default=(0, None))
+        return (next(iter(self._of[gpu])), gpu) if gpu is not None else None
+
+    def mark(self, node: Node, gpu: GpuId, tick: int) -> None:
+        """The GPU may evict it; it was let go at `tick`."""
+        self.unmark(node, gpu)
+        node.released = changed(node.released, gpu, tick)
+        self.of(gpu).add(node, tick)
+
+    def unmark(self, node: Node, gpu: GpuId) -> None:
+        """The GPU may not, or has."""
+        tick = node.released.get(gpu)
+        if tick is not None:
+            node.released = changed(node.released, gpu, 0)
+            self._of[gpu].discard(node, tick)
 
 
 def _by_depth(node: Node) -> int:

@@ -10,17 +10,18 @@ prompt shares all of it, and a binary search how much of the last one.
 
 import sys
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.blocktable import BlockTable
-from preble.daemon.sched.evictable import Clock, Evictable, Victim
+from preble.daemon.sched.evictable import Orders, Victim
 from preble.daemon.sched.loss import Loss
 from preble.daemon.sched.node import (
     Children,
     Counts,
     Node,
     Stretch,
+    biggest_cached,
     cached_blocks,
     cached_of,
     changed,
@@ -51,10 +52,11 @@ class PrefixIndex:
         self._resident_blocks: Counts = {}
         self._active_blocks: Counts = {}
         self._active_nodes: dict[GpuId, dict[Node, None]] = {}
-        self._evictable: dict[GpuId, Evictable] = {}
-        self._clock = Clock()
+        self._orders = Orders()
         self._matched: tuple[Sequence[BlockKey], list[Stretch], list[Node]] | None = None
         """The last match: a request is matched several times before the forest changes its form."""
+        self._computed: Counts = {}
+        """Of the last match, what was told of GPUs since what they have or compute has changed."""
 
     def __len__(self) -> int:
         """Blocks indexed."""
@@ -79,38 +81,30 @@ class PrefixIndex:
         return stretches
 
     cached_blocks = staticmethod(cached_blocks)
-    computed_blocks = staticmethod(computed_blocks)
+    biggest_cached = staticmethod(biggest_cached)
+
+    def computed_blocks(self, stretches: Sequence[Stretch], gpu: GpuId) -> int:
+        """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
+        if self._matched is None or self._matched[1] is not stretches:
+            return computed_blocks(stretches, gpu)
+        if gpu not in self._computed:
+            self._computed[gpu] = computed_blocks(stretches, gpu)
+        return self._computed[gpu]
 
     @staticmethod
     def held_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
         """Blocks of a matched prompt that running requests hold on the GPU already."""
         return sum([n_blocks for node, n_blocks in stretches if gpu in node.active])
 
-    @staticmethod
-    def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Stretch | None:
-        """The node on a prompt's path of which some GPU caches the most blocks, and that number; None if nothing is."""
-        best: Stretch | None = None
-        most = 0
-        for node, shared in stretches:
-            if shared <= most:
-                continue
-            n_blocks = 0 if node.intended.keys().isdisjoint(gpus) else shared
-            for gpu, here in node.resident.items():
-                if n_blocks < shared and n_blocks < here and gpu in gpus:
-                    n_blocks = min(here, shared)
-            if n_blocks > most:
-                best, most = Stretch(node, n_blocks), n_blocks
-        return best
-
     def victims(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch] = ()) -> Iterator[Victim]:
         """What the GPU's LRU would evict to free `n_blocks`, first victim first; never a node of `keep`."""
-        return self._evictable_of(gpu).victims(n_blocks, {stretch.node for stretch in keep})
+        return self._orders.of(gpu).victims(n_blocks, {stretch.node for stretch in keep})
 
     def eviction_loss(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch], loss: Loss) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
         matched = self._matched
         kept = matched[2] if matched and matched[1] is keep else [stretch.node for stretch in keep]
-        return self._evictable_of(gpu).loss(n_blocks, kept, loss, self._clock.moment)
+        return self._orders.of(gpu).loss(n_blocks, kept, loss, self._orders.clock.moment)
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
         """Whether the whole chain that ends with `leaf` is in the GPU's cache."""
@@ -138,7 +132,8 @@ class PrefixIndex:
         return leaf
 
     def _remember(self, keys: Sequence[BlockKey], path: list[Stretch]) -> None:
-        self._matched = keys, path, [stretch.node for stretch in path]
+        self._matched = keys, path, [node for node, _ in path]
+        self._computed = {}
 
     def _append(self, parent: Node | None, keys: Sequence[BlockKey]) -> Node:
         node = Node(parent, parent.end if parent else 0)
@@ -177,11 +172,11 @@ class PrefixIndex:
         for gpu in upper.active:
             self._active_nodes[gpu][upper] = None
         for gpu, tick in lower.released.items():
-            self._mark_released(upper, gpu, tick)
+            self._orders.mark(upper, gpu, tick)
         for gpu, n_blocks in list(lower.resident.items()):
             lower.resident = changed(lower.resident, gpu, max(0, n_blocks - cut))
             if n_blocks <= cut:
-                self._unmark_released(lower, gpu)
+                self._orders.unmark(lower, gpu)
         self._prune(lower)
         return upper
 
@@ -228,11 +223,10 @@ class PrefixIndex:
         return False
 
     def _forget_oldest(self) -> bool:
-        ticks = [(order.first_tick, gpu) for gpu, order in self._evictable.items() if order.first_tick is not None]
-        _, gpu = min(ticks, default=(0, None))
-        if gpu is None:
+        oldest = self._orders.oldest()
+        if oldest is None:
             return False
-        node = next(iter(self._evictable[gpu]))
+        node, gpu = oldest
         self._set_resident(node, gpu, 0)
         self._prune(node)
         return True
@@ -272,7 +266,7 @@ class PrefixIndex:
             node = self._split(node, depth - node.start)
         elif node is not None and self._is_tail(node, gpu):
             self._lengthen(node, keys)
-            self._mark_released(node, gpu, self._clock.tick)
+            self._orders.mark(node, gpu, self._orders.clock.tick)
             return node
         return self._append(node, keys)
 
@@ -310,19 +304,21 @@ class PrefixIndex:
         before = node.resident.get(gpu, 0)
         if n_blocks == before:
             return
+        self._computed = {}
         self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
         node.resident = changed(node.resident, gpu, n_blocks)
         self._table.report(node, n_blocks)
         if n_blocks == 0:
-            self._unmark_released(node, gpu)
+            self._orders.unmark(node, gpu)
         elif gpu in node.released:
-            self._evictable[gpu].touch(node)
+            self._orders.of(gpu).touch(node)
         elif gpu not in node.active:
-            self._mark_released(node, gpu, self._clock.tick)
+            self._orders.mark(node, gpu, self._orders.clock.tick)
 
     def clear(self, gpu: GpuId) -> None:
         """The GPU's cache is empty."""
-        nodes = [*self._evictable.pop(gpu, ()), *self._active_nodes.get(gpu, ())]
+        nodes = [*self._orders.forget(gpu), *self._active_nodes.get(gpu, ())]
+        self._computed = {}
         self._resident_blocks.pop(gpu, None)
         for node in nodes:
             node.resident, node.released = changed(node.resident, gpu, 0), changed(node.released, gpu, 0)
@@ -335,7 +331,10 @@ class PrefixIndex:
     def intend(self, leaf: Node, gpu: GpuId) -> None:
         """A request that will compute this chain is on its way to the GPU."""
         for node in leaf.path():
-            node.intended = changed(node.intended, gpu, node.intended.get(gpu, 0) + 1)
+            if gpu in node.intended:
+                node.intended[gpu] += 1
+            else:
+                node.intended = changed(node.intended, gpu, 1)
 
     def fulfil(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `intend`: the chain has been computed, or never will be."""
@@ -345,25 +344,31 @@ class PrefixIndex:
 
     def acquire(self, leaf: Node, gpu: GpuId) -> None:
         """A request that holds this chain runs on the GPU: nothing of it can be evicted."""
+        self._computed = {}
         here = self._active_nodes.setdefault(gpu, {})
         for node in leaf.path():
-            if gpu not in node.active:
+            if gpu in node.active:
+                node.active[gpu] += 1
+            else:
+                node.active = changed(node.active, gpu, 1)
                 self._active_blocks[gpu] = self._active_blocks.get(gpu, 0) + len(node.keys)
                 here[node] = None
-                self._unmark_released(node, gpu)
-            node.active = changed(node.active, gpu, node.active.get(gpu, 0) + 1)
+                self._orders.unmark(node, gpu)
 
     def release(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `acquire`. What nobody holds any more becomes the GPU's most recently used."""
-        self._clock.advance()
+        self._computed = {}
+        self._orders.clock.advance()
         here = self._active_nodes[gpu]
         for node in leaf.path():
-            node.active = changed(node.active, gpu, node.active[gpu] - 1)
-            if gpu not in node.active:
+            if node.active[gpu] > 1:
+                node.active[gpu] -= 1
+            else:
+                node.active = changed(node.active, gpu, 0)
                 self._active_blocks[gpu] -= len(node.keys)
                 del here[node]
                 if gpu in node.resident:
-                    self._mark_released(node, gpu, self._clock.tick)
+                    self._orders.mark(node, gpu, self._orders.clock.tick)
         self._prune(leaf)
 
     def use(self, leaf: Node, gpu: GpuId) -> None:
@@ -376,25 +381,13 @@ class PrefixIndex:
         self._prune(leaf)
 
     def _count_use(self, leaf: Node, gpu: GpuId, change: int) -> None:
-        self._clock.window_ticks += change
+        self._orders.clock.window_ticks += change
+        order = self._orders.of(gpu)
         for node in leaf.path():
-            node.uses = changed(node.uses, gpu, node.uses.get(gpu, 0) + change)
+            count = node.uses.get(gpu, 0) + change
+            if count and gpu in node.uses:
+                node.uses[gpu] = count
+            else:
+                node.uses = changed(node.uses, gpu, count)
             if gpu in node.released:
-                self._evictable[gpu].touch(node)
-
-    def _evictable_of(self, gpu: GpuId) -> Evictable:
-        order = self._evictable.get(gpu)
-        if order is None:
-            order = self._evictable[gpu] = Evictable(gpu)
-        return order
-
-    def _mark_released(self, node: Node, gpu: GpuId, tick: int) -> None:
-        self._unmark_released(node, gpu)
-        node.released = changed(node.released, gpu, tick)
-        self._evictable_of(gpu).add(node, tick)
-
-    def _unmark_released(self, node: Node, gpu: GpuId) -> None:
-        tick = node.released.get(gpu)
-        if tick is not None:
-            node.released = changed(node.released, gpu, 0)
-            self._evictable[gpu].discard(node, tick)
+                order.touch(node)

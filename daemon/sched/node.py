@@ -1,6 +1,6 @@
 """A node of the prefix index's forest: a stretch of blocks, and what is counted on it for each GPU."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from preble.daemon.ids import BlockKey, GpuId
@@ -102,6 +102,22 @@ def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
     return cached | dict.fromkeys(gpus, total)
 
 
+def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Stretch | None:
+    """The node on a prompt's path of which some GPU caches the most blocks, and that number; None if nothing is."""
+    best: Stretch | None = None
+    most = 0
+    for node, shared in stretches:
+        if shared <= most:
+            continue
+        n_blocks = 0 if node.intended.keys().isdisjoint(gpus) else shared
+        for gpu, here in node.resident.items():
+            if n_blocks < shared and n_blocks < here and gpu in gpus:
+                n_blocks = min(here, shared)
+        if n_blocks > most:
+            best, most = Stretch(node, n_blocks), n_blocks
+    return best
+
+
 def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
     """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
     total = 0
@@ -159,10 +175,13 @@ def depth_after(node: Node | None, key: BlockKey | None) -> int:
 def walk(children: Children, keys: Sequence[BlockKey], depth: int) -> list[Stretch]:
     """The part of a prompt that is known from `depth` on, where it goes on with one of `children`."""
     stretches: list[Stretch] = []
-    while depth < len(keys) and (node := children.get(keys[depth])) is not None:
-        n_blocks = shared_blocks(node.keys, 0, keys, depth)
-        stretches.append(Stretch(node, n_blocks))
-        if n_blocks < len(node.keys):
+    n_keys = len(keys)
+    while depth < n_keys and (node := children.get(keys[depth])) is not None:
+        own = node.keys
+        end = depth + len(own)
+        if end > n_keys or own[-1] != keys[end - 1]:
+            stretches.append(Stretch(node, shared_blocks(own, 0, keys, depth)))
             break
-        children, depth = node.children, depth + n_blocks
+        stretches.append(Stretch(node, len(own)))
+        children, depth = node.children, end
     return stretches

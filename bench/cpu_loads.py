@@ -81,7 +81,7 @@ def numbers(outcomes: list[Outcome], load: str, rate: float, policy: str, seed: 
     setting = Setting(
         workload=load,
         policy=policy,
-        fairness="none",
+        fairness="d2lpm",
         gpus=2,
         rate=rate,
         seed=seed,

@@ -25,7 +25,7 @@ from preble.daemon.engine.hardware import detect
 from preble.daemon.engine.launch import EngineSpec, plan
 from preble.daemon.errors import ConfigError, EngineError, Unavailable
 from preble.daemon.flow.encode import ModelEncoder
-from preble.daemon.flow.events import EngineUp, Event
+from preble.daemon.flow.events import EngineUp, Event, TenantStands
 from preble.daemon.flow.gpus import GpuDesk
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.recording import Record
@@ -46,6 +46,7 @@ from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.time_models import TimeModels
 from preble.daemon.tenancy.failures import FailureLimiter
+from preble.daemon.tenancy.model import Tenant
 
 Say = Callable[[str], None]
 
@@ -98,6 +99,7 @@ async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -
             at_once=config.auth.failures_at_once,
             addresses_kept=config.auth.addresses_kept,
         )
+        stores.accounts.directory.watch(engines.tell_standing)
         check = Authenticator(stores.accounts.directory, failures, metrics.auth_failure)
         app = make_application(
             config.server,
@@ -206,6 +208,11 @@ class Engines:
             max_model_len=lambda: self._max_model_len(name),
         )
         self.served[name] = ServedModel(name, int(time()), encoder, lambda: self._max_model_len(name))
+
+    def tell_standing(self, tenant: Tenant) -> None:
+        """A tenant is new, or something about it has changed."""
+        is_batch = tenant.settings.priority == "batch"
+        self._post(TenantStands(tenant=tenant.name, weight=tenant.settings.weight, is_batch=is_batch))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

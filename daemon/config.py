@@ -38,6 +38,8 @@ class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     create_default_tenant: bool = True
 
 
+FairnessName = Literal["none", "vtc", "d2lpm"]
+FAIRNESS: tuple[FairnessName, ...] = get_args(FairnessName)
 PolicyName = Literal["e2", "e2_paper", "round_robin", "least_loaded", "prefix_affinity"]
 
 
@@ -60,6 +62,10 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     decode_imbalance_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.5
     expected_output_tokens: Count = 64
     prefill_lead_steps: Positive = 2.0
+    fairness: FairnessName = "d2lpm"
+    quantum_s: Positive = 1.0
+    cached_charge_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    batch_service_ratio: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.05
     max_waiting_requests: Count = 4096
     max_indexed_blocks: Count = 5_000_000
     max_attempts: Count = 3

@@ -42,7 +42,7 @@ def run(point: Point, trace: Path | None) -> dict:
     setting = Setting(
         workload=point.workload,
         policy=point.policy,
-        fairness="none",
+        fairness="d2lpm",
         gpus=point.gpus,
         rate=point.rate,
         seed=point.seed,

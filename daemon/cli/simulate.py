@@ -61,8 +61,10 @@ def _policy(text: str) -> str:
 
 
 def _fairness(text: str) -> str:
-    if text != "none":
-        raise ValueError(f"{text!r} is not known; there is none, by that name")
+    from preble.daemon.config import FAIRNESS
+
+    if text not in FAIRNESS:
+        raise ValueError(f"{text!r} is none of {', '.join(FAIRNESS)}")
     return text
 
 
@@ -105,9 +107,9 @@ def _n_cpus() -> int:
     "--fairness",
     callback=_list_of(_fairness),
     metavar="FAIRNESS[,...]",
-    default="none",
+    default="d2lpm",
     show_default=True,
-    help="Between tenants: none.",
+    help="Between tenants: d2lpm (locality within), vtc, none.",
 )
 @click.option(
     "--arrivals",
@@ -257,7 +259,8 @@ def _job(
         fit=fit,
         arrivals=source.arrivals if source.workload else "trace",
     )
-    return Job(source=source, rate=rate, setting=setting, config=replace(scheduler, policy=policy), sampled=sampled)
+    config = replace(scheduler, policy=policy, fairness=fairness)
+    return Job(source=source, rate=rate, setting=setting, config=config, sampled=sampled)
 
 
 def _compare(todo: "Sequence[Job]", n_processes: int, plot_dir: Path | None, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId
+from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.types import EngineLimits, RequestSpec, TimeModel
 
 
@@ -31,6 +31,15 @@ class DrainChanged:
 
     gpu: GpuId
     draining: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantStands:
+    """A tenant is new, or an operator changed its weight or its class."""
+
+    tenant: TenantName
+    weight: float
+    is_batch: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,4 +115,15 @@ class KvReported:
     changes: tuple[KvChange, ...]
 
 
-Event = EngineUp | EngineDown | DrainChanged | Arrived | FirstToken | Finished | Failed | ClientGone | KvReported
+Event = (
+    EngineUp
+    | EngineDown
+    | DrainChanged
+    | TenantStands
+    | Arrived
+    | FirstToken
+    | Finished
+    | Failed
+    | ClientGone
+    | KvReported
+)

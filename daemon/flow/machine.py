@@ -22,6 +22,7 @@ from preble.daemon.flow.events import (
     Finished,
     FirstToken,
     KvReported,
+    TenantStands,
 )
 from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
 from preble.daemon.sched.attempt import Attempt, EngineView
@@ -29,6 +30,7 @@ from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.scheduler import Scheduler
 from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.tenancy.fair import make_turns
 
 
 class Machine:
@@ -40,7 +42,8 @@ class Machine:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self._config = config
-        self._scheduler = Scheduler(config)
+        self._turns = make_turns(config)
+        self._scheduler = Scheduler(config, self._turns)
         self._live: dict[RequestId, Attempt] = {}
         """The latest attempt of each live request."""
         self._by_attempt: dict[AttemptId, Attempt] = {}
@@ -99,6 +102,8 @@ class Machine:
                 yield from self._engine_up(event)
             case EngineDown(gpu=gpu):
                 yield from self._engine_down(gpu)
+            case TenantStands(tenant=tenant, weight=weight, is_batch=is_batch):
+                self._turns.stand(tenant, weight, is_batch)
             case DrainChanged(gpu=gpu, draining=draining):
                 yield from self._drain_changed(gpu, draining)
 
@@ -157,9 +162,8 @@ class Machine:
             return
         del self._by_attempt[attempt.attempt_id]
         engine = self._engine_of(attempt)
-        output_tokens = 0
+        output_tokens = event.output_tokens if isinstance(event, Finished) else 0
         if isinstance(event, Finished) and not attempt.cancelled:
-            output_tokens = event.output_tokens
             self._scheduler.finished(attempt, output_tokens, event.calls_tools, self._now_s)
         engine.end(attempt, self._now_s, output_tokens)
         if attempt.cancelled:
@@ -198,7 +202,7 @@ class Machine:
             yield Abort(request_id=request_id, attempt_id=attempt.attempt_id, gpu=attempt.decision.gpu)
             return
         if self._parked.pop(request_id, None) is None:
-            self._engine_of(attempt).withdraw(attempt)
+            self._engine_of(attempt).withdraw(attempt, self._now_s)
         yield self._end(attempt, Outcome.CANCELLED)
         yield from self._start_waiting(self._engine_of(attempt))
 
@@ -224,7 +228,7 @@ class Machine:
         engine = self._scheduler.engines.get(gpu)
         if engine is None or not engine.up:
             return
-        for attempt in engine.stop():
+        for attempt in engine.stop(self._now_s):
             yield from self._place_again(attempt, attempt.number)
 
     def _drain_changed(self, gpu: GpuId, draining: bool) -> Iterator[Effect]:
@@ -237,7 +241,7 @@ class Machine:
             yield from self._unpark(engine.model)
         elif self._scheduler.serving(engine.model):  # else what waits here runs here: nobody else could take it
             for attempt in list(engine.waiting):
-                yield from self._place_again(engine.withdraw(attempt), attempt.number)
+                yield from self._place_again(engine.withdraw(attempt, self._now_s), attempt.number)
 
     def _unpark(self, model: ModelName) -> Iterator[Effect]:
         if not self._scheduler.serving(model):

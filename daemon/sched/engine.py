@@ -1,16 +1,16 @@
 """One engine as the scheduler knows it: what it can take, what it was given, what runs there and what waits for it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt, EngineView
+from preble.daemon.sched.fairline import FairLine
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch
 from preble.daemon.sched.loss import Loss, loss_by_chance, loss_by_uses, no_loss
 from preble.daemon.sched.observer import Observer
-from preble.daemon.sched.order import WaitingLine
 from preble.daemon.sched.policies import Traits
+from preble.daemon.sched.pool import Pool
 from preble.daemon.sched.timefit import TimeFit
 from preble.daemon.sched.types import Candidate, EngineLimits, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given, LoadWindow
@@ -20,14 +20,6 @@ _BATCH_WEIGHT = 0.1
 
 _KEPT_WAITING = 0.5
 """Of those who wait or run at an engine, so many wait for the prefill of the next one: others start or end before."""
-
-
-@dataclass(slots=True)
-class Pool:
-    """What the engines of one model have in common."""
-
-    waiting: int = 0
-    """Requests that wait at any of them."""
 
 
 class Engine:
@@ -42,13 +34,14 @@ class Engine:
         pool: Pool,
         traits: Traits,
         lead_steps: float,
+        cached_charge: float,
     ) -> None:
         self.gpu = gpu
         self.model = model
         self.up = False
         self.draining = False
         self.epoch = 0
-        self.waiting: WaitingLine[Attempt] = WaitingLine(self._cached_share, grouped=traits.grouped)
+        self.waiting: FairLine[Attempt] = FairLine(self._cached_share, pool.turns, grouped=traits.grouped)
         self.running: dict[AttemptId, Attempt] = {}
         self._prefilling: dict[AttemptId, Attempt] = {}
         self._index = index
@@ -56,6 +49,7 @@ class Engine:
         self._pool = pool
         self._traits = traits
         self._lead_steps = lead_steps
+        self._cached_charge = cached_charge
         self._limits: EngineLimits | None = None
         self._fit: TimeFit | None = None
         self._observer: Observer | None = None
@@ -92,15 +86,16 @@ class Engine:
         self._fit = self._fit or TimeFit(time_model)  # what has been learnt outlives a restart
         self._observer = Observer(self._fit, limits.max_num_batched_tokens)
 
-    def stop(self) -> list[Attempt]:
+    def stop(self, now_s: float) -> list[Attempt]:
         """The engine is gone: forget its cache and what ran there, and hand back what waited, oldest first."""
         self.up = False
         for attempt in self.running.values():
             if not attempt.lost:  # by an end before, of which its host has not heard yet
                 self._leave(attempt)
+                self._pool.ended(attempt, 0.0, now_s)
                 attempt.lost = True
         self._index.clear(self.gpu)
-        return [self.withdraw(attempt) for attempt in list(self.waiting)]
+        return [self.withdraw(attempt, now_s) for attempt in list(self.waiting)]
 
     # --- what E2 asks ---
 
@@ -208,7 +203,7 @@ class Engine:
             self._index.intend(leaf, self.gpu)
         return self.window.give(now_s, prefill_ms, leaf)
 
-    def enqueue(self, attempt: Attempt) -> None:
+    def enqueue(self, attempt: Attempt, now_s: float) -> None:
         """Let it wait for its turn."""
         missed_tokens = attempt.decision.prompt_tokens - attempt.decision.cached_tokens
         attempt.prefill_us = round(1000 * self.time_model.prefill_ms(missed_tokens))
@@ -216,13 +211,13 @@ class Engine:
         attempt.decode_us = round(1000 * decode_ms)
         self._prefill_us += attempt.prefill_us
         self._decode_us += attempt.decode_us
-        self.waiting.add(attempt.spec.request_id, attempt)
-        self._pool.waiting += 1
+        self.waiting.add(attempt.spec.request_id, attempt.spec.tenant, attempt)
+        self._pool.joined(attempt, now_s)
 
-    def withdraw(self, attempt: Attempt) -> Attempt:
+    def withdraw(self, attempt: Attempt, now_s: float) -> Attempt:
         """Take back a waiting attempt, with everything it was counted for."""
         self.waiting.remove(attempt.spec.request_id)
-        self._pool.waiting -= 1
+        self._pool.left(attempt, now_s)
         self._done(attempt)
         leaf = attempt.leaf
         if leaf is not None:
@@ -280,9 +275,11 @@ class Engine:
         """It goes to the engine now."""
         spec = attempt.spec
         self.waiting.start(spec.request_id)
-        self._pool.waiting -= 1
         attempt.running = True
-        attempt.unprefilled_tokens = self._uncomputed_tokens(spec, self._index.match(spec.prompt.block_keys))
+        attempt.computed_tokens = self._uncomputed_tokens(spec, self._index.match(spec.prompt.block_keys))
+        attempt.unprefilled_tokens = attempt.computed_tokens
+        attempt.batch = max(self._usual_batch, self._sequences + spec.n_sequences)
+        self._pool.started(attempt, self._service_ms(attempt, attempt.decision.expected_output_tokens))
         attempt.private_blocks = self._private_blocks_of(attempt)
         self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
         self._sequences += spec.n_sequences
@@ -323,12 +320,14 @@ class Engine:
                 self.prefilled(attempt, now_s)
 
     def end(self, attempt: Attempt, now_s: float, output_tokens: int = 0) -> None:
-        """It has left the engine; `output_tokens` of one that ended well."""
+        """It has left the engine; 0 `output_tokens` also where they are not known."""
         del self.running[attempt.attempt_id]
         if attempt.lost:
             return
         if self._observer is not None:
-            self._observer.ended(attempt.attempt_id, now_s, output_tokens if attempt.spec.n_sequences == 1 else 0)
+            is_telling = attempt.spec.n_sequences == 1 and not attempt.cancelled
+            self._observer.ended(attempt.attempt_id, now_s, output_tokens if is_telling else 0)
+        self._pool.ended(attempt, self._service_ms(attempt, output_tokens), now_s)
         self._leave(attempt)
         self._observe(now_s)
 
@@ -341,6 +340,13 @@ class Engine:
         if attempt.leaf is not None:
             self._index.fulfil(attempt.leaf, self.gpu)
             self._index.release(attempt.leaf, self.gpu)
+
+    def _service_ms(self, attempt: Attempt, output_tokens: int) -> float:
+        """GPU time of an attempt: prefill, its share of decoding steps, and a little for what it keeps in the cache."""
+        cached_tokens = attempt.spec.prompt.n_tokens - attempt.computed_tokens
+        cached_ms = self._cached_charge * self.time_model.prefill_ms_per_token * cached_tokens
+        decode_ms = self.time_model.decode_ms(output_tokens, attempt.batch)
+        return self.time_model.prefill_ms(attempt.computed_tokens) + cached_ms + decode_ms
 
     def _done(self, attempt: Attempt) -> None:
         """Nothing of it is outstanding any more."""

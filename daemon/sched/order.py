@@ -56,6 +56,10 @@ class WaitingLine(Generic[_T]):
     def __contains__(self, name: str) -> bool:
         return name in self._waiting
 
+    def item(self, name: str) -> _T:
+        """What waits by this name."""
+        return self._waiting[name].item
+
     def add(self, name: str, item: _T) -> None:
         """Let it wait."""
         self._arrivals += 1
@@ -75,14 +79,18 @@ class WaitingLine(Generic[_T]):
         """The next to start, which `start` then takes out. None if nobody waits."""
         self._refresh()
         while self._waiting:
-            group = min((g for g in range(GROUPS) if self._sizes[g]), key=lambda g: (self._passes[g], -g))
-            name = self._head(group)
+            group, name = self.head()
             waiting = self._waiting[name]
             now = self._group(waiting.item)
             if now == group:
                 return waiting.item
             self._regroup(name, waiting, now)
         return None
+
+    def head(self) -> tuple[int, str]:
+        """The group whose turn it is, by shares as they were when last looked at, and its first name; not if empty."""
+        group = min((g for g in range(GROUPS) if self._sizes[g]), key=lambda g: (self._passes[g], -g))
+        return group, self._first_of(group)
 
     def start(self, name: str) -> _T:
         """Take out the one that `first` named, at its group's expense."""
@@ -113,7 +121,7 @@ class WaitingLine(Generic[_T]):
         self._sizes[waiting.group] -= 1
         self._join(name, waiting, group)
 
-    def _head(self, group: int) -> str:
+    def _first_of(self, group: int) -> str:
         heap = self._heaps[group]
         while not self._is_in(heap[0][1], group):
             heappop(heap)

@@ -12,10 +12,12 @@ from typing import NamedTuple
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt
-from preble.daemon.sched.engine import Engine, Pool
+from preble.daemon.sched.engine import Engine
+from preble.daemon.sched.fairline import Turns
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.outputs import OutputLengths
 from preble.daemon.sched.policies import Choice, Policy, cheapest, make_policy
+from preble.daemon.sched.pool import Pool
 from preble.daemon.sched.queueing import Queueing
 from preble.daemon.sched.returns import ReturnCounts, Returns
 from preble.daemon.sched.types import Candidate, Decision, EngineLimits, Mode, RequestSpec, TimeModel
@@ -43,10 +45,11 @@ class _Weighed(NamedTuple):
 class Scheduler:
     """E2 over every engine of every model. All times are the caller's."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, turns: Turns) -> None:
         self.engines: dict[GpuId, Engine] = {}
         """By name, in the order of names."""
         self._config = config
+        self._turns = turns
         self._indexes: dict[ModelName, PrefixIndex] = {}
         self._policies: dict[ModelName, Policy] = {}
         self._outputs: dict[ModelName, OutputLengths] = {}
@@ -65,8 +68,9 @@ class Scheduler:
         if engine is None:
             window = LoadWindow(self._config.expected_output_tokens)
             traits = self._policy(model).traits
-            pool = self._pools.setdefault(model, Pool())
-            engine = Engine(gpu, model, self.index(model), window, pool, traits, self._config.prefill_lead_steps)
+            pool = self._pools.setdefault(model, Pool(self._turns))
+            lead_steps, cached_charge = self._config.prefill_lead_steps, self._config.cached_charge_ratio
+            engine = Engine(gpu, model, self.index(model), window, pool, traits, lead_steps, cached_charge)
             self.engines = dict(sorted({**self.engines, gpu: engine}.items()))
             self._engines_of[model] = [engine for engine in self.engines.values() if engine.model == model]
         assert engine.model == model, f"{gpu} serves {engine.model}, not {model}"
@@ -188,7 +192,7 @@ class Scheduler:
         if best is None:
             return None
         _, attempt, weighed, choice = best
-        busiest.withdraw(attempt)
+        busiest.withdraw(attempt, now_s)
         return self._give(attempt.spec, attempt.number, weighed, choice, now_s, attempt.waits_since_s)
 
     def started(self, attempt: Attempt, now_s: float) -> None:
@@ -274,7 +278,7 @@ class Scheduler:
             given=engine.give(now_s, chosen.prefill_ms, leaf),
             waits_since_s=waits_since_s,
         )
-        engine.enqueue(attempt)
+        engine.enqueue(attempt, now_s)
         return attempt
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
 
+from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import TenantName
 from preble.daemon.sim.report import Run
 
@@ -58,8 +59,8 @@ def compare(runs: Sequence[Run]) -> Iterator[Comparison]:
 
 
 def label(run: Run) -> str:
-    """What a run is called among others."""
-    return run.policy if run.fairness == "none" else f"{run.policy}/{run.fairness}"
+    """What a run is called among others: fairness is named unless it is the usual."""
+    return run.policy if run.fairness == SchedulerConfig().fairness else f"{run.policy}/{run.fairness}"
 
 
 def _p99_ttft_s(tenant: TenantName, run: Run) -> float | None:

@@ -6,7 +6,7 @@ step need no time, and nothing depends on the order of engines. Nothing takes ti
 says that engines hear so much later of what they are to do.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from preble.daemon.config import SchedulerConfig
@@ -23,9 +23,10 @@ from preble.daemon.flow.events import (
     Finished,
     FirstToken,
     KvReported,
+    TenantStands,
 )
 from preble.daemon.flow.machine import Machine
-from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
+from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.types import Prompt, RequestSpec
 from preble.daemon.sim.agenda import Agenda, to_ps
 from preble.daemon.sim.engine import ModelledEngine
@@ -67,8 +68,12 @@ class World:
         progress: Callable[[float], None] | None = None,
         n_expected: int | None = None,
         one_by_one: bool = False,
+        weights: Mapping[TenantName, float] | None = None,
     ) -> None:
-        """`fit` is one for all GPUs or one for each. `progress` is told the fraction done of `n_expected` requests."""
+        """`fit` is one for all GPUs or one for each. `progress` is told the fraction done of `n_expected` requests.
+
+        `weights` are those of tenants that do not have 1.
+        """
         fits = [fit] * gpus if isinstance(fit, Fit) else list(fit)
         if gpus < 1 or len(fits) != gpus:
             raise ValueError(f"{gpus} GPUs and {len(fits)} calibrations")
@@ -84,6 +89,7 @@ class World:
         self._machine = Machine(config)
         self._delay_ps = to_ps(dispatch_delay_s)
         self._sample_ps = None if sample_interval_s is None else max(1, to_ps(sample_interval_s))
+        self._weights = weights or {}
         self._progress = progress
         self._n_expected = n_expected
         self._one_by_one = one_by_one
@@ -121,6 +127,8 @@ class World:
 
         Requests that no engine is left for at the end are given up by their clients then.
         """
+        for tenant, weight in self._weights.items():
+            self._tell(TenantStands(tenant=tenant, weight=weight, is_batch=False))
         for station in self._stations:
             self._up(station)
         if self._sample_ps is not None:

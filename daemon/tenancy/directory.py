@@ -1,6 +1,6 @@
 """Every tenant and key, in memory: what each request is looked up in. Changed by their store alone, and at once."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 
 from preble.daemon.errors import NotFound
@@ -12,6 +12,7 @@ class Directory:
     """Look-ups that cost as much however many there are. Whoever keeps what is found keeps an old one."""
 
     def __init__(self, tenants: Iterable[Tenant] = (), keys: Iterable[ApiKey] = ()) -> None:
+        self._watchers: list[Callable[[Tenant], None]] = []
         self._tenants: dict[TenantName, Tenant] = {}
         self._keys: dict[KeyId, ApiKey] = {}
         self._keys_of: dict[TenantName | None, dict[KeyId, ApiKey]] = {}
@@ -23,6 +24,14 @@ class Directory:
     def put_tenant(self, tenant: Tenant) -> None:
         """Know it from now on, in place of what was known by its name."""
         self._tenants[tenant.name] = tenant
+        for watcher in self._watchers:
+            watcher(tenant)
+
+    def watch(self, watcher: Callable[[Tenant], None]) -> None:
+        """Tell it of every tenant, now and whenever something about one changes."""
+        self._watchers.append(watcher)
+        for tenant in self._tenants.values():
+            watcher(tenant)
 
     def put_key(self, key: ApiKey) -> None:
         """Know it from now on, in place of what was known by its id."""

@@ -14,13 +14,12 @@ two tenants that wait all the time, of weights v and w, the services S and T nev
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import floor
-from typing import Protocol
 
+from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import TenantName
 
 _HALF_LIFE_S = 60.0
 """In which half of the debt of a tenant that wants nothing is forgiven."""
-_FORGOTTEN_S = 3600.0
 
 
 @dataclass(slots=True)
@@ -30,106 +29,88 @@ class _Account:
     waiting: int = 0
     running: int = 0
     balance_ms: float = 0.0
+    seen_rounds: int = 0
+    """Of quanta, when it was last charged."""
     idle_since_s: float = 0.0
+    """If it neither waits nor runs."""
 
     @property
     def is_idle(self) -> bool:
         return not (self.waiting or self.running)
 
 
-class Turns(Protocol):
-    """Accounts of all tenants. All times are the caller's."""
-
-    def joined(self, tenant: TenantName, weight: float, is_batch: bool, now_s: float) -> None:
-        """A request begins to wait. Weight and class hold from now on for all that the tenant has."""
-
-    def left(self, tenant: TenantName, now_s: float) -> None:
-        """A request waits no more, and was not started."""
-
-    def started(self, tenant: TenantName, expected_ms: float) -> None:
-        """A request that waited starts, and is expected to take so long."""
-
-    def ended(self, tenant: TenantName, more_ms: float, now_s: float) -> None:
-        """A request that was started has ended; it took so much more than was expected, or less."""
-
-    def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
-        """Which of these, who all wait, may be served next: never nobody. To be asked before each start."""
-
-
 class _Accounts:
-    """Who waits, runs and is batch: what all kinds of turns have in common."""
+    """Who waits, runs and is batch: what all kinds of turns have in common. All times are the caller's."""
 
     def __init__(self, batch_share: float) -> None:
         """Batch gets no less than `batch_share` (0 to 1) of the service while it waits for interactive requests."""
         self._accounts: dict[TenantName, _Account] = {}
-        self._idle: dict[TenantName, None] = {}
-        """In the order in which they became it."""
+        self._backlogged: dict[TenantName, _Account] = {}
+        """Those that have something waiting."""
         self._owed_per_ms = batch_share / (1 - batch_share)
         self._owed_to_batch_ms = 0.0
         self._waiting = {False: 0, True: 0}
         """Requests that wait, by whether they are batch."""
 
-    def joined(self, tenant: TenantName, weight: float, is_batch: bool, now_s: float) -> None:
-        """See `Turns`."""
-        account = self._accounts.setdefault(tenant, _Account(idle_since_s=now_s))
-        self._idle.pop(tenant, None)
+    def stand(self, tenant: TenantName, weight: float, is_batch: bool) -> None:
+        """From now on the tenant has this weight and class, also for what waits. Until then: 1, and interactive."""
+        account = self._accounts.setdefault(tenant, _Account())
+        self._waiting[account.is_batch] -= account.waiting
+        self._waiting[is_batch] += account.waiting
+        account.weight, account.is_batch = weight, is_batch
+
+    def joined(self, tenant: TenantName, now_s: float) -> None:
+        """A request begins to wait."""
+        account = self._accounts.setdefault(tenant, _Account())
         if not account.waiting:
             self._wake(account, now_s)
-        if account.is_batch is not is_batch:
-            self._waiting[account.is_batch] -= account.waiting
-            self._waiting[is_batch] += account.waiting
-        account.weight, account.is_batch = weight, is_batch
         account.waiting += 1
-        self._waiting[is_batch] += 1
+        self._waiting[account.is_batch] += 1
+        self._backlogged[tenant] = account
 
     def left(self, tenant: TenantName, now_s: float) -> None:
-        """See `Turns`."""
+        """A request waits no more, and was not started."""
         account = self._accounts[tenant]
-        self._waits_no_more(account)
-        self._rest_if_idle(tenant, account, now_s)
+        self._waits_no_more(tenant, account)
+        account.idle_since_s = now_s
 
     def started(self, tenant: TenantName, expected_ms: float) -> None:
-        """See `Turns`."""
+        """A request that waited starts, and is expected to take so long."""
         account = self._accounts[tenant]
         if self._waiting[True] and self._waiting[False]:
             self._owed_to_batch_ms += -expected_ms if account.is_batch else self._owed_per_ms * expected_ms
-        self._waits_no_more(account)
+        self._waits_no_more(tenant, account)
         account.running += 1
         self._charge(account, expected_ms)
 
     def ended(self, tenant: TenantName, more_ms: float, now_s: float) -> None:
-        """See `Turns`."""
+        """A request that was started has ended; it took so much more than was expected, or less."""
         account = self._accounts[tenant]
         assert account.running > 0, f"{tenant} has nothing that could end"
         account.running -= 1
         self._charge(account, more_ms)
-        self._rest_if_idle(tenant, account, now_s)
+        account.idle_since_s = now_s
 
     def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
-        """See `Turns`."""
+        """Which of these, who all wait, may be served next: never nobody. To be asked before each start."""
         n_batch = sum(self._accounts[tenant].is_batch for tenant in tenants)
         if 0 < n_batch < len(tenants):
             is_turn_of_batch = self._owed_to_batch_ms > 0
             tenants = [tenant for tenant in tenants if self._accounts[tenant].is_batch is is_turn_of_batch]
         return self._choose(tenants)
 
-    def _waits_no_more(self, account: _Account) -> None:
-        assert account.waiting > 0, "nobody waits"
+    def rank(self, tenant: TenantName) -> float:
+        """Of those who may be served and have as much cached, the lowest comes first."""
+        return 0.0
+
+    def _waits_no_more(self, tenant: TenantName, account: _Account) -> None:
+        assert account.waiting > 0, f"{tenant} has nothing waiting"
         account.waiting -= 1
         self._waiting[account.is_batch] -= 1
+        if not account.waiting:
+            del self._backlogged[tenant]
         if not self._waiting[True]:
             self._owed_to_batch_ms = 0.0
-
-    def _rest_if_idle(self, tenant: TenantName, account: _Account, now_s: float) -> None:
-        if not account.is_idle:
-            return
-        account.idle_since_s = now_s
-        self._idle[tenant] = None
-        while self._idle:
-            oldest = next(iter(self._idle))
-            if now_s - self._accounts[oldest].idle_since_s < _FORGOTTEN_S:
-                break
-            del self._idle[oldest], self._accounts[oldest]
 
     def _wake(self, account: _Account, now_s: float) -> None:
         """It waits again, or for the first time."""
@@ -152,29 +133,56 @@ class Credits(_Accounts):
         """`quantum_ms` is GPU time for a weight of 1: small, it is fairer; large, it keeps more locality."""
         super().__init__(batch_share)
         self._quantum_ms = quantum_ms
-        self.refills = 0
-        """Rounds of quanta given: how much fairness has held back."""
+        self._rounds = 0
+        """Of quanta given: how much fairness has held back."""
+
+    def rank(self, tenant: TenantName) -> float:
+        """The most credit for its weight first."""
+        account = self._accounts[tenant]
+        return -account.balance_ms / account.weight
 
     def _wake(self, account: _Account, now_s: float) -> None:
-        """No credit is saved up while idle, and debt fades."""
-        if account.is_idle:
-            idle_s = now_s - account.idle_since_s
-            account.balance_ms = min(0.0, account.balance_ms) * 0.5 ** (idle_s / _HALF_LIFE_S)
+        """No credit is saved up while idle, but debt is paid by the rounds that others got, and fades.
+
+        Who has no debt does not wait for the next round: it has as much credit as whoever has most of those who wait.
+        """
+        if not account.is_idle:
+            return
+        debt_ms = min(0.0, account.balance_ms) * 0.5 ** ((now_s - account.idle_since_s) / _HALF_LIFE_S)
+        debt_ms += (self._rounds - account.seen_rounds) * self._quantum_ms * account.weight
+        most_ms = max((other.balance_ms / other.weight for other in self._backlogged.values()), default=0.0)
+        account.balance_ms = debt_ms if debt_ms < 0 else max(0.0, most_ms) * account.weight
 
     def _charge(self, account: _Account, service_ms: float) -> None:
         account.balance_ms = min(account.balance_ms - service_ms, self._quantum_ms * account.weight)
+        account.seen_rounds = self._rounds
 
     def _choose(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
-        with_credit = [tenant for tenant in tenants if self._accounts[tenant].balance_ms > 0]
+        with_credit = self._with_credit(tenants)
         if with_credit:
             return with_credit
+        if any(account.balance_ms > 0 for account in self._backlogged.values()):
+            return [self._borrower(tenants)]
         n_rounds = min(self._rounds_to_credit(self._accounts[tenant]) for tenant in tenants)
-        self.refills += n_rounds
-        for account in self._accounts.values():
-            if account.waiting and account.balance_ms <= 0:
-                own_rounds = min(n_rounds, self._rounds_to_credit(account))
-                account.balance_ms += own_rounds * self._quantum_ms * account.weight
+        self._rounds += n_rounds
+        for account in self._backlogged.values():
+            own_rounds = min(n_rounds, self._rounds_to_credit(account))
+            account.balance_ms += own_rounds * self._quantum_ms * account.weight
+        return self._with_credit(tenants)
+
+    def _with_credit(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         return [tenant for tenant in tenants if self._accounts[tenant].balance_ms > 0]
+
+    def _borrower(self, tenants: Collection[TenantName]) -> TenantName:
+        """Who is served, so that no engine idles, while those with credit wait before others: the least in debt.
+
+        Were they given quanta instead, they would have credit before the other engines too, all the time. What they
+        borrow beyond a quantum is forgiven: nobody else could have had it.
+        """
+        borrower = min(tenants, key=lambda tenant: (self.rank(tenant), tenant))
+        account = self._accounts[borrower]
+        account.balance_ms = max(account.balance_ms, -self._quantum_ms * account.weight)
+        return borrower
 
     def _rounds_to_credit(self, account: _Account) -> int:
         return floor(-account.balance_ms / (self._quantum_ms * account.weight)) + 1
@@ -190,12 +198,12 @@ class Counters(_Accounts):
 
     def _wake(self, account: _Account, now_s: float) -> None:
         """Idle time is not made up for: it goes on from where the least served of the others is."""
-        others = [other.balance_ms for other in self._accounts.values() if other.waiting]
+        others = [other.balance_ms for other in self._backlogged.values()]
         account.balance_ms = max(account.balance_ms, min(others, default=self._last_ms))
 
-    def _waits_no_more(self, account: _Account) -> None:
-        super()._waits_no_more(account)
-        if not any(self._waiting.values()):
+    def _waits_no_more(self, tenant: TenantName, account: _Account) -> None:
+        super()._waits_no_more(tenant, account)
+        if not self._backlogged:
             self._last_ms = account.balance_ms
 
     def _charge(self, account: _Account, service_ms: float) -> None:
@@ -203,3 +211,14 @@ class Counters(_Accounts):
 
     def _choose(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         return [min(tenants, key=lambda tenant: (self._accounts[tenant].balance_ms, tenant))]
+
+
+def make_turns(config: SchedulerConfig) -> Everybody | Credits | Counters:
+    """Make what the configuration says."""
+    match config.fairness:
+        case "none":
+            return Everybody(config.batch_service_ratio)
+        case "vtc":
+            return Counters(config.batch_service_ratio)
+        case "d2lpm":
+            return Credits(1000 * config.quantum_s, config.batch_service_ratio)

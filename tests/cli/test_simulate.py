@@ -33,7 +33,7 @@ def test_the_json_has_what_the_contract_promises():
     assert told == {
         "workload": "tool",
         "policy": "e2",
-        "fairness": "none",
+        "fairness": "d2lpm",
         "gpus": 3,
         "rate": 6.0,
         "seed": 7,
@@ -153,7 +153,7 @@ def test_a_written_trace_can_be_simulated(tmp_path):
         (("--workload", "tool", "--seed", ""), "invalid literal"),
         (("--workload", "tool", "--gpus", "0"), "is not in the range"),
         (("--workload", "tool", "--requests", "0"), "is not in the range"),
-        (("--workload", "tool", "--fairness", "vtc"), "'vtc' is not known"),
+        (("--workload", "tool", "--fairness", "lottery"), "'lottery' is none of none, vtc, d2lpm"),
         (("--workload", "tool", "--fit", "b200"), "a6000-mistral-7b"),
         (("--workload", "tool", "--config", "nowhere.toml"), "there is no such file"),
         (("--workload", "agent", "--items", "5"), "--items: the workload agent has none"),

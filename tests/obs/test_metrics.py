@@ -1,9 +1,9 @@
 """The metrics page: names as Prometheus wants them, the values of what happened, and no series without bound."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from tests.core import MODEL, Bench
 

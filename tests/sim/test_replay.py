@@ -119,6 +119,7 @@ def every_event() -> list:
         events.Failed(attempt_id=1, retry=True),
         events.ClientGone(request_id="r"),
         events.DrainChanged(gpu=GpuId("a"), draining=True),
+        events.TenantStands(tenant="t", weight=2.0, is_batch=True),
         events.EngineDown(gpu=GpuId("a")),
     ]
 

@@ -12,7 +12,7 @@ from preble.daemon.sim.report import Report, Setting, summarise
 from preble.daemon.sim.types import Outcome
 
 SETTING = Setting(
-    workload="tool", policy="e2", fairness="none", gpus=2, rate=3.0, seed=1, fit="a6000", arrivals="poisson"
+    workload="tool", policy="e2", fairness="d2lpm", gpus=2, rate=3.0, seed=1, fit="a6000", arrivals="poisson"
 )
 MODEL = TimeModel(prefill_base_ms=10, prefill_ms_per_token=1, decode_base_ms=6, decode_ms_per_sequence=1)
 
@@ -180,8 +180,8 @@ def test_several_tenants_have_a_table_of_their_own():
     assert row(tenants, "slow") == [["2.50", "*"], ["-"]]
 
 
-def test_fairness_is_part_of_a_policys_name_once_there_is_one():
-    (comparison,) = compare([run_of(SERVED, setting=with_(fairness=fair)) for fair in ("none", "vtc")])
+def test_fairness_is_part_of_a_policys_name_if_it_is_not_the_usual():
+    (comparison,) = compare([run_of(SERVED, setting=with_(fairness=fair)) for fair in ("d2lpm", "vtc")])
     assert [name.strip() for name in comparison.columns[2:]] == ["e2", "e2/vtc"]
 
 

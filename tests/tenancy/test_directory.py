@@ -43,3 +43,13 @@ def test_keys_are_listed_by_owner_oldest_first():
     assert directory.find_keys("acme") == [stored()]
     with pytest.raises(NotFound):
         directory.find_keys("nobody")
+
+
+def test_who_watches_is_told_of_every_tenant_there_is_and_of_every_change():
+    directory = Directory([acme()])
+    seen = []
+    directory.watch(seen.append)
+    assert seen == [acme()]
+    changed = replace(acme(), settings=TenantSettings(weight=3.0))
+    directory.put_tenant(changed)
+    assert seen[1:] == [changed]

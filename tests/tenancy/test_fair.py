@@ -25,7 +25,8 @@ each = pytest.mark.parametrize("make", [credits, counters])
 
 def wait(turns, *tenants, weight=1.0, is_batch=False, now_s=0.0):
     for tenant in tenants:
-        turns.joined(tenant, weight, is_batch, now_s)
+        turns.stand(tenant, weight, is_batch)
+        turns.joined(tenant, now_s)
 
 
 def serve(turns, tenant, service_ms, now_s=0.0):
@@ -94,7 +95,8 @@ def test_somebody_may_always_be_served_and_only_who_was_asked_for(make, data):
         what = data.draw(st.sampled_from(("join", "leave", "start", "end")))
         if what == "join":
             tenant = data.draw(st.sampled_from("abc"))
-            turns.joined(tenant, data.draw(WEIGHTS), data.draw(st.booleans()), now_s)
+            turns.stand(tenant, data.draw(WEIGHTS), data.draw(st.booleans()))
+            turns.joined(tenant, now_s)
             waiting.append(tenant)
         elif what == "leave" and waiting:
             turns.left(waiting.pop(), now_s)
@@ -190,10 +192,10 @@ def test_batch_alone_gets_everything_and_owes_nothing_for_it():
     assert list(turns.admissible(["now", "later"])) == ["now"]
 
 
-def test_a_weight_holds_from_the_next_request_on():
+def test_a_weight_holds_at_once_for_what_waits():
     turns = credits()
     wait(turns, *"ab" * 1000)
-    wait(turns, "b", weight=9.0)
+    turns.stand("b", 9.0, is_batch=False)
     served = []
     for _ in range(1000):
         served.append(next(iter(turns.admissible(["a", "b"]))))
@@ -201,11 +203,10 @@ def test_a_weight_holds_from_the_next_request_on():
     assert served.count("b") / served.count("a") == pytest.approx(9, rel=0.05)
 
 
-def test_who_has_long_been_idle_is_forgotten():
+def test_a_tenant_that_becomes_batch_waits_with_all_it_has():
     turns = credits()
-    for number in range(100):
-        tenant = f"t{number}"
-        wait(turns, tenant, now_s=number * 100.0)
-        turns.started(tenant, 10.0)
-        turns.ended(tenant, 0.0, number * 100.0)
-    assert len(turns._accounts) <= 37
+    wait(turns, *"ab" * 3)
+    turns.stand("a", 1.0, is_batch=True)
+    assert list(turns.admissible(["a", "b"])) == ["b"]
+    turns.stand("a", 1.0, is_batch=False)
+    assert list(turns.admissible(["a", "b"])) == ["a", "b"]

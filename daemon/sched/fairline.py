@@ -1,0 +1,99 @@
+"""A waiting line that is fair between tenants: of those whose turn it is, whoever has most of its prompt cached.
+
+Each tenant has a line of its own (`WaitingLine`), so that what one has waiting does not keep the others waiting. Whose
+turn it is comes from outside (`Turns`): fairness first, locality within what it allows (DLPM, arXiv 2501.14312).
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from itertools import count
+from typing import Generic, Protocol, TypeVar
+
+from preble.daemon.ids import TenantName
+from preble.daemon.sched.order import WaitingLine
+
+_T = TypeVar("_T")
+
+
+class Turns(Protocol):
+    """Accounts of all tenants' service, over all engines. All times are the caller's."""
+
+    def joined(self, tenant: TenantName, now_s: float) -> None:
+        """A request begins to wait."""
+
+    def left(self, tenant: TenantName, now_s: float) -> None:
+        """A request waits no more, and was not started."""
+
+    def started(self, tenant: TenantName, expected_ms: float) -> None:
+        """A request that waited starts, and is expected to take so long."""
+
+    def ended(self, tenant: TenantName, more_ms: float, now_s: float) -> None:
+        """A request that was started has ended; it took so much more than was expected, or less."""
+
+    def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
+        """Which of these, who all wait, may be served next: never nobody. To be asked before each start."""
+
+    def rank(self, tenant: TenantName) -> float:
+        """Of those who may be served and have as much cached, the lowest comes first."""
+
+
+class FairLine(Generic[_T]):
+    """Items of tenants that wait before one engine, keyed by a name of theirs."""
+
+    def __init__(self, share: Callable[[_T], float], turns: Turns, *, grouped: bool) -> None:
+        """`share` tells an item's cached share of now, from 0 to 1; `grouped` is whether that matters."""
+        self._share = share
+        self._turns = turns
+        self._grouped = grouped
+        self._lines: dict[TenantName, WaitingLine[_T]] = {}
+        self._places: dict[str, tuple[TenantName, int]] = {}
+        """Of every name its tenant, and its place in the order of arrival."""
+        self._arrivals = count()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[_T]:
+        return (self._lines[tenant].item(name) for name, (tenant, _) in self._places.items())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def add(self, name: str, tenant: TenantName, item: _T) -> None:
+        """Let it wait."""
+        line = self._lines.get(tenant)
+        if line is None:
+            line = self._lines[tenant] = WaitingLine(self._share, grouped=self._grouped)
+        line.add(name, item)
+        self._places[name] = tenant, next(self._arrivals)
+
+    def remove(self, name: str) -> _T:
+        """Take it out, wherever it is in the line."""
+        return self._take_out(name, WaitingLine.remove)
+
+    def start(self, name: str) -> _T:
+        """Take out the one that `first` named."""
+        return self._take_out(name, WaitingLine.start)
+
+    def _take_out(self, name: str, how: Callable[[WaitingLine[_T], str], _T]) -> _T:
+        tenant, _ = self._places.pop(name)
+        item = how(self._lines[tenant], name)
+        if not self._lines[tenant]:
+            del self._lines[tenant]
+        return item
+
+    def first(self) -> _T | None:
+        """The next to start, which `start` then takes out. None if nobody waits."""
+        if not self._lines:
+            return None
+        tenants = self._turns.admissible(self._lines.keys())
+        return self._lines[min(tenants, key=self._rank)].first()
+
+    def _rank(self, tenant: TenantName) -> tuple[int, float, int]:
+        """Most cached first, then what `Turns` says, then who came first."""
+        group, name = self._lines[tenant].head()
+        return -group, self._turns.rank(tenant), self._places[name][1]
+
+    def last(self, most: int) -> list[_T]:
+        """At most so many of those that would start last, of the tenant that has most waiting."""
+        longest = max(self._lines.values(), key=len, default=None)
+        return longest.last(most) if longest is not None else []

@@ -1,0 +1,140 @@
+"""The line before one engine: fairness between tenants first, then what is cached, then who came first."""
+
+import hypothesis.strategies as st
+from hypothesis import given
+from tests.core import CONFIG, Bench, spec, up
+
+from preble.daemon.flow import events
+from preble.daemon.sched.fairline import FairLine
+
+
+class Turns:
+    """Says what it is told to say."""
+
+    def __init__(self):
+        self.only = None
+
+    def admissible(self, tenants):
+        return [tenant for tenant in tenants if self.only in (None, tenant)]
+
+    def rank(self, tenant):
+        return 0.0
+
+
+def line(waiting, turns=None, *, grouped=True):
+    """`waiting` has a tenant and a cached share for each name, which may be changed later."""
+    fair = FairLine(lambda name: waiting[name][1], turns or Turns(), grouped=grouped)
+    for name, (tenant, _) in waiting.items():
+        fair.add(name, tenant, name)
+    return fair
+
+
+def drain(fair):
+    order = []
+    while (name := fair.first()) is not None:
+        order.append(fair.start(name))
+    return order
+
+
+def test_of_those_whose_turn_it_is_the_most_cached_starts_first():
+    assert drain(line({"a": ("x", 0.1), "b": ("y", 0.9), "c": ("z", 0.5)})) == ["b", "c", "a"]
+
+
+def test_who_came_first_starts_first_where_as_much_is_cached():
+    assert drain(line({"a": ("y", 0.5), "b": ("x", 0.5), "c": ("y", 0.5)})) == ["a", "b", "c"]
+    assert drain(line({"a": ("y", 0.1), "b": ("x", 0.9)}, grouped=False)) == ["a", "b"]
+
+
+def test_whose_turn_it_is_not_does_not_start_whatever_is_cached():
+    turns = Turns()
+    fair = line({"a": ("x", 0.9), "b": ("y", 0.0)}, turns)
+    turns.only = "y"
+    assert fair.first() == "b"
+
+
+def test_what_waits_is_listed_in_the_order_of_arrival():
+    fair = line({"a": ("y", 0.1), "b": ("x", 0.2), "c": ("y", 0.3)})
+    assert (list(fair), len(fair), "b" in fair) == (["a", "b", "c"], 3, True)
+    assert fair.remove("b") == "b"
+    assert (list(fair), len(fair), "b" in fair) == (["a", "c"], 2, False)
+    assert fair.last(1) == ["a"]  # the least cached of the only tenant's
+
+
+def test_the_last_are_those_of_the_tenant_with_most_waiting():
+    fair = line({"a": ("y", 0.1), "b": ("x", 0.2), "c": ("y", 0.3)})
+    assert fair.last(5) == ["a"]
+    fair.add("d", "x", "a")
+    fair.add("e", "x", "a")
+    assert fair.last(1) == ["a"]
+    assert line({}).last(1) == []
+    assert line({}).first() is None
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("wxyz"), st.floats(0, 1)), max_size=30),
+    st.lists(st.integers(0, 29), max_size=10, unique=True),
+)
+def test_everyone_starts_once_and_nobody_who_left(items, leaving):
+    waiting = {f"{number}": item for number, item in enumerate(items)}
+    fair = line(waiting)
+    gone = {f"{number}" for number in leaving if f"{number}" in waiting}
+    for name in gone:
+        fair.remove(name)
+    assert sorted(drain(fair)) == sorted(waiting.keys() - gone)
+    assert len(fair) == 0
+
+
+# --- in the machine ---
+
+
+def starts(house, n, output_tokens=4):
+    """The tenants of the next `n` requests to start, as those that run end."""
+    order = []
+    running = [effect for effect in house.seen if type(effect).__name__ == "Dispatch"]
+    for _ in range(n):
+        ended = running.pop(0)
+        effects = house(events.Finished(attempt_id=ended.attempt_id, output_tokens=output_tokens))
+        begun = [effect for effect in effects if type(effect).__name__ == "Dispatch"]
+        order += [effect.request_id.partition(":")[0] for effect in begun]
+        running += begun
+    return order
+
+
+def flooded(**standing):
+    """One GPU before which a flooder has forty requests, and then another tenant comes with ten."""
+    house = Bench("a", config=CONFIG)
+    for tenant, (weight, is_batch) in standing.items():
+        house(events.TenantStands(tenant=tenant, weight=weight, is_batch=is_batch))
+    for tenant, n in (("flooder", 40), ("other", 10)):
+        for number in range(n):
+            text = f"{tenant}{number:>3}".ljust(100, "x")
+            house(events.Arrived(request=spec(f"{tenant}:{number}", text, tenant=tenant)))
+    return house
+
+
+def test_who_comes_after_a_flood_does_not_wait_for_its_end():
+    order = starts(flooded(), 40)
+    assert order[:20].count("other") == 10  # in turn
+
+
+def test_weights_and_classes_are_those_that_operators_set():
+    heavy = starts(flooded(other=(9.0, False)), 30)
+    assert heavy[:24].count("other") == 10
+    behind = starts(flooded(flooder=(1.0, False), other=(1.0, True)), 30)
+    assert behind.count("other") <= 2
+
+
+def test_a_request_that_is_run_again_is_charged_for_its_last_run_alone():
+    house = Bench("a", config=CONFIG)
+    decision = house.arrive("r", "x" * 100, tenant="t")
+    account = house.machine._turns._accounts["t"]
+    charged_ms = account.balance_ms
+    house(events.EngineDown(gpu="a"))
+    assert account.balance_ms > charged_ms
+    house(events.Failed(attempt_id=decision.attempt_id, retry=True))
+    house(up("a", epoch=2))
+    assert account.balance_ms == charged_ms
+    last = house.seen[-1]
+    assert last.attempt_id != decision.attempt_id
+    house(events.Finished(attempt_id=last.attempt_id, output_tokens=4))
+    assert (account.running, account.waiting) == (0, 0)

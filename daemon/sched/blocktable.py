@@ -45,9 +45,11 @@ class BlockTable:
         node.reported = min(node.reported, n_blocks)
 
     def drop(self, node: Node) -> None:
-        """None of its blocks will be left."""
+        """None of its blocks are left: it gives its list of them away."""
+        keys, node.keys = node.keys, []
         if node.reported:
-            self._dropped.append((node, node.keys[: node.reported]))
+            del keys[node.reported :]
+            self._dropped.append((node, keys))
 
     def _sweep(self, n_keys: int) -> None:
         while self._dropped and n_keys > 0:

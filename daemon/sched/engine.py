@@ -118,8 +118,9 @@ class Engine:
         free_blocks = limits.kv_blocks - resident_blocks - self._private_blocks
         evict_ms = 0.0
         if needed_blocks > free_blocks and window.n_requests:
-            evict_ms = self._evict_ms(stretches, needed_blocks - max(free_blocks, 0))
-        decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences)
+            n_blocks = needed_blocks - free_blocks if free_blocks > 0 else needed_blocks
+            evict_ms = self._evict_ms(stretches, n_blocks, model)
+        decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences, model)
         decode_load_ms = self._decode_load_ms
         load_ms = window.prefill_us / 1000 + decode_load_ms
         wait_ms = self._prefill_us / 1000
@@ -149,12 +150,12 @@ class Engine:
             resident_blocks=resident_blocks,
         )
 
-    def _decode_for_all_ms(self, output_tokens: int, n_sequences: int) -> float:
+    def _decode_for_all_ms(self, output_tokens: int, n_sequences: int, model: TimeModel) -> float:
         """Steps of its own, at the batch it makes, and what its sequences add to every step of the others."""
         steps = output_tokens / n_sequences
-        model, others = self.time_model, self._sequences
-        own_ms = model.decode_base_ms + model.decode_ms_per_sequence * (others + n_sequences)
-        return steps * (own_ms + model.decode_ms_per_sequence * n_sequences * others)
+        others, per_sequence_ms = self._sequences, model.decode_ms_per_sequence
+        own_ms = model.decode_base_ms + per_sequence_ms * (others + n_sequences)
+        return steps * (own_ms + per_sequence_ms * n_sequences * others)
 
     @property
     def load_ms(self) -> float:
@@ -179,9 +180,9 @@ class Engine:
         batch = self._usual_batch if self._traits.batched_decode else 1.0
         return self.window.n_requests * self._fit.model.decode_ms(self.window.mean_output_tokens, batch)
 
-    def _evict_ms(self, stretches: Sequence[Stretch], n_blocks: int) -> float:
+    def _evict_ms(self, stretches: Sequence[Stretch], n_blocks: int, model: TimeModel) -> float:
         """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed."""
-        model, counts_others = self.time_model, self._traits.counts_others
+        counts_others = self._traits.counts_others
         if self._loss_model is not model:
             self._loss_model = model
             self._loss = (loss_by_chance if counts_others else loss_by_uses)(model, self.limits.block_size)

@@ -207,7 +207,6 @@ class PrefixIndex:
         self._uncached.pop(node, None)
         self._n_blocks -= len(node.keys)
         self._table.drop(node)
-        node.keys = []
 
     def _make_room(self) -> None:
         while self._n_blocks > self._max_blocks and (self._forget_uncached() or self._forget_oldest()):
@@ -323,7 +322,7 @@ class PrefixIndex:
         for node in nodes:
             node.resident, node.released = changed(node.resident, gpu, 0), changed(node.released, gpu, 0)
         for node in nodes:
-            if node.keys and not node.children:
+            if node.keys and not node.is_needed:
                 self._prune(node)
 
     # --- what requests do ---

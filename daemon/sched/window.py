@@ -26,6 +26,8 @@ class LoadWindow:
 
     def __init__(self, expected_output_tokens: int) -> None:
         self._expected_output_tokens = expected_output_tokens
+        self.mean_output_tokens = float(expected_output_tokens)
+        """Mean output length seen in the window, or the configured guess when none was."""
         self._given: deque[Given] = deque()
         self._outputs: deque[tuple[float, int]] = deque()
         self.prefill_us = 0
@@ -58,21 +60,17 @@ class LoadWindow:
         self.oldest_s = min(self.oldest_s, now_s)
         self._outputs.append((now_s, output_tokens))
         self._output_tokens += output_tokens
+        self.mean_output_tokens = self._output_tokens / len(self._outputs)
 
     def age(self, passed_s: float) -> list[Given]:
         """Drop what is not from after `passed_s`; the requests that counted until now."""
         outputs, given = self._outputs, self._given
         while outputs and outputs[0][0] <= passed_s:
             self._output_tokens -= outputs.popleft()[1]
+        mean_tokens = self._output_tokens / len(outputs) if outputs else self._expected_output_tokens
+        self.mean_output_tokens = float(mean_tokens)
         dropped = []
         while given and given[0].at_s <= passed_s:
             dropped.append(given.popleft())
         self.oldest_s = min(outputs[0][0] if outputs else inf, given[0].at_s if given else inf)
         return [each for each in dropped if self.take_back(each)]
-
-    @property
-    def mean_output_tokens(self) -> float:
-        """Mean output length seen in the window, or the configured guess when none was."""
-        if not self._outputs:
-            return float(self._expected_output_tokens)
-        return self._output_tokens / len(self._outputs)

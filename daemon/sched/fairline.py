@@ -86,7 +86,8 @@ class FairLine(Generic[_T]):
         if not self._lines:
             return None
         tenants = self._turns.admissible(self._lines.keys())
-        return self._lines[min(tenants, key=self._rank)].first()
+        tenant = min(tenants, key=self._rank) if len(tenants) > 1 else next(iter(tenants))
+        return self._lines[tenant].first()
 
     def _rank(self, tenant: TenantName) -> tuple[int, float, int]:
         """Most cached first, then what `Turns` says, then who came first."""

@@ -39,7 +39,7 @@ class WaitingLine(Generic[_T]):
         self._share = share
         self._grouped = grouped
         self._waiting: dict[str, _Waiting[_T]] = {}
-        self._heaps: list[list[tuple[int, str]]] = [[] for _ in range(GROUPS)]
+        self._heaps: dict[int, list[tuple[int, str]]] = {}
         """Per group, arrival numbers and names; names that have left or changed group are skipped when they come up."""
         self._sizes = [0] * GROUPS
         self._passes = [0.0] * GROUPS
@@ -89,7 +89,8 @@ class WaitingLine(Generic[_T]):
 
     def head(self) -> tuple[int, str]:
         """The group whose turn it is, by shares as they were when last looked at, and its first name; not if empty."""
-        group = min((g for g in range(GROUPS) if self._sizes[g]), key=lambda g: (self._passes[g], -g))
+        groups = [group for group, size in enumerate(self._sizes) if size]
+        group = groups[0] if len(groups) == 1 else min(groups, key=lambda group: (self._passes[group], -group))
         return group, self._first_of(group)
 
     def start(self, name: str) -> _T:
@@ -115,7 +116,7 @@ class WaitingLine(Generic[_T]):
             self._passes[group] = max(self._passes[group], self._pass)
         waiting.group = group
         self._sizes[group] += 1
-        heappush(self._heaps[group], (waiting.number, name))
+        heappush(self._heaps.setdefault(group, []), (waiting.number, name))
 
     def _regroup(self, name: str, waiting: _Waiting[_T], group: int) -> None:
         self._sizes[waiting.group] -= 1

@@ -2,11 +2,11 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -16,6 +16,7 @@ import msgspec
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.errors import PrebleError
+from preble.daemon.ids import TenantName
 from preble.daemon.sim.arrivals import Arrivals
 from preble.daemon.sim.demand import FLOOD_SHARE, Demand
 from preble.daemon.sim.draws import Popularity
@@ -81,6 +82,8 @@ class Job:
     config: SchedulerConfig
     sampled: bool
     """Whether the GPUs' load is wanted."""
+    weights: Mapping[TenantName, float] = field(default_factory=dict)
+    """Of tenants that do not have 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +117,7 @@ def simulate(job: Job, tell: Tell) -> Done:
         sample_interval_s=job.source.requests / (job.setting.rate or 1.0) / _SAMPLES if job.sampled else None,
         progress=tell,
         n_expected=job.source.requests,
+        weights=job.weights,
     )
     outcomes = world.run(job.source.generate(job.rate, job.setting.seed))
     loads = Loads(at_s=[], requests={})
@@ -121,7 +125,7 @@ def simulate(job: Job, tell: Tell) -> Done:
         if not loads.at_s or load.at_s > loads.at_s[-1]:
             loads.at_s.append(load.at_s)
         loads.requests.setdefault(load.gpu, []).append(load.waiting + load.queued + load.running)
-    return Done(run=summarise(job.setting, outcomes, fit.time_model(), 0.0), loads=loads)
+    return Done(run=summarise(job.setting, outcomes, fit.time_model(), 0.0, job.weights), loads=loads)
 
 
 def bound(source: Source, rate: float | None, seed: int, fit: Fit, tell: Tell) -> float:

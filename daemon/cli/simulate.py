@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _WORKLOADS = ("tool", "embodied", "programming", "video", "longdoc", "agent", "noisy_neighbour")
 _WITH_ITEMS = ("tool", "embodied", "programming", "video", "longdoc")
 _LEAST_RATE, _MOST_RATE = 1e-6, 1e6
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-3, 1e3
 _DEFAULT_FIT = "a6000-mistral-7b"
 
 
@@ -50,6 +51,19 @@ def _seed(text: str) -> int:
     if seed < 0:
         raise ValueError("a seed is not negative")
     return seed
+
+
+def _weight(text: str) -> tuple[str, float]:
+    tenant, _, number = text.rpartition("=")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = 0.0
+    if not tenant or not _LEAST_WEIGHT <= weight <= _MOST_WEIGHT:
+        raise click.BadParameter(
+            f"{text!r} is not a tenant, =, and a weight from {_LEAST_WEIGHT:g} to {_MOST_WEIGHT:g}"
+        )
+    return tenant, weight
 
 
 def _policy(text: str) -> str:
@@ -137,6 +151,14 @@ def _n_cpus() -> int:
     help="The flooder's share of the workload noisy_neighbour.  [default: 0.75]",
 )
 @click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    callback=lambda _, __, texts: dict(map(_weight, texts)),
+    metavar="TENANT=WEIGHT",
+    help="A tenant's share of the service; may be repeated.  [default: 1 for each]",
+)
+@click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path),
@@ -165,6 +187,7 @@ def simulate(
     popularity: Any,
     items: int | None,
     flood_share: float | None,
+    weights: dict[str, float],
     config_path: Path | None,
     jobs: int | None,
     plot_dir: Path | None,
@@ -209,7 +232,7 @@ def simulate(
         _check_plots(plot_dir)
     scheduler = (load(config_path) if config_path else Config()).scheduler
     todo = [
-        _job(source, rate, default_rate, policy, fair, seed, fit, scheduler, sampled=plot_dir is not None)
+        _job(source, rate, default_rate, policy, fair, seed, fit, scheduler, weights, sampled=plot_dir is not None)
         for rate, policy, fair, seed in product(rates or (None,), policies, fairness, seeds)
     ]
     _compare(todo, jobs or _n_cpus(), plot_dir, as_json)
@@ -239,12 +262,14 @@ def _job(
     seed: int,
     fit: str,
     scheduler: "SchedulerConfig",
+    weights: dict[str, float],
     *,
     sampled: bool,
 ) -> "Job":
     from msgspec.structs import replace
 
     from preble.daemon.cli.sim_runs import Job
+    from preble.daemon.ids import TenantName
     from preble.daemon.sim.report import Setting
 
     if rate is None and source.workload is not None:
@@ -260,7 +285,8 @@ def _job(
         arrivals=source.arrivals if source.workload else "trace",
     )
     config = replace(scheduler, policy=policy, fairness=fairness)
-    return Job(source=source, rate=rate, setting=setting, config=config, sampled=sampled)
+    of_tenants = {TenantName(tenant): weight for tenant, weight in weights.items()}
+    return Job(source=source, rate=rate, setting=setting, config=config, sampled=sampled, weights=of_tenants)
 
 
 def _compare(todo: "Sequence[Job]", n_processes: int, plot_dir: Path | None, as_json: bool) -> None:

@@ -1,8 +1,7 @@
 """What the machine was told and what it wanted done, as lines of JSON: the daemon writes them, `preble replay` reads.
 
 The first line says what the machine was made with, every other one is a step: when it was, what happened, what was to
-be done. A look at the engines is a step in which nothing happened, since it lets time pass for their load. Prompts are
-there as the keys of their blocks, and tenants by name; texts, tokens and keys are not.
+be done. Prompts are there as the keys of their blocks, and tenants by name; texts, tokens and keys are not.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +15,8 @@ from preble.daemon.flow.effects import Effect
 from preble.daemon.flow.events import Event, KvChange, KvReported
 from preble.daemon.ids import GpuId
 
-Record = Callable[[float, Event | None, Sequence[Effect]], None]
-"""Takes a step: the machine's clock, what happened (None for a look at the engines) and what was to be done."""
+Record = Callable[[float, Event, Sequence[Effect]], None]
+"""Takes a step: the machine's clock, what happened and what was to be done."""
 
 FORMAT = 1
 """A new number whenever older recordings can no longer be read."""
@@ -37,8 +36,7 @@ class Step(NamedTuple):
 
     at_s: float
     """The machine's clock."""
-    event: Event | None
-    """None for a look at the engines."""
+    event: Event
     effects: bytes
     """As `encode_effects` has them."""
 
@@ -60,7 +58,7 @@ class _KvReported(msgspec.Struct, frozen=True):
 
 class _Line(msgspec.Struct, frozen=True):
     at_s: float
-    event: _Named | None
+    event: _Named
     effects: msgspec.Raw
 
 
@@ -70,7 +68,7 @@ _line = msgspec.json.Decoder(_Line)
 _header = msgspec.json.Decoder(Header)
 
 
-def no_record(at_s: float, event: Event | None, effects: Sequence[Effect]) -> None:
+def no_record(at_s: float, event: Event, effects: Sequence[Effect]) -> None:
     """The `Record` of who does not record."""
 
 
@@ -79,7 +77,7 @@ def encode_header(version: str, scheduler: SchedulerConfig) -> bytes:
     return _encode(Header(format=FORMAT, version=version, scheduler=scheduler)) + b"\n"
 
 
-def encode_step(at_s: float, event: Event | None, effects: Sequence[Effect]) -> bytes:
+def encode_step(at_s: float, event: Event, effects: Sequence[Effect]) -> bytes:
     """The line of one step."""
     line = {"at_s": at_s, "event": _named(event), "effects": msgspec.Raw(encode_effects(effects))}
     return _encode(line) + b"\n"
@@ -90,9 +88,7 @@ def encode_effects(effects: Sequence[Effect]) -> bytes:
     return _encode([(type(effect).__name__, effect) for effect in effects])
 
 
-def _named(event: Event | KvChange | None) -> Any:
-    if event is None:
-        return None
+def _named(event: Event | KvChange) -> Any:
     value: Any = event
     if isinstance(event, KvReported):
         value = {"gpu": event.gpu, "epoch": event.epoch, "changes": [_named(change) for change in event.changes]}
@@ -114,7 +110,7 @@ def decode_step(line: bytes) -> Step:
     """Raises `ConfigError` if the line is no step."""
     try:
         found = _line.decode(line)
-        return Step(found.at_s, None if found.event is None else _value(found.event), bytes(found.effects))
+        return Step(found.at_s, _value(found.event), bytes(found.effects))
     except (msgspec.MsgspecError, KeyError) as error:
         raise ConfigError(f"not a step of a recording: {error}") from error
 

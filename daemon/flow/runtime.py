@@ -96,21 +96,14 @@ class Runtime:
 
     def preview(self, spec: RequestSpec) -> Decision:
         """What the machine would decide about a request now. Raises the `ApiError` that would end it instead."""
-        now_s, _ = self._look()
-        foreseen = self._machine.preview(spec, now_s)
+        foreseen = self._machine.preview(spec, self._clock())
         if isinstance(foreseen, Refusal):
             raise _refusal(foreseen)
         return foreseen
 
     def views(self) -> tuple[EngineView, ...]:
         """What every engine is doing now."""
-        return self._look()[1]
-
-    def _look(self) -> tuple[float, tuple[EngineView, ...]]:
-        """Let time pass for the windows; recorded, since when they are aged can make a difference."""
-        now_s = self._clock()
-        self._record(now_s, None, ())
-        return now_s, self._machine.views(now_s)
+        return self._machine.views(self._clock())
 
     def returns(self, model: ModelName) -> ReturnCounts:
         """What became of the model's sessions that called tools."""

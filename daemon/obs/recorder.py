@@ -22,7 +22,7 @@ _MAX_WAITING = 100_000
 _INTERVAL_S = 0.2
 _log = structlog.get_logger(__name__)
 
-_Step = tuple[float, Event | None, Sequence[Effect]]
+_Step = tuple[float, Event, Sequence[Effect]]
 
 
 class Recorder:
@@ -42,8 +42,8 @@ class Recorder:
         self._closing = False
         self._task = asyncio.create_task(self._run())
 
-    def record(self, at_s: float, event: Event | None, effects: Sequence[Effect]) -> None:
-        """Have a step written soon; without an event it is a look at the engines. Never blocks."""
+    def record(self, at_s: float, event: Event, effects: Sequence[Effect]) -> None:
+        """Have a step written soon. Never blocks."""
         if not self._recording:
             return
         self._waiting.append((at_s, event, effects))

@@ -40,6 +40,10 @@ MEASURES = (
     Measure("hit %", lambda run: None if run.hit_ratio is None else 100 * run.hit_ratio, more_is_better=True),
     Measure("served req/s", lambda run: run.throughput, more_is_better=True),
 )
+_FAIRNESS = (
+    Measure("Jain's index", lambda run: run.jain_index, more_is_better=True),
+    Measure("service gap s", lambda run: run.service_gap_s),
+)
 _REFUSED = Measure("refused", lambda run: run.refused, counts=True)
 
 
@@ -54,6 +58,7 @@ def compare(runs: Sequence[Run]) -> Iterator[Comparison]:
     yield _table(f"{title}{suffix}; no policy can hit more than {100 * oracle:.1f} %", runs, "measure", measures)
     tenants = sorted({tenant for run in runs for tenant in run.tenants})
     if len(tenants) > 1:
+        yield _table(f"fairness between tenants{suffix}", runs, "measure", _FAIRNESS)
         of_each = [Measure(tenant, partial(_p99_ttft_s, tenant)) for tenant in tenants]
         yield _table(f"p99 TTFT in s, by tenant{suffix}", runs, "tenant", of_each)
 

@@ -81,7 +81,7 @@ def replay(lines: Iterable[bytes]) -> Replayed:
             cut_off = True
             break
         step = _decode(number, line)
-        done = _step(machine, step)
+        done = machine.step(step.event, step.at_s)
         steps += 1
         same = [before == now for before, now in zip_longest(_recorded(number, step), _placements(done))]
         decisions += len(same)
@@ -90,11 +90,10 @@ def replay(lines: Iterable[bytes]) -> Replayed:
         if effects == step.effects:
             equal_steps += 1
         elif first is None:
-            event = "a look at the engines" if step.event is None else type(step.event).__name__
             first = Difference(
                 line=number,
                 at_s=step.at_s,
-                event=event,
+                event=type(step.event).__name__,
                 recorded=step.effects.decode(),
                 replayed=effects.decode(),
             )
@@ -115,13 +114,6 @@ def _decode(number: int, line: bytes) -> Step:
         return decode_step(line)
     except ConfigError as error:
         raise ConfigError(f"line {number}: {error}") from error
-
-
-def _step(machine: Machine, step: Step) -> tuple[Effect, ...]:
-    if step.event is None:
-        machine.views(step.at_s)
-        return ()
-    return machine.step(step.event, step.at_s)
 
 
 def _recorded(number: int, step: Step) -> Iterator[_Placement]:

@@ -1,13 +1,15 @@
 """From what became of each request to the numbers of a run, and runs side by side."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
 
 from preble.daemon.ids import GpuId, TenantName
 from preble.daemon.sched.types import TimeModel
+from preble.daemon.sim.shares import fairness
 from preble.daemon.sim.types import Outcome
 
 
@@ -65,6 +67,10 @@ class Run(Setting, frozen=True, kw_only=True):
     """Requests served per second, from the first arrival to the last end."""
     duration_s: float
     preemptions: int
+    jain_index: float | None
+    """Of service by weight, while at least two tenants waited; see `sim.shares`."""
+    service_gap_s: float | None
+    """The most GPU time by weight that one of two tenants which waited all along got more than the other."""
     tenants: dict[TenantName, TenantNumbers]
 
 
@@ -74,9 +80,16 @@ class Report(msgspec.Struct, frozen=True):
     runs: tuple[Run, ...]
 
 
-def summarise(setting: Setting, outcomes: Sequence[Outcome], time_model: TimeModel, oracle_hit_ratio: float) -> Run:
-    """The numbers of one simulation on GPUs of this time model."""
+def summarise(
+    setting: Setting,
+    outcomes: Sequence[Outcome],
+    time_model: TimeModel,
+    oracle_hit_ratio: float,
+    weights: Mapping[TenantName, float] = MappingProxyType({}),
+) -> Run:
+    """The numbers of one simulation on GPUs of this time model, with tenants of these weights (1 if not given)."""
     gpu_s = _GpuTime(time_model, outcomes)
+    shares = fairness(outcomes, gpu_s.of, weights)
     served = [outcome for outcome in outcomes if outcome.complete]
     latencies = [outcome.ended_s - outcome.arrived_s for outcome in served]
     ttfts = _ttfts(served)
@@ -102,6 +115,8 @@ def summarise(setting: Setting, outcomes: Sequence[Outcome], time_model: TimeMod
         throughput=len(served) / duration_s if duration_s > 0 else None,
         duration_s=duration_s,
         preemptions=sum(outcome.preemptions for outcome in outcomes),
+        jain_index=shares.jain,
+        service_gap_s=shares.gap_s,
         tenants={name: _tenant(by_tenant[name], gpu_s) for name in sorted(by_tenant)},
     )
 

@@ -154,6 +154,8 @@ def test_a_written_trace_can_be_simulated(tmp_path):
         (("--workload", "tool", "--gpus", "0"), "is not in the range"),
         (("--workload", "tool", "--requests", "0"), "is not in the range"),
         (("--workload", "tool", "--fairness", "lottery"), "'lottery' is none of none, vtc, d2lpm"),
+        (("--workload", "tool", "--weight", "a"), "'a' is not a tenant, =, and a weight from 0.001 to 1000"),
+        (("--workload", "tool", "--weight", "a=0"), "'a=0' is not a tenant, =, and a weight"),
         (("--workload", "tool", "--fit", "b200"), "a6000-mistral-7b"),
         (("--workload", "tool", "--config", "nowhere.toml"), "there is no such file"),
         (("--workload", "agent", "--items", "5"), "--items: the workload agent has none"),

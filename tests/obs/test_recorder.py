@@ -34,7 +34,7 @@ async def test_what_a_runtime_does_can_be_replayed(tmp_path):
         runtime.preview(spec("r2", "x" * 40))
         runtime.post(events.Finished(attempt_id=1, output_tokens=2))
     found = replayed(tmp_path / "events")
-    assert (found.steps, found.equal_steps, found.decisions, found.cut_off) == (5, 5, 1, False)
+    assert (found.steps, found.equal_steps, found.decisions, found.cut_off) == (3, 3, 1, False)
 
 
 async def test_without_a_path_nothing_is_recorded(tmp_path):

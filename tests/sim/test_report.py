@@ -175,7 +175,9 @@ def test_refusals_are_not_mentioned_where_there_are_none():
 
 def test_several_tenants_have_a_table_of_their_own():
     slow = replace(SERVED, tenant=TenantName("slow"), first_token_s=3.5)
-    _, tenants = compare([run_of(SERVED, slow), run_of(SERVED, setting=with_(policy="rr"))])
+    _, fairness, tenants = compare([run_of(SERVED, slow), run_of(SERVED, setting=with_(policy="rr"))])
+    assert fairness.title == "fairness between tenants"
+    assert row(fairness, "Jain's index") == [["-"], ["-"]]  # nobody waited
     assert tenants.title.startswith("p99 TTFT in s")
     assert row(tenants, "slow") == [["2.50", "*"], ["-"]]
 

@@ -1,8 +1,11 @@
-"""What a daemon finds or makes in its data directory at start: the operator's key, and on day one a first tenant."""
+"""What a daemon finds or makes in its data directory at start: secrets, and on day one a first tenant."""
 
 import os
+import stat
 from pathlib import Path
+from secrets import token_hex
 
+from preble.daemon.errors import ConfigError
 from preble.daemon.ids import TenantName
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.keys import KeySpec
@@ -10,11 +13,31 @@ from preble.daemon.tenancy.audit import LOCAL, Author
 from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.keys import id_of, matches
 from preble.daemon.tenancy.model import Scope
+from preble.daemon.tenancy.salts import MASTER_BYTES
 from preble.daemon.wire.settings import TenantSettings
 
 OPERATOR_KEY_FILE = "operator.key"
 DEFAULT_KEY_FILE = "default.key"
+MASTER_KEY_FILE = "master.key"
 DEFAULT_TENANT = TenantName("default")
+
+
+def ensure_master_key(data_dir: Path) -> bytes:
+    """The secret behind all salts, made where there is none. Raises `ConfigError` if it is spoilt, or no secret."""
+    file = data_dir / MASTER_KEY_FILE
+    if not os.path.lexists(file):
+        write_secret(file, token_hex(MASTER_BYTES))
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            message = f"data_dir: {file} has mode {mode:04o}, and others may read it or change it"
+            raise ConfigError(f"{message}: delete it if somebody may have, else chmod 600 {file}")
+        master = bytes.fromhex(file.read_text(encoding="ascii"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"data_dir: {file} cannot be read: {error}") from error
+    if len(master) != MASTER_BYTES:
+        raise ConfigError(f"data_dir: {file} is not a key of {MASTER_BYTES} bytes: delete it, and a new one is made")
+    return master
 
 
 async def ensure_first_keys(accounts: Accounts, data_dir: Path, *, create_default_tenant: bool, now_s: float) -> None:

@@ -16,6 +16,8 @@ class Directory:
         self._tenants: dict[TenantName, Tenant] = {}
         self._keys: dict[KeyId, ApiKey] = {}
         self._keys_of: dict[TenantName | None, dict[KeyId, ApiKey]] = {}
+        self.rotations = 0
+        """How often salts have been rotated in all; never fewer, since deleted tenants count."""
         for tenant in tenants:
             self.put_tenant(tenant)
         for key in keys:
@@ -23,6 +25,8 @@ class Directory:
 
     def put_tenant(self, tenant: Tenant) -> None:
         """Know it from now on, in place of what was known by its name."""
+        before = self._tenants.get(tenant.name)
+        self.rotations += tenant.salt_epoch - (before.salt_epoch if before else 0)
         self._tenants[tenant.name] = tenant
         for watcher in self._watchers:
             watcher(tenant)

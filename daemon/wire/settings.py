@@ -13,8 +13,9 @@ Model = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 NAME = "[a-z0-9][a-z0-9-]{0,62}"
 """What tenants and groups may be called, as a regular expression: it is to fit into URLs, file names and labels."""
 
+PRIVATE = "private"
 GROUP = "group:"
-_ISOLATION = f"private|shared|{GROUP}{NAME}"
+_ISOLATION = f"{PRIVATE}|shared|{GROUP}{NAME}"
 _Isolation = msgspec.Meta(max_length=70, extra_json_schema={"pattern": f"^({_ISOLATION})$"})
 
 
@@ -50,11 +51,16 @@ class TenantSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Its share, by those of the others that want something at the same time."""
     priority: Literal["interactive", "batch"] = "interactive"
     """`batch` waits for whatever is interactive."""
-    isolation: Annotated[str, _Isolation] = "private"
+    isolation: Annotated[str, _Isolation] = PRIVATE
     """Who shares its cached prefixes: nobody (`private`), all of a `group:NAME`, or everybody who is `shared`."""
     suspended: bool = False
     """Nothing that its keys ask is done."""
     limits: Limits = NO_LIMITS
+
+    @property
+    def shares_prefixes(self) -> bool:
+        """Whether others may find what it has cached, and it what they have."""
+        return self.isolation != PRIVATE
 
 
 def is_isolation(text: str) -> bool:

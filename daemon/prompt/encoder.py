@@ -51,19 +51,20 @@ class PromptEncoder:
         """Finish what was begun, and end the threads. Nothing may be encoded from then on."""
         self._pool.shutdown()
 
-    async def encode_chat(self, body: Mapping[str, Any], max_model_len: int | None = None) -> TokenIds:
+    async def encode_chat(self, body: Mapping[str, Any], max_model_len: int | None = None, scope: str = "") -> TokenIds:
         """Raises `InvalidRequest` when no engine would take it, `NotReproducible` when only an engine can tell.
 
         What is longer than `max_model_len` tokens, if given, is refused at once if its length in characters shows it.
+        What is remembered of its texts serves the same `scope` alone: how long this takes tells nobody else of them.
         """
-        [ids] = await self._encode(lambda: self._begin_chat(body, max_model_len), body)
+        [ids] = await self._encode(lambda: self._begin_chat(body, max_model_len, scope), body)
         return ids
 
     async def encode_completion(
-        self, body: Mapping[str, Any], max_model_len: int | None = None
+        self, body: Mapping[str, Any], max_model_len: int | None = None, scope: str = ""
     ) -> tuple[TokenIds, ...]:
         """Return the tokens of each prompt. Raises as `encode_chat`."""
-        return tuple(await self._encode(lambda: self._begin_completion(body, max_model_len), body))
+        return tuple(await self._encode(lambda: self._begin_completion(body, max_model_len, scope), body))
 
     async def verify(self, render: Render) -> str | None:
         """Compare fixed chats with what an engine makes of them; None if all are equal, else which are not.
@@ -96,16 +97,16 @@ class PromptEncoder:
             return self._tokens.finish(draft, at_once=True)
         return await loop.run_in_executor(self._pool, self._tokens.finish, draft)
 
-    def _begin_chat(self, body: Mapping[str, Any], max_model_len: int | None) -> Draft:
+    def _begin_chat(self, body: Mapping[str, Any], max_model_len: int | None, scope: str) -> Draft:
         request = read_body(body)
         template = self._tool_template if request.tools else self._template
         if template is None:
             raise NotReproducible("the model has no chat template")
         text = template.render(request.chat(content_as_parts=template.wants_parts))
         self._refuse_endless([text], max_model_len, "messages")
-        return self._tokens.begin([text], add_special_tokens=request.add_special_tokens)
+        return self._tokens.begin([text], scope, add_special_tokens=request.add_special_tokens)
 
-    def _begin_completion(self, body: Mapping[str, Any], max_model_len: int | None) -> Draft:
+    def _begin_completion(self, body: Mapping[str, Any], max_model_len: int | None, scope: str) -> Draft:
         for field in ("prompt_embeds", "suffix", "truncate_prompt_tokens", "kv_transfer_params"):
             if body.get(field) is not None:
                 raise NotReproducible(f"{field} is given")
@@ -116,7 +117,7 @@ class PromptEncoder:
         texts = [given] if isinstance(given, str) else _converted(given, list[str])
         if texts:
             self._refuse_endless(texts, max_model_len, "prompt")
-            return self._tokens.begin(texts, add_special_tokens=add_special_tokens)
+            return self._tokens.begin(texts, scope, add_special_tokens=add_special_tokens)
         prompts = _converted([given], list[list[_TokenId]]) or _converted(given, list[list[_TokenId]])
         if not (given and prompts):
             message = "`prompt` must be a text, a list of token ids, or a list of either."

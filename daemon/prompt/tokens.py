@@ -22,6 +22,8 @@ from preble.daemon.sched.blocks import TokenIds
 Ids: TypeAlias = "array[int]"
 """Token ids as they are kept and joined: made from a list four times as fast as numpy's arrays."""
 _Piece: TypeAlias = "str | Ids"
+Segment: TypeAlias = tuple[str, str]
+"""A scope, and a text that was seen in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Draft:
     prompts: Sequence[Sequence[_Piece]]
     missing: Sequence[str] = ()
     """The pieces that are text, each once."""
+    scope: str = ""
+    """Whose they are: nobody else profits from their having been tokenised."""
     add_special_tokens: bool = False
 
     @property
@@ -56,18 +60,19 @@ class Tokens:
             token.content: token_ids([token_id]) for token_id, token in tokenizer.get_added_tokens_decoder().items()
         }
 
-    def begin(self, texts: Sequence[str], *, add_special_tokens: bool) -> Draft:
-        """Look up what is known. `add_special_tokens` asks for those that the tokenizer puts around a prompt, if any.
+    def begin(self, texts: Sequence[str], scope: str = "", *, add_special_tokens: bool) -> Draft:
+        """Look up what is known in this scope.
 
+        `add_special_tokens` asks for those that the tokenizer puts around a prompt, if any.
         Raises `NotReproducible` if a text is none that an engine could be sent.
         """
         for text in texts:
             _check(text)
         if self._added is None or (add_special_tokens and self._adds_special_tokens):
-            return Draft([[text] for text in texts], list(dict.fromkeys(texts)), add_special_tokens)
-        prompts = [[self._known(piece) or piece for piece in _cut(self._added, text)] for text in texts]
+            return Draft([[text] for text in texts], list(dict.fromkeys(texts)), scope, add_special_tokens)
+        prompts = [[self._known(scope, piece) or piece for piece in _cut(self._added, text)] for text in texts]
         missing = dict.fromkeys(piece for pieces in prompts for piece in pieces if isinstance(piece, str))
-        return Draft(prompts, list(missing))
+        return Draft(prompts, list(missing), scope)
 
     def finish(self, draft: Draft, *, at_once: bool = False) -> list[TokenIds]:
         """Tokenise what is missing, nearly all of that on several cores and without the interpreter lock.
@@ -78,7 +83,7 @@ class Tokens:
         fresh = {text: token_ids(encoding.ids) for text, encoding in zip(draft.missing, encodings, strict=True)}
         if self._added is not None and not draft.add_special_tokens:
             for text, ids in fresh.items():
-                self._cache.put(text, ids)
+                self._cache.put((draft.scope, text), ids)
         return [_joined(pieces, fresh) for pieces in draft.prompts]
 
     def _encoded(self, draft: Draft) -> list[Encoding]:
@@ -88,35 +93,35 @@ class Tokens:
     def _encoded_on_all_cores(self, draft: Draft) -> list[Encoding]:
         return self._tokenizer.encode_batch_fast(list(draft.missing), add_special_tokens=draft.add_special_tokens)
 
-    def _known(self, piece: str) -> Ids | None:
-        return self._added_ids.get(piece) or self._cache.get(piece)
+    def _known(self, scope: str, piece: str) -> Ids | None:
+        return self._added_ids.get(piece) or self._cache.get((scope, piece))
 
 
 class SegmentCache:
-    """Tokens of texts, the least recently used forgotten first."""
+    """Tokens of texts, by scope; the least recently used are forgotten first."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
         self._lock = Lock()
-        self._entries: OrderedDict[str, Ids] = OrderedDict()
+        self._entries: OrderedDict[Segment, Ids] = OrderedDict()
         self.size_bytes = 0
-        """Of the texts and tokens kept."""
+        """Of the scopes, texts and tokens kept."""
 
-    def get(self, text: str) -> Ids | None:
+    def get(self, segment: Segment) -> Ids | None:
         """Also marks it as used."""
         with self._lock:
-            ids = self._entries.get(text)
+            ids = self._entries.get(segment)
             if ids is not None:
-                self._entries.move_to_end(text)
+                self._entries.move_to_end(segment)
             return ids
 
-    def put(self, text: str, ids: Ids) -> None:
+    def put(self, segment: Segment, ids: Ids) -> None:
         """Remember `ids`, which must not be changed any more, unless they alone are over the limit."""
-        size_bytes = _size_bytes(text, ids)
+        size_bytes = _size_bytes(segment, ids)
         with self._lock:
-            if text in self._entries or size_bytes > self._limit_bytes:
+            if segment in self._entries or size_bytes > self._limit_bytes:
                 return
-            self._entries[text] = ids
+            self._entries[segment] = ids
             self.size_bytes += size_bytes
             while self.size_bytes > self._limit_bytes:
                 self.size_bytes -= _size_bytes(*self._entries.popitem(last=False))
@@ -153,5 +158,5 @@ def _joined(pieces: Sequence[_Piece], fresh: dict[str, Ids]) -> TokenIds:
     return np.asarray(ids, dtype=np.uint32)
 
 
-def _size_bytes(text: str, ids: Ids) -> int:
-    return getsizeof(text) + getsizeof(ids)
+def _size_bytes(segment: Segment, ids: Ids) -> int:
+    return getsizeof(segment) + sum(map(getsizeof, segment)) + getsizeof(ids)

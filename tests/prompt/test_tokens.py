@@ -12,7 +12,14 @@ from preble.daemon.prompt import NotReproducible
 from preble.daemon.prompt.tokens import SegmentCache, Tokens, token_ids
 
 IDS = token_ids([1, 2, 3])
-ENTRY_BYTES = getsizeof("a") + getsizeof(IDS)
+SCOPE = "s"
+
+
+def size_bytes(text, ids):
+    return sum(map(getsizeof, ((SCOPE, text), SCOPE, text, ids)))
+
+
+ENTRY_BYTES = size_bytes("a", IDS)
 
 
 @given(st.lists(st.tuples(st.text(max_size=3), st.integers(0, 40)), max_size=60), st.integers(0, 1_000))
@@ -21,35 +28,35 @@ def test_the_cache_stays_below_its_limit_and_knows_its_size(puts, limit_bytes):
     kept = {}
     for text, n_tokens in puts:
         ids = kept.setdefault(text, token_ids(range(n_tokens)))
-        cache.put(text, ids)
+        cache.put((SCOPE, text), ids)
         assert cache.size_bytes <= limit_bytes
-        if getsizeof(text) + getsizeof(ids) <= limit_bytes:
-            assert cache.get(text) == ids
-    sizes = [getsizeof(text) + getsizeof(ids) for text, ids in kept.items() if cache.get(text) is not None]
+        if size_bytes(text, ids) <= limit_bytes:
+            assert cache.get((SCOPE, text)) == ids
+    sizes = [size_bytes(text, ids) for text, ids in kept.items() if cache.get((SCOPE, text)) is not None]
     assert cache.size_bytes == sum(sizes)
 
 
 def test_the_least_recently_used_is_forgotten_first():
     cache = SegmentCache(3 * ENTRY_BYTES)
     for text in "abc":
-        cache.put(text, IDS)
-    assert cache.get("a") is IDS
-    cache.put("d", IDS)
-    assert [text for text in "abcd" if cache.get(text)] == ["a", "c", "d"]
+        cache.put((SCOPE, text), IDS)
+    assert cache.get((SCOPE, "a")) is IDS
+    cache.put((SCOPE, "d"), IDS)
+    assert [text for text in "abcd" if cache.get((SCOPE, text))] == ["a", "c", "d"]
 
 
 def test_what_is_larger_than_the_cache_pushes_nothing_out():
     cache = SegmentCache(ENTRY_BYTES)
-    cache.put("a", IDS)
-    cache.put("b", token_ids(range(1_000)))
-    assert cache.get("a") is IDS
-    assert cache.get("b") is None
+    cache.put((SCOPE, "a"), IDS)
+    cache.put((SCOPE, "b"), token_ids(range(1_000)))
+    assert cache.get((SCOPE, "a")) is IDS
+    assert cache.get((SCOPE, "b")) is None
 
 
 def test_no_other_thread_pushes_out_what_is_being_looked_up():
     cache = SegmentCache(ENTRY_BYTES)
-    cache.put("a", IDS)
-    other = Thread(target=cache.put, args=("b", IDS))
+    cache.put((SCOPE, "a"), IDS)
+    other = Thread(target=cache.put, args=((SCOPE, "b"), IDS))
 
     class Interrupted(str):
         hashed = 0
@@ -61,9 +68,9 @@ def test_no_other_thread_pushes_out_what_is_being_looked_up():
                 other.join(timeout=0.05)
             return super().__hash__()
 
-    assert cache.get(Interrupted("a")) is IDS
+    assert cache.get((SCOPE, Interrupted("a"))) is IDS
     other.join()
-    assert [cache.get(text) for text in "ab"] == [None, IDS]
+    assert [cache.get((SCOPE, text)) for text in "ab"] == [None, IDS]
 
 
 @pytest.fixture
@@ -71,8 +78,8 @@ def tokens():
     return Tokens(word_tokenizer(), cache_bytes=10_000)
 
 
-def begun(tokens, text, **options):
-    return tokens.begin([text], **({"add_special_tokens": False} | options))
+def begun(tokens, text, scope="", **options):
+    return tokens.begin([text], scope, **({"add_special_tokens": False} | options))
 
 
 def test_only_what_is_new_is_tokenised(tokens):
@@ -80,6 +87,14 @@ def test_only_what_is_new_is_tokenised(tokens):
     draft = begun(tokens, "there<|end|>the theme<|user|>then<|end|>then")
     assert draft.missing == ["then"]
     assert draft.missing_chars == 4
+
+
+def test_what_one_scope_has_had_tokenised_another_has_to_wait_for_itself(tokens):
+    for scope in "ab":
+        draft = begun(tokens, "the theme", scope)
+        assert draft.missing == ["the theme"]
+        tokens.finish(draft)
+        assert not begun(tokens, "the theme", scope).missing
 
 
 def test_an_added_token_in_the_text_is_that_token(tokens):

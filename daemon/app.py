@@ -40,13 +40,14 @@ from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import TimeModel
 from preble.daemon.store.accounts import Accounts
-from preble.daemon.store.bootstrap import ensure_first_keys
+from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
 from preble.daemon.store.db import Place, claimed, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.time_models import TimeModels
 from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.model import Tenant
+from preble.daemon.tenancy.salts import Salts
 
 Say = Callable[[str], None]
 
@@ -104,14 +105,16 @@ async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),
-            inference=InferenceService(engines.served, check, lambda call: engines.live(call, books)),
+            inference=InferenceService(
+                engines.served, check, stores.salts.scope, lambda call: engines.live(call, books)
+            ),
             admin=AdminService(
                 check,
                 stores.accounts,
                 stores.ledger,
                 stores.decisions,
                 desk,
-                DryRun(engines.served, engines.runtime.preview),
+                DryRun(engines.served, stores.salts.scope, engines.runtime.preview),
             ),
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled)
@@ -145,6 +148,7 @@ def _lock(data_dir: Path) -> None:
 @dataclass(frozen=True, slots=True)
 class _Stores:
     accounts: Accounts
+    salts: Salts
     time_models: TimeModels
     ledger: Ledger
     decisions: DecisionLog
@@ -160,13 +164,14 @@ async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]
         await ensure_first_keys(
             accounts, data_dir, create_default_tenant=config.server.create_default_tenant, now_s=time()
         )
+        salts = Salts(ensure_master_key(data_dir), accounts.directory)
         flush_s = config.ledger.flush_interval_ms / 1000
         decisions = DecisionLog(database, flush_s, config.scheduler.decisions_kept)
         stack.push_async_callback(decisions.close)
         ledger = Ledger(database, flush_s)
         stack.push_async_callback(ledger.close)
         await ledger.forget_before(time() - config.ledger.retention_days * _DAY_S)
-        yield _Stores(accounts, await TimeModels.load(database), ledger, decisions)
+        yield _Stores(accounts, salts, await TimeModels.load(database), ledger, decisions)
 
 
 # --- engines, and the machine that decides for them ---

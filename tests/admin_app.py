@@ -21,13 +21,14 @@ from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.prompt import NotReproducible
 from preble.daemon.store.accounts import Accounts
-from preble.daemon.store.bootstrap import ensure_first_keys
+from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
 from preble.daemon.store.db import Place, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.tenancy.audit import LOCAL, Author
 from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.ledger import Status, UsageRecord
+from preble.daemon.tenancy.salts import Salts
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation, GpuRow
 from tests.core import BLOCK, CONFIG, LIMITS, MODEL, tokens, up
 
@@ -89,10 +90,10 @@ class Gpus:
 class Letters:
     """Makes a token of each letter. Of a prompt with a `suffix` only an engine can tell, and that one fails."""
 
-    async def encode_chat(self, body: dict, max_model_len: int | None) -> np.ndarray:
+    async def encode_chat(self, body: dict, max_model_len: int | None, scope: str) -> np.ndarray:
         return tokens("".join(message["content"] for message in body["messages"]))
 
-    async def encode_completion(self, body: dict, max_model_len: int | None) -> list[np.ndarray]:
+    async def encode_completion(self, body: dict, max_model_len: int | None, scope: str) -> list[np.ndarray]:
         if "suffix" in body:
             raise NotReproducible("suffix is given")
         return [tokens(body["prompt"])]
@@ -108,6 +109,7 @@ class AdminApp:
     ledger: Ledger
     decisions: DecisionLog
     gpus: Gpus
+    salts: Salts
     runtime: Runtime
     """Of the GPU gpu0, which serves a model."""
 
@@ -124,12 +126,13 @@ async def open_admin_app(data_dir: Path, health: HealthService | None = None) ->
     check = Authenticator(accounts.directory, failures, on_failure=lambda: None)
     runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None)
     runtime.post(up("gpu0"))
-    dry_run = DryRun({MODEL: _served(Letters())}, runtime.preview)
+    salts = Salts(ensure_master_key(data_dir), accounts.directory)
+    dry_run = DryRun({MODEL: _served(Letters())}, salts.scope, runtime.preview)
     gpus = Gpus()
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run)
     app = make_application(ServerConfig(), health=health, inference=None, admin=service)
     try:
-        yield AdminApp(app, accounts, ledger, decisions, gpus, runtime)
+        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime)
     finally:
         await ledger.close()
         await decisions.close()

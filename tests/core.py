@@ -46,10 +46,10 @@ def up(gpu: str, *, epoch: int = 1, limits: EngineLimits = LIMITS, model: str = 
     return events.EngineUp(gpu=GpuId(gpu), model=ModelName(model), epoch=epoch, limits=limits, time_model=TIMES)
 
 
-def stored(gpu: str, text: str, *, epoch: int = 1, after: str = "") -> events.KvReported:
+def stored(gpu: str, text: str, *, epoch: int = 1, after: str = "", salt: str = "") -> events.KvReported:
     """The report that a GPU caches `text`, which follows `after`."""
     n_before = len(after) // BLOCK
-    chain = keys(after + text)
+    chain = keys(after + text, salt)
     change = events.BlocksStored(keys=chain[n_before:], parent=chain[n_before - 1] if n_before else None)
     return events.KvReported(gpu=GpuId(gpu), epoch=epoch, changes=(change,))
 

@@ -56,6 +56,9 @@ class FakeEngine:
         self.running = 0
         self.prompt_tokens = 0
         self.generation_tokens = 0
+        self.hit_tokens = 0
+        self._cached: set[tuple[str | None, tuple[int, ...]]] = set()
+        """Every prefix of whole blocks that it has seen, by its salt."""
         self._aborts: dict[str, asyncio.Event] = {}
         self._runner: web.AppRunner | None = None
 
@@ -122,7 +125,7 @@ class FakeEngine:
             f"vllm:num_requests_waiting{{{label}}}": 0,
             f"vllm:kv_cache_usage_perc{{{label}}}": 0.25,
             f"vllm:prefix_cache_queries_total{{{label}}}": self.prompt_tokens,
-            f"vllm:prefix_cache_hits_total{{{label}}}": 0,
+            f"vllm:prefix_cache_hits_total{{{label}}}": self.hit_tokens,
             f"vllm:prompt_tokens_total{{{label}}}": self.prompt_tokens,
             f"vllm:generation_tokens_total{{{label}}}": self.generation_tokens,
         }
@@ -142,14 +145,14 @@ class FakeEngine:
         prompts = _prompts(body)
         shared = request.headers.get("x-request-id", "fake")
         ids = [f"cmpl-{shared}-{number}" for number in range(len(prompts))]
-        return await self._answer(request, body, f"cmpl-{shared}", ids, sum(map(len, prompts)), chat=False)
+        return await self._answer(request, body, f"cmpl-{shared}", ids, prompts, chat=False)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await self._read(request)
         if (refusal := self._refusal(body, "messages")) is not None:
             return refusal
         name = f"chatcmpl-{request.headers.get('x-request-id', 'fake')}"
-        return await self._answer(request, body, name, [name], len(_rendered(body)), chat=True)
+        return await self._answer(request, body, name, [name], [list(_rendered(body))], chat=True)
 
     async def _read(self, request: web.Request) -> dict[str, Any]:
         body: dict[str, Any] = await request.json()
@@ -173,11 +176,14 @@ class FakeEngine:
         body: dict[str, Any],
         name: str,
         ids: list[str],
-        prompt_tokens: int,
+        prompts: list[list[int]],
         *,
         chat: bool,
     ) -> web.StreamResponse:
-        writer = _Writer(body, name, len(ids), prompt_tokens, chat=chat)
+        prompt_tokens = sum(map(len, prompts))
+        cached_tokens = sum(self._cache(body.get("cache_salt"), prompt) for prompt in prompts)
+        self.hit_tokens += cached_tokens
+        writer = _Writer(body, name, len(ids), prompt_tokens, cached_tokens, chat=chat)
         abort = asyncio.Event()
         self._aborts |= dict.fromkeys(ids, abort)
         self.running += len(ids)
@@ -205,6 +211,13 @@ class FakeEngine:
             self.running -= len(ids)
             for engine_id in ids:
                 self._aborts.pop(engine_id, None)
+
+    def _cache(self, salt: str | None, prompt: list[int]) -> int:
+        """How many tokens of a prompt are found, all but the last block at most; from now on all of it is."""
+        ends = range(self.block_size, len(prompt) + 1, self.block_size)
+        found = [end for end in ends if end < len(prompt) and (salt, tuple(prompt[:end])) in self._cached]
+        self._cached |= {(salt, tuple(prompt[:end])) for end in ends}
+        return max(found, default=0)
 
     async def _generate(self, body: dict[str, Any], abort: asyncio.Event) -> AsyncIterator[str]:
         for number in range(body.get("max_tokens") or body.get("max_completion_tokens") or _DEFAULT_TOKENS):
@@ -244,8 +257,11 @@ class FakeEngine:
 class _Writer:
     """Puts generated tokens into the shapes that vLLM sends."""
 
-    def __init__(self, body: dict[str, Any], name: str, n_prompts: int, prompt_tokens: int, *, chat: bool) -> None:
+    def __init__(
+        self, body: dict[str, Any], name: str, n_prompts: int, prompt_tokens: int, cached_tokens: int, *, chat: bool
+    ) -> None:
         self._chat = chat
+        self._cached_tokens = cached_tokens
         self._n_choices = n_prompts * (body.get("n") or 1)
         self._prompt_tokens = prompt_tokens
         self._head = {"id": name, "created": 1_700_000_000, "model": body["model"]}
@@ -280,7 +296,7 @@ class _Writer:
             "prompt_tokens": self._prompt_tokens,
             "total_tokens": self._prompt_tokens + output,
             "completion_tokens": output,
-            "prompt_tokens_details": {"cached_tokens": 0},
+            "prompt_tokens_details": {"cached_tokens": self._cached_tokens},
         }
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
+from msgspec.structs import replace
 
 from preble.daemon.api.bodies import read_body, read_object
 from preble.daemon.api.changes import DryRun as DryRunFlag
@@ -155,11 +156,17 @@ class TenantController(Controller):
         limit: Limit = 100,
         offset: Offset = 0,
     ) -> UsagePage:
-        """The caller's own requests, newest first; everybody's for an operator."""
+        """The caller's own requests, newest first; everybody's for an operator.
+
+        A tenant that shares its prefixes with others is not told what of its prompts was cached, nor what follows from
+        that: it would tell what the others have asked.
+        """
         principal = admin.authenticate(request, Scope.USAGE_READ)
         own = principal.tenant is not None
         which = UsageFilter(tenant=principal.tenant, since_s=seconds(since), since_creation=own)
-        return await _usage_page(admin.ledger, which, limit, offset)
+        page = await _usage_page(admin.ledger, which, limit, offset)
+        tenant = None if principal.tenant is None else admin.accounts.directory.find(principal.tenant)
+        return _without_cache(page) if tenant is not None and tenant.settings.shares_prefixes else page
 
 
 def seconds(moment: datetime | None) -> float | None:
@@ -172,6 +179,14 @@ def seconds(moment: datetime | None) -> float | None:
 async def _usage_page(ledger: Ledger, which: UsageFilter, limit: int, offset: int) -> UsagePage:
     records = await ledger.rows(which, limit=limit, offset=offset)
     return UsagePage(rows=[_usage_row(record) for record in records], totals=await ledger.totals(which))
+
+
+def _without_cache(page: UsagePage) -> UsagePage:
+    rows = [
+        replace(row, gpu=None, mode=None, cached_tokens=None, predicted_cached_tokens=None, queue_ms=None)
+        for row in page.rows
+    ]
+    return UsagePage(rows=rows, totals=[replace(total, cached_tokens=None) for total in page.totals])
 
 
 async def _order(

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import time
-from typing import Any
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from preble.daemon.api.models import ServedModel, find_model, read_request
 from preble.daemon.errors import InvalidRequest
@@ -11,9 +13,11 @@ from preble.daemon.flow.encode import encoded
 from preble.daemon.flow.explain import foretell
 from preble.daemon.ids import RequestId, TenantName
 from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.tenancy.salts import CacheScope
 from preble.daemon.wire.admin import Explanation
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
+_Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
 _NOBODY = TenantName("")
 """No tenant is called that."""
 
@@ -21,13 +25,22 @@ _NOBODY = TenantName("")
 class DryRun:
     """Takes a request as far as the decision where to run it, which it only asks for."""
 
-    def __init__(self, models: Mapping[str, ServedModel], preview: Callable[[RequestSpec], Decision]) -> None:
-        """`preview` decides without placing, and raises the `ApiError` that would end the request."""
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        cache_scope: Callable[[TenantName, str | None], CacheScope],
+        preview: Callable[[RequestSpec], Decision],
+    ) -> None:
+        """`cache_scope` tells whose cached prefixes a tenant's request can find, if it has this salt of its own.
+
+        `preview` decides without placing, and raises the `ApiError` that would end the request.
+        """
         self._models = models
+        self._cache_scope = cache_scope
         self._preview = preview
 
     async def __call__(self, request_id: RequestId, tenant: TenantName | None, body: dict[str, Any]) -> Explanation:
-        """`body` is that of a chat or of a completion; None as `tenant` is one that was never seen.
+        """`body` is that of a chat or of a completion; None as `tenant` is one that was never seen, by itself.
 
         Raises what the request itself would be refused with.
         """
@@ -39,9 +52,13 @@ class DryRun:
             message = "The request must have either `messages`, as a chat, or `prompt`, as a completion."
             raise InvalidRequest(message, param="messages")
         if "messages" in body:
-            chat = read_request(body, ChatRequest)
+            chat, body = self._salted(tenant, read_request(body, ChatRequest), body)
             encoder = find_model(self._models, chat.model).encoder
             return await encoded(partial(encoder.chat, request_id, tenant, chat, body))
-        text = read_request(body, CompletionRequest)
+        text, body = self._salted(tenant, read_request(body, CompletionRequest), body)
         encoder = find_model(self._models, text.model).encoder
         return await encoded(partial(encoder.completion, request_id, tenant, text, body))
+
+    def _salted(self, tenant: TenantName, wanted: _Kind, body: dict[str, Any]) -> tuple[_Kind, dict[str, Any]]:
+        salt = self._cache_scope(tenant, wanted.cache_salt).salt
+        return replace(wanted, cache_salt=salt), {**body, "cache_salt": salt}

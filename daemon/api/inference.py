@@ -14,6 +14,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath
 from litestar.types import ASGIApp, Receive, Send
 from litestar.types import Scope as AsgiScope
+from msgspec.structs import replace
 
 from preble.daemon.api.bodies import read_body, read_object
 from preble.daemon.api.models import ServedModel, find_model, read_request
@@ -26,6 +27,7 @@ from preble.daemon.flow.runtime import Cancelled
 from preble.daemon.ids import RequestId, TenantName
 from preble.daemon.sched.types import RequestSpec
 from preble.daemon.tenancy.model import Principal, Scope
+from preble.daemon.tenancy.salts import CacheScope
 from preble.daemon.wire.openai import ChatRequest, Completion, CompletionRequest, ModelList, ModelObject
 
 AnyRequest = Request[Any, Any, Any]
@@ -42,6 +44,8 @@ class InferenceService:
 
     models: Mapping[str, ServedModel]
     authenticate: Callable[[AnyRequest, Scope], Principal]
+    cache_scope: Callable[[TenantName, str | None], CacheScope]
+    """Whose cached prefixes a tenant's request can find, if it has this salt of its own."""
     live: Callable[[Call], RequestLife]
     """Begins a request's life."""
 
@@ -94,6 +98,8 @@ async def _infer(
     body = read_object(raw)
     wanted = read_request(body, kind)
     model = find_model(inference.models, wanted.model)
+    scope = inference.cache_scope(principal.tenant, wanted.cache_salt)
+    wanted, body = replace(wanted, cache_salt=scope.salt), {**body, "cache_salt": scope.salt}
     stream = bool(wanted.stream)
     hide_usage = stream and not (wanted.stream_options and wanted.stream_options.include_usage)
     call = Call(
@@ -102,9 +108,10 @@ async def _infer(
         key_id=principal.key_id,
         path=request.url.path,
         model=model.name,
-        body=_with_usage(raw, body) if hide_usage else raw,
+        body=_for_engine(raw, scope.salt, _with_usage(body) if hide_usage else {}),
         stream=stream,
         hide_usage=hide_usage,
+        hide_cache=scope.is_shared,
         encode=partial(encode(model.encoder), request_id, principal.tenant, wanted, body),
         engine_ids=engine_request_ids(request_id, wanted),
         received_s=received_s,
@@ -117,15 +124,20 @@ async def _infer(
     return Response(content, headers=dict(answer.headers), media_type=answer.content_type)
 
 
-def _with_usage(raw: bytes, body: Mapping[str, Any]) -> bytes:
-    """The client's own words, but for one: the engine is to append the usage to its stream.
+def _for_engine(raw: bytes, salt: str, changes: Mapping[str, Any]) -> bytes:
+    """The client's own words, but for the salt, which is ours to give, and what else must change."""
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({**fields, **changes, "cache_salt": salt})
+
+
+def _with_usage(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What has the engine append the usage to its stream.
 
     It is not to put it into every event, which the client gets only if it asks for usage.
     """
     options = {**(body.get("stream_options") or {}), "include_usage": True}
     options.pop("continuous_usage_stats", None)
-    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode({**fields, "stream_options": options})
+    return {"stream_options": options}
 
 
 async def _first_output(request: AnyRequest, life: RequestLife) -> Answer:

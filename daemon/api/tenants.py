@@ -152,6 +152,6 @@ def _row(admin: AdminService, tenant: Tenant, totals: Mapping[str, UsageTotals])
         keys=sum(key.is_valid(now_s) for key in admin.accounts.directory.keys_of(tenant.name)),
         requests=used.requests if used else 0,
         prompt_tokens=used.prompt_tokens if used else 0,
-        cached_tokens=used.cached_tokens if used else 0,
+        cached_tokens=(used.cached_tokens if used else None) or 0,
         output_tokens=used.output_tokens if used else 0,
     )

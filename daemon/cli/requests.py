@@ -69,12 +69,18 @@ def _totals_table(totals: "Sequence[UsageTotals]") -> None:
             row.requests,
             row.prompt_tokens,
             row.cached_tokens,
-            percent(row.cached_tokens / row.prompt_tokens) if row.prompt_tokens else None,
+            _hit_percent(row),
             row.output_tokens,
         ]
         for row in totals
     ]
     table(columns, cells)
+
+
+def _hit_percent(row: "UsageTotals") -> int | None:
+    if row.cached_tokens is None or not row.prompt_tokens:
+        return None
+    return percent(row.cached_tokens / row.prompt_tokens)
 
 
 def _request_table(rows: "Sequence[UsageRow]") -> None:

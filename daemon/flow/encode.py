@@ -18,13 +18,16 @@ _DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions, and vLL
 class Tokeniser(Protocol):
     """Turns bodies into exactly the tokens that the engine will see; raises `NotReproducible` where it cannot.
 
-    `max_model_len` lets it refuse what is far too long before it has its tokens; None if nobody knows.
+    `max_model_len` lets it refuse what is far too long before it has its tokens; None if nobody knows. What it
+    remembers of a text it uses for requests of the same `scope` alone.
     """
 
-    async def encode_chat(self, body: Mapping[str, Any], max_model_len: int | None) -> TokenIds:
+    async def encode_chat(self, body: Mapping[str, Any], max_model_len: int | None, scope: str) -> TokenIds:
         """Tokens of a chat request's prompt."""
 
-    async def encode_completion(self, body: Mapping[str, Any], max_model_len: int | None) -> Sequence[TokenIds]:
+    async def encode_completion(
+        self, body: Mapping[str, Any], max_model_len: int | None, scope: str
+    ) -> Sequence[TokenIds]:
         """Tokens of each prompt of a completion request."""
 
 
@@ -62,8 +65,11 @@ class ModelEncoder:
     async def chat(
         self, request_id: RequestId, tenant: TenantName, request: ChatRequest, body: Mapping[str, Any]
     ) -> RequestSpec:
-        """Raises `InvalidRequest` when the prompt cannot be made or leaves no room for an answer."""
-        tokens = await self._chat_tokens(body)
+        """Raises `InvalidRequest` when the prompt cannot be made or leaves no room for an answer.
+
+        `request` has the salt that its engine will get, whatever its client sent.
+        """
+        tokens = await self._chat_tokens(body, request.cache_salt or "")
         asked = request.max_completion_tokens or request.max_tokens
         return self._spec(request_id, tenant, request, [tokens], asked, "messages")
 
@@ -71,21 +77,21 @@ class ModelEncoder:
         self, request_id: RequestId, tenant: TenantName, request: CompletionRequest, body: Mapping[str, Any]
     ) -> RequestSpec:
         """Raises as `chat`. A batch of prompts goes to one engine, and is placed by its first prompt."""
-        tokens = await self._completion_tokens(body)
+        tokens = await self._completion_tokens(body, request.cache_salt or "")
         asked = request.max_tokens or _DEFAULT_COMPLETION_TOKENS
         return self._spec(request_id, tenant, request, tokens, asked, "prompt")
 
-    async def _chat_tokens(self, body: Mapping[str, Any]) -> TokenIds:
+    async def _chat_tokens(self, body: Mapping[str, Any], scope: str) -> TokenIds:
         if self.renders_here:
             try:
-                return await self._tokeniser.encode_chat(body, self._max_model_len())
+                return await self._tokeniser.encode_chat(body, self._max_model_len(), scope)
             except NotReproducible:
                 pass  # the engine can
         return np.asarray(await self._engine().render_chat(body), dtype=np.uint32)
 
-    async def _completion_tokens(self, body: Mapping[str, Any]) -> Sequence[TokenIds]:
+    async def _completion_tokens(self, body: Mapping[str, Any], scope: str) -> Sequence[TokenIds]:
         try:
-            return await self._tokeniser.encode_completion(body, self._max_model_len())
+            return await self._tokeniser.encode_completion(body, self._max_model_len(), scope)
         except NotReproducible:
             return [np.asarray(ids, dtype=np.uint32) for ids in await self._engine().render_completion(body)]
 

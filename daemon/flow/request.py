@@ -20,7 +20,7 @@ from preble.daemon.flow.effects import Abort, Dispatch
 from preble.daemon.flow.encode import encoded
 from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
 from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
-from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of
+from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, without_cached_tokens
 from preble.daemon.ids import AttemptId, GpuId, KeyId, ModelName, RequestId, TenantName
 from preble.daemon.sched.types import Decision, RequestSpec
 from preble.daemon.tenancy.ledger import Status
@@ -45,6 +45,8 @@ class Call:
     stream: bool
     hide_usage: bool
     """The engine is told to append a usage event for which the client has not asked."""
+    hide_cache: bool
+    """The client is not to learn what of its prompt was cached: that would tell what other tenants have asked."""
     encode: Callable[[], Any]
     """Makes the `RequestSpec`: a coroutine function, since long prompts are encoded off the event loop."""
     engine_ids: tuple[str, ...]
@@ -101,7 +103,7 @@ class RequestLife:
         self._received_at_s = time()
         self._timer: TimerHandle = get_running_loop().call_later(timeout_s, self._time_out)
         self._stack = AsyncExitStack()
-        self._tap = SseTap(hide_usage=call.hide_usage)
+        self._tap = SseTap(hide_usage=call.hide_usage, hide_cached_tokens=call.hide_cache)
         self._spec: RequestSpec | None = None
         self._ticket: Ticket | None = None
         self._attempt: AttemptId | None = None
@@ -182,7 +184,7 @@ class RequestLife:
         if self._why_abandoned is not None:
             raise self._why_abandoned
         self._settle(None)
-        return self._answer(upstream, _once(body))
+        return self._answer(upstream, _once(without_cached_tokens(body) if self._call.hide_cache else body))
 
     async def _first_event(self, upstream: Upstream) -> Answer:
         first = await self._next_events()
@@ -313,12 +315,13 @@ class RequestLife:
         assert self._ticket is not None
         decision = self._ticket.decision
         assert decision is not None
-        headers = {
-            "x-request-id": self._call.request_id,
-            "x-preble-gpu": decision.gpu,
-            "x-preble-decision": decision.mode.value,
-            "x-preble-cached-tokens": str(decision.cached_tokens),
-        }
+        headers = {"x-request-id": self._call.request_id}
+        if not self._call.hide_cache:  # where a request goes, and why, follows from what is cached
+            headers |= {
+                "x-preble-gpu": decision.gpu,
+                "x-preble-decision": decision.mode.value,
+                "x-preble-cached-tokens": str(decision.cached_tokens),
+            }
         return Answer(headers=headers, content_type=upstream.headers["content-type"], chunks=chunks)
 
     def _elapsed_ms(self) -> float:

@@ -1,6 +1,7 @@
 """Reads an engine's server-sent events as they pass: usage, errors, and nothing changed but what must be."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -39,6 +40,7 @@ class _Body(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Body).decode
+_NO_USAGE = _Body()
 
 
 def usage_of(body: bytes) -> Usage | None:
@@ -54,10 +56,20 @@ def calls_tools(output: bytes) -> bool:
     return _TOOL_CALLS in output
 
 
+def without_cached_tokens(body: bytes) -> bytes:
+    """The same JSON, but that its usage does not say where prompt tokens came from."""
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    usage = msgspec.json.decode(fields.get("usage", b"null"), type=dict[str, msgspec.Raw] | None)
+    if usage is None:
+        return body
+    shown: dict[str, Any] = {**usage, "prompt_tokens_details": None}
+    return msgspec.json.encode({**fields, "usage": shown})
+
+
 class SseTap:
     """Passes whole events on, remembers the last usage, and drops the usage event that only we asked for."""
 
-    def __init__(self, *, hide_usage: bool) -> None:
+    def __init__(self, *, hide_usage: bool, hide_cached_tokens: bool = False) -> None:
         self.usage: Usage | None = None
         self.error: bytes | None = None
         """The JSON of an error event, which engines send in place of the rest of a stream."""
@@ -67,6 +79,7 @@ class SseTap:
         self.n_events = 0
         """Events passed on that carry output: a lower bound of output tokens where no usage came."""
         self._hide_usage = hide_usage
+        self._hide_cached_tokens = hide_cached_tokens
         self._partial = b""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -81,22 +94,25 @@ class SseTap:
         if _USAGE not in whole and _ERROR not in whole and DONE not in whole:
             self.n_events += whole.count(_END_OF_EVENT)
             return whole
-        return b"".join(event for event in _events(whole) if self._passes(event))
+        return b"".join(map(self._passed, _events(whole)))
 
-    def _passes(self, event: bytes) -> bool:
+    def _passed(self, event: bytes) -> bytes:
+        """What the client gets of it."""
         if event == DONE:
             self.done = True
-            return False
+            return b""
         if event.startswith(_ERROR):
             self.error = event[len(_DATA) :].strip()
-            return False
-        if _USAGE in event:
-            body = _decode(event[len(_DATA) :])
-            self.usage = body.usage or self.usage
-            if body.usage is not None and not body.choices:
-                return not self._hide_usage
-        self.n_events += 1
-        return True
+            return b""
+        body = _decode(event[len(_DATA) :]) if _USAGE in event else _NO_USAGE
+        self.usage = body.usage or self.usage
+        only_usage = body.usage is not None and not body.choices
+        if only_usage and self._hide_usage:
+            return b""
+        self.n_events += not only_usage
+        if body.usage is not None and self._hide_cached_tokens:
+            return _DATA + without_cached_tokens(event[len(_DATA) :]) + _END_OF_EVENT
+        return event
 
 
 def _events(data: bytes) -> Iterator[bytes]:

@@ -32,7 +32,8 @@ class UsageTotals(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     requests: int
     prompt_tokens: int
-    cached_tokens: int
+    cached_tokens: int | None
+    """None where it is not told: to a tenant that shares its prefixes with others."""
     output_tokens: int
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]  # OpenAI's bound; an engine would try any number
+_Salt = Annotated[str, msgspec.Meta(min_length=1)]
 _Prompts = Annotated[
     list[str | int | list[int]],
     msgspec.Meta(min_length=1, description="Texts, or lists of token ids, 2048 at most; or one list of token ids."),
@@ -27,7 +28,8 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     n: _Choices | None = None
     max_tokens: _Count | None = None
-    cache_salt: str | None = None
+    cache_salt: _Salt | None = None
+    """Keeps the cached prefix to those of the same tenant, or group, who send the same."""
 
 
 class ChatRequest(_Common, frozen=True, kw_only=True):

@@ -36,11 +36,13 @@ from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.keys import CHANCE_BYTES, mint
 from preble.daemon.tenancy.model import OPERATOR_SCOPES, TENANT_SCOPES, ApiKey, Tenant
+from preble.daemon.tenancy.salts import MASTER_BYTES, Salts
 from preble.daemon.wire.settings import TenantSettings
 
 GPU = "gpu0"
 TENANT = TenantName("acme")
 FAILURES_AT_ONCE = 20
+MASTER = bytes(range(MASTER_BYTES))
 LIMITS = EngineLimits(
     block_size=16, kv_blocks=4096, max_num_seqs=64, max_num_batched_tokens=8192, max_model_len=2000
 )  # fmt: skip
@@ -53,11 +55,11 @@ class House:
 
     def __init__(self, engine: FakeEngine, encoder: PromptEncoder, server: ServerConfig) -> None:
         self.engine = engine
+        self.encoder = encoder
         self.config = server
         self.settled = []
-        self.directory = Directory(
-            [Tenant(name=TENANT, settings=TenantSettings(), salt_epoch=0, version=1, created_at_s=0.0)]
-        )
+        self.directory = Directory()
+        self.put_tenant(TENANT)
         self.key = self.make_key(TENANT)
         self.operator_key = self.make_key(None)
         self.up = True
@@ -80,7 +82,10 @@ class House:
             server,
             health=HealthService(lambda: None if self.up else "No engine serves it.", self.metrics.render),
             inference=InferenceService(
-                {MODEL: ServedModel(MODEL, 1_700_000_000, model, self._max_model_len)}, check, self._live
+                {MODEL: ServedModel(MODEL, 1_700_000_000, model, self._max_model_len)},
+                check,
+                Salts(MASTER, self.directory).scope,
+                self._live,
             ),
             admin=None,
         )
@@ -97,6 +102,13 @@ class House:
             door=lambda _: self.client,
             settle=self.settled.append,
             timeout_s=self.config.request_timeout_s,
+        )
+
+    def put_tenant(self, name: TenantName, *, salt_epoch: int = 0, **settings: object) -> None:
+        """Have a tenant of these settings from the next request on."""
+        chosen = TenantSettings(**settings)
+        self.directory.put_tenant(
+            Tenant(name=name, settings=chosen, salt_epoch=salt_epoch, version=1, created_at_s=0.0)
         )
 
     def make_key(self, tenant: TenantName | None, *, expires_at_s: float | None = None) -> str:
@@ -159,7 +171,7 @@ async def open_house(**server: object) -> AsyncIterator[House]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="p")))  # a socket's path must be short
         engine = await stack.enter_async_context(
-            FakeEngine(folder / "s", model=MODEL, max_model_len=LIMITS.max_model_len)
+            FakeEngine(folder / "s", model=MODEL, block_size=LIMITS.block_size, max_model_len=LIMITS.max_model_len)
         )
         encoder = PromptEncoder.load(_model_files(folder))
         stack.callback(encoder.close)

@@ -36,12 +36,21 @@ async def explained(ask, body, **query):
 
 @pytest.mark.parametrize("body", [TEXT, CHAT])
 async def test_it_is_explained_as_a_request_that_has_ended_but_for_what_happened(admin, ask, body):
-    admin.runtime.post(stored("gpu0", "x" * 32))
-    told = await explained(ask, body)
+    admin.runtime.post(stored("gpu0", "x" * 32, salt=admin.salts.scope("default", None).salt))
+    told = await explained(ask, body, tenant="default")
     assert (told["gpu"], told["mode"], told["prompt_tokens"]) == ("gpu0", "exploit", 40)
     assert (told["predicted_cached_tokens"], told["predicted_output_tokens"]) == (32, CONFIG.expected_output_tokens)
     assert [row["missed_tokens"] for row in told["candidates"]] == [8]
     assert (told["actual"], told["attempts"]) == (None, 0)
+
+
+async def test_it_finds_what_is_cached_for_its_tenant_alone(admin, ask):
+    await admin.accounts.tenants.create("acme", TenantSettings(), author())
+    admin.runtime.post(stored("gpu0", "x" * 32, salt=admin.salts.scope("acme", "inner").salt))
+    salted = {**TEXT, "cache_salt": "inner"}
+    assert (await explained(ask, salted, tenant="acme"))["predicted_cached_tokens"] == 32
+    for body, who in ((TEXT, {"tenant": "acme"}), (salted, {"tenant": "default"}), (salted, {})):
+        assert (await explained(ask, body, **who))["predicted_cached_tokens"] == 0
 
 
 async def test_it_changes_nothing(admin, ask):

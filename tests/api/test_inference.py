@@ -86,11 +86,10 @@ async def test_options_that_the_daemon_does_not_know_reach_the_engine_as_they_ar
     response = await client.post(path, content=sent)
     assert response.status_code == 200
     theirs, ours = (msgspec.json.decode(body, type=dict[str, msgspec.Raw]) for body in (received[0], sent))
+    assert len(theirs.pop("cache_salt")) == len('""') + 64
     theirs.pop("stream_options", None)
     ours.pop("stream_options", None)
     assert {name: bytes(value) for name, value in theirs.items()} == {name: bytes(v) for name, v in ours.items()}
-    if not stream:
-        assert received[0] == sent
 
 
 async def test_a_slash_at_the_end_changes_nothing(house, client):

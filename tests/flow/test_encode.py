@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from preble.daemon.errors import InvalidRequest, Unavailable
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.ids import ModelName, RequestId, TenantName
 from preble.daemon.prompt import NotReproducible
+from preble.daemon.sched.blocks import BlockHasher, root_key
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
 WHO = (RequestId("r"), TenantName("t"))
@@ -17,10 +19,15 @@ COMPLETION = CompletionRequest(model="m", prompt="hi")
 class Tokeniser:
     """Gives up on whatever is marked as odd."""
 
-    async def encode_chat(self, body, max_model_len):
+    def __init__(self):
+        self.scopes = []
+
+    async def encode_chat(self, body, max_model_len, scope):
+        self.scopes.append(scope)
         return self._tokens(body)
 
-    async def encode_completion(self, body, max_model_len):
+    async def encode_completion(self, body, max_model_len, scope):
+        self.scopes.append(scope)
         return (self._tokens(body),)
 
     def _tokens(self, body):
@@ -37,13 +44,24 @@ class Engine:
         return [[7, 7], [7]]
 
 
-def encoder(*, engine=Engine, max_model_len=100):
-    return ModelEncoder(ModelName("m"), 2, Tokeniser(), engine=engine, max_model_len=lambda: max_model_len)
+def encoder(*, engine=Engine, max_model_len=100, tokeniser=None):
+    return ModelEncoder(ModelName("m"), 2, tokeniser or Tokeniser(), engine=engine, max_model_len=lambda: max_model_len)
 
 
 async def test_prompts_are_made_here():
     assert (await encoder().chat(*WHO, CHAT, {})).prompt.n_tokens == 5
     assert (await encoder().completion(*WHO, COMPLETION, {})).prompt.n_tokens == 5
+
+
+async def test_salted_prompts_are_matched_and_remembered_by_their_salt():
+    tokeniser = Tokeniser()
+    ours = encoder(tokeniser=tokeniser)
+    seen = [(await ours.chat(*WHO, replace(CHAT, cache_salt=salt), {})).prompt for salt in "abb"]
+    seen.append((await ours.completion(*WHO, replace(COMPLETION, cache_salt="b"), {})).prompt)
+    first, *others = [prompt.block_keys for prompt in seen]
+    assert others == [tuple(BlockHasher(2).chain(root_key(ModelName("m"), salt="b"), np.arange(5)))] * 3
+    assert not set(first) & set(others[0])
+    assert tokeniser.scopes == ["a", "b", "b", "b"]
 
 
 async def test_what_cannot_be_told_here_is_told_by_an_engine():

@@ -35,7 +35,7 @@ class House:
         for gpu in engines:
             self.runtime.post(up(gpu, limits=replace(LIMITS, max_num_seqs=1)))
 
-    def life(self, name="r1", *, stream=False, timeout_s=DEADLINE_S, **body):
+    def life(self, name="r1", *, stream=False, timeout_s=DEADLINE_S, hide_cache=False, **body):
         body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 5, "stream": stream, **body}
         if stream:
             body["stream_options"] = {"include_usage": True}
@@ -52,6 +52,7 @@ class House:
             body=msgspec.json.encode(body),
             stream=stream,
             hide_usage=stream,
+            hide_cache=hide_cache,
             encode=encode,
             engine_ids=(f"cmpl-{name}-0",),
             received_s=monotonic(),

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of
+from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, without_cached_tokens
 
 TOKEN = b'data: {"choices":[{"text":"say \\"usage\\":{} and [DONE]"}]}\n\n'
 COUNTS = b'{"prompt_tokens":7,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}'
@@ -28,6 +28,23 @@ def test_usage_beside_output_is_passed_on():
     tap = SseTap(hide_usage=True)
     assert tap.feed(event) == event
     assert tap.usage.completion_tokens == 1
+
+
+def test_where_prompt_tokens_came_from_is_hidden_in_every_event():
+    shown = COUNTS.replace(b'{"cached_tokens":4}', b"null")
+    beside = b'data: {"choices":[{"text":"x"}],"usage":' + COUNTS + b"}\n\n"
+    tap = SseTap(hide_usage=False, hide_cached_tokens=True)
+    passed = tap.feed(TOKEN + beside + USAGE + DONE)
+    assert passed == (TOKEN + beside + USAGE).replace(COUNTS, shown)
+    assert (tap.usage.cached_tokens, tap.n_events, tap.done) == (4, 2, True)
+
+
+def test_a_body_without_cached_tokens_is_otherwise_the_same():
+    odd = b'{"id":"\\u00e9","created":1e2,"choices":[{"x": 1.0}],"usage":%s,"last":null}'
+    shown = COUNTS.replace(b'{"cached_tokens":4}', b"null")
+    assert without_cached_tokens(odd % COUNTS) == odd % shown
+    for none in (b'{"choices": []}', odd % b"null"):
+        assert without_cached_tokens(none) == none
 
 
 def test_an_error_is_kept_back():

@@ -315,7 +315,7 @@ class RequestLife:
         assert self._ticket is not None
         decision = self._ticket.decision
         assert decision is not None
-        headers = {"x-request-id": self._call.request_id}
+        headers: dict[str, str] = {"x-request-id": self._call.request_id}
         if not self._call.hide_cache:  # where a request goes, and why, follows from what is cached
             headers |= {
                 "x-preble-gpu": decision.gpu,

@@ -134,7 +134,8 @@ class AdminController(Controller):
     async def dry_run(self, request: AnyRequest, admin: Admin, tenant: FromQuery[str | None] = None) -> Explanation:
         """Where a chat or a completion would go now, and why. It is not run, and changes nothing.
 
-        How long its answer is expected to be depends on whose it is.
+        What is cached for it, and how long its answer is expected to be, depends on whose it is: for nobody, nothing is
+        cached.
         """
         admin.authenticate(request, Scope.ADMIN_READ)
         whose = admin.accounts.directory.tenant(tenant).name if tenant is not None else None

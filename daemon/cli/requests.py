@@ -34,7 +34,7 @@ def usage(remote: Remote, tenant_name: str | None, since: datetime | None, limit
     type=click.File("rb"),
     help="A request's body, of a chat or a completion (- for stdin): where would it go now?",
 )
-@click.option("--tenant", "tenant_name", help="With --dry-run: whose request it would be.")
+@click.option("--tenant", "tenant_name", help="With --dry-run: whose it would be, and so what is cached.")
 @remote_command
 def explain(
     remote: Remote, request_id: str | None, file: BinaryIO | None, tenant_name: str | None, as_json: bool

@@ -43,4 +43,14 @@ def read_request(body: dict[str, Any], kind: type[_Kind]) -> _Kind:
     if isinstance(wanted, CompletionRequest) and wanted.n_prompts > MAX_PROMPTS:
         message = f"`prompt` has {wanted.n_prompts} prompts; one request may have {MAX_PROMPTS}."
         raise InvalidRequest(message, param="prompt")
+    if isinstance(wanted, ChatRequest) and any(map(_has_uuid, wanted.messages)):
+        message = "`uuid`: engines would answer with whatever image another has sent under the same name."
+        raise InvalidRequest(message, param="messages")
     return wanted
+
+
+def _has_uuid(message: Mapping[str, Any]) -> bool:
+    """Whether it gives a name to a part of its content: engines know such names without regard to who gave them."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [content]
+    return any(isinstance(part, dict) and part.get("uuid") is not None for part in parts)

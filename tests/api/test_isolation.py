@@ -5,8 +5,8 @@ import json
 import openai
 import pytest
 from tests.admin_app import author, usage
-from tests.api.bodies import BOTH, CHAT, COMPLETIONS
-from tests.api.inference_app import GPU, LIMITS, TENANT, open_client
+from tests.api.bodies import BOTH, CHAT, COMPLETIONS, untouched
+from tests.api.inference_app import GPU, LIMITS, TENANT, open_client, problem
 from tests.core import MODEL
 
 from preble.daemon.engine.blocknames import BlockNames, Stored
@@ -165,6 +165,21 @@ async def test_an_id_that_a_client_sends_is_nobodys(house, client):
     second = await client.post(COMPLETIONS, json=body, headers={"x-request-id": taken})
     assert second.headers["x-request-id"] != taken
     assert house.engine.headers[1]["x-request-id"] == second.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": None, "uuid": "theirs"}],
+        {"type": "image_url", "image_url": {"url": "data:,x"}, "uuid": 7},
+    ],
+)
+async def test_no_image_is_found_by_a_name_that_another_gave_it(house, client, content):
+    body = {**BODIES[CHAT], "messages": [{"role": "user", "content": "Hello."}, {"role": "user", "content": content}]}
+    response = await client.post(CHAT, json=body)
+    assert (response.status_code, problem(response)["param"]) == (400, "messages")
+    assert "`uuid`" in problem(response)["message"]
+    assert untouched(house)
 
 
 # --- what is kept of requests ---

@@ -29,9 +29,10 @@ class Salts:
     def scope(self, tenant: TenantName, narrowed_by: str | None) -> CacheScope:
         """The scope of a tenant's request. A salt of the client's own narrows it, and can do nothing else.
 
-        A tenant that is not known shares nothing.
+        A tenant that never was shares nothing. One that has just been deleted ends its requests as it was: an earlier
+        owner of its name had another epoch.
         """
-        known = self._directory.find(tenant)
+        known = self._directory.remembered(tenant)
         is_shared = known is not None and known.settings.shares_prefixes
         if known is not None and is_shared:
             salt = make_salt(self._master, known.settings.isolation, self._directory.rotations)

@@ -95,6 +95,13 @@ def test_a_change_of_isolation_counts_at_once(directory, salts):
     assert len(set(of_all(salts).values())) == 5
 
 
+def test_who_is_deleted_during_a_request_has_not_the_salt_of_who_had_the_name_before(directory, salts):
+    change(directory, "ann", salt_epoch=1)
+    before = of_all(salts)["ann"]
+    change(directory, "ann", deleted_at_s=1.0)
+    assert of_all(salts)["ann"] == before
+
+
 def test_who_is_not_known_shares_nothing(salts):
     stranger = salts.scope(TenantName(""), None)
     assert not stranger.is_shared

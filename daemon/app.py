@@ -45,7 +45,11 @@ from preble.daemon.store.db import Place, claimed, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.time_models import TimeModels
+from preble.daemon.tenancy.account import Limit
+from preble.daemon.tenancy.buckets import day_at, month_at
+from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.failures import FailureLimiter
+from preble.daemon.tenancy.limits import Limiter
 from preble.daemon.tenancy.model import Tenant
 from preble.daemon.tenancy.salts import Salts
 
@@ -101,12 +105,17 @@ async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -
             addresses_kept=config.auth.addresses_kept,
         )
         stores.accounts.directory.watch(engines.tell_standing)
+        limiter = await budgeted(config, stores.accounts.directory, stores.ledger)
         check = Authenticator(stores.accounts.directory, failures, metrics.auth_failure)
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),
             inference=InferenceService(
-                engines.served, check, stores.salts.scope, lambda call: engines.live(call, books)
+                engines.served,
+                check,
+                stores.salts.scope,
+                limiter.limits,
+                lambda call: engines.live(call, limiter, books),
             ),
             admin=AdminService(
                 check,
@@ -172,6 +181,15 @@ async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]
         stack.push_async_callback(ledger.close)
         await ledger.forget_before(time() - config.ledger.retention_days * _DAY_S)
         yield _Stores(accounts, salts, await TimeModels.load(database), ledger, decisions)
+
+
+async def budgeted(config: Config, directory: Directory, ledger: Ledger) -> Limiter:
+    """A limiter that knows what was spent of the budgets before."""
+    limiter, now_s = Limiter(directory, config.limits), time()
+    for limit, period in ((Limit.DAY, day_at(now_s)), (Limit.MONTH, month_at(now_s))):
+        for tenant, key_id, tokens in await ledger.spent(period.start_s):
+            limiter.remember(limit, tenant, key_id, tokens, now_s)
+    return limiter
 
 
 # --- engines, and the machine that decides for them ---
@@ -253,11 +271,12 @@ class Engines:
             if view.time_model is not None and view.time_model != self._time_models.find(model, device):
                 await self._time_models.save(model, device, view.time_model, _observations(view), time())
 
-    def live(self, call: Call, books: Bookkeeper) -> RequestLife:
+    def live(self, call: Call, limiter: Limiter, books: Bookkeeper) -> RequestLife:
         """Begin a request's life."""
         return RequestLife(
             call,
             runtime=self.runtime,
+            limiter=limiter,
             door=self.fleet.client,
             settle=books.settle,
             timeout_s=self._config.server.request_timeout_s,

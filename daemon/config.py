@@ -93,6 +93,15 @@ class AuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     addresses_kept: Count = 10_000
 
 
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How requests count towards the limits of tenants and keys."""
+
+    cached_token_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    assumed_output_tokens: Count = 1024
+    bytes_per_token: Count = 4
+    busy_retry_s: Positive = 1.0
+
+
 class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How usage is written and how long it is kept."""
 
@@ -133,6 +142,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     database_url: str = ""
     server: ServerConfig = ServerConfig()
     auth: AuthConfig = AuthConfig()
+    limits: LimitsConfig = LimitsConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     engines: EnginesConfig = EnginesConfig()
     ledger: LedgerConfig = LedgerConfig()

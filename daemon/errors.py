@@ -14,6 +14,7 @@
         ├── PreconditionFailed 412
         ├── TooLarge           413
         ├── RateLimited        429  says when to come back
+        │   └── QuotaExhausted 429  a budget is spent
         ├── EngineFailed       502  the engine died after it had begun to answer, or every try failed
         ├── Unavailable        503  no engine can take the request now; says when to come back
         └── TimedOut           504
@@ -21,6 +22,8 @@
 The class docstring of an `ApiError` is its default message.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 
@@ -50,6 +53,8 @@ class ApiError(PrebleError):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
     default_code: ClassVar[str | None] = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    """What the answer says of it beside `retry-after`."""
 
     def __init__(
         self,
@@ -131,6 +136,26 @@ class RateLimited(ApiError):
     status = 429
     type = "rate_limit_error"
     default_code = "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        retry_after_s: float | None = None,
+        limit: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limit = limit
+        """The setting that it is about; None: it is no tenant's or key's."""
+        self.headers = headers or {}
+
+
+class QuotaExhausted(RateLimited):
+    """A budget of tokens is spent."""
+
+    type = "insufficient_quota"
+    default_code = "insufficient_quota"
 
 
 class EngineFailed(ApiError):

@@ -1,7 +1,7 @@
 """The routes of tenants' applications: OpenAI's, answered by the engines."""
 
 from asyncio import FIRST_COMPLETED, CancelledError, Task, create_task, wait
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -24,11 +24,12 @@ from preble.daemon.errors import EngineFailed, InvalidRequest, NotFound, TimedOu
 from preble.daemon.flow.encode import ModelEncoder, engine_request_ids
 from preble.daemon.flow.request import Answer, Call, RequestLife
 from preble.daemon.flow.runtime import Cancelled
-from preble.daemon.ids import RequestId, TenantName
+from preble.daemon.ids import KeyId, RequestId, TenantName
 from preble.daemon.sched.types import RequestSpec
 from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.tenancy.salts import CacheScope
 from preble.daemon.wire.openai import ChatRequest, Completion, CompletionRequest, ModelList, ModelObject
+from preble.daemon.wire.settings import Limits
 
 AnyRequest = Request[Any, Any, Any]
 _Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
@@ -46,6 +47,8 @@ class InferenceService:
     authenticate: Callable[[AnyRequest, Scope], Principal]
     cache_scope: Callable[[TenantName, str | None], CacheScope]
     """Whose cached prefixes a tenant's request can find, if it has this salt of its own."""
+    limits: Callable[[TenantName, KeyId], Iterable[Limits]]
+    """Those that hold for a tenant's key now: all of them."""
     live: Callable[[Call], RequestLife]
     """Begins a request's life."""
 
@@ -72,14 +75,14 @@ class InferenceController(Controller):
     @get("/models", operation_class=keyed())
     async def models(self, request: AnyRequest, inference: Inference) -> ModelList:
         """List the models served."""
-        inference.authenticate(request, Scope.INFERENCE)
-        return ModelList(data=[_model_object(model) for model in inference.models.values()])
+        principal = inference.authenticate(request, Scope.INFERENCE)
+        return ModelList(data=[_model_object(model) for model in _models_of(principal, inference).values()])
 
     @get("/models/{name:path}", operation_class=keyed(NotFound))
     async def model(self, request: AnyRequest, inference: Inference, name: FromPath[str]) -> ModelObject:
         """Describe one model."""
-        inference.authenticate(request, Scope.INFERENCE)
-        return _model_object(find_model(inference.models, name.removeprefix("/")))
+        principal = inference.authenticate(request, Scope.INFERENCE)
+        return _model_object(find_model(_models_of(principal, inference), name.removeprefix("/")))
 
 
 async def _infer(
@@ -97,22 +100,25 @@ async def _infer(
     raw = await read_body(request)
     body = read_object(raw)
     wanted = read_request(body, kind)
-    model = find_model(inference.models, wanted.model)
+    model = find_model(_models_of(principal, inference), wanted.model)
     scope = inference.cache_scope(principal.tenant, wanted.cache_salt)
     wanted, body = replace(wanted, cache_salt=scope.salt), {**body, "cache_salt": scope.salt}
     stream = bool(wanted.stream)
     hide_usage = stream and not (wanted.stream_options and wanted.stream_options.include_usage)
+    changes = _with_usage(body) if hide_usage else {}
     call = Call(
         request_id=request_id,
         tenant=principal.tenant,
         key_id=principal.key_id,
         path=request.url.path,
         model=model.name,
-        body=_for_engine(raw, scope.salt, _with_usage(body) if hide_usage else {}),
+        body=_for_engine(raw, scope.salt, changes),
         stream=stream,
         hide_usage=hide_usage,
         hide_cache=scope.is_shared,
         encode=partial(encode(model.encoder), request_id, principal.tenant, wanted, body),
+        asks_length=wanted.asked_tokens is not None,
+        shortened=lambda tokens: _for_engine(raw, scope.salt, {**changes, kind.LENGTH_FIELD: tokens}),
         engine_ids=engine_request_ids(request_id, wanted),
         received_s=received_s,
     )
@@ -122,6 +128,13 @@ async def _infer(
         return _Stream(answer, life)
     content = b"".join([chunk async for chunk in answer.chunks])
     return Response(content, headers=dict(answer.headers), media_type=answer.content_type)
+
+
+def _models_of(principal: Principal, inference: InferenceService) -> Mapping[str, ServedModel]:
+    """Those that it may ask. The others are to it as if they were not there."""
+    assert principal.tenant is not None, "only tenants' keys have the scope"
+    limits = [each.models for each in inference.limits(principal.tenant, principal.key_id) if each.models is not None]
+    return {name: model for name, model in inference.models.items() if all(name in allowed for allowed in limits)}
 
 
 def _for_engine(raw: bytes, salt: str, changes: Mapping[str, Any]) -> bytes:

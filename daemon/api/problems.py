@@ -49,7 +49,7 @@ def _bug(request: AnyRequest, error: Exception) -> Response[Any]:
 
 
 def _response(error: ApiError, status: int, headers: dict[str, str] | None = None) -> Response[Any]:
-    headers = {**(headers or {})}
+    headers = {**(headers or {}), **error.headers}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:

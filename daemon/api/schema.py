@@ -53,6 +53,9 @@ _BODIES: tuple[_Body, ...] = (
 )  # fmt: skip
 _CHANGES = (KeySettings, TenantSettings)
 """Bodies that change what is there: each of their fields can be left out, and then stays."""
+_LIMITS = tuple(
+    f"x-ratelimit-{what}-{kind}" for what in ("limit", "remaining", "reset") for kind in ("requests", "tokens")
+)
 _REFUSALS = (
     InvalidRequest, Unauthenticated, Forbidden, NotFound, Conflict, PreconditionFailed, TooLarge, RateLimited,
     EngineFailed, Unavailable, TimedOut,
@@ -138,7 +141,7 @@ def _add_events(told: Operation) -> None:
     assert isinstance(answer, OpenAPIResponse)
     assert answer.content is not None
     answer.content[_EVENTS] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
-    where = _headers("x-preble-gpu", "x-preble-decision", "x-preble-cached-tokens")
+    where = _headers("x-preble-gpu", "x-preble-decision", "x-preble-cached-tokens", *_LIMITS)
     answer.headers = {**(answer.headers or {}), **where}
 
 
@@ -162,6 +165,8 @@ def _refusal(refusal: type[ApiError]) -> OpenAPIResponse:
         names += ["www-authenticate"]
     if refusal in (RateLimited, Unavailable):
         names += ["retry-after", "retry-after-ms"]
+    if refusal is RateLimited:
+        names += ["x-should-retry", *_LIMITS]
     return OpenAPIResponse(
         description=refusal().message,
         content={_JSON: OpenAPIMediaType(schema=_schema(Problem))},

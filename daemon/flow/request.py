@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from preble.daemon.errors import ApiError, EngineError, EngineFailed, TimedOut, Unavailable
+from preble.daemon.errors import ApiError, EngineError, EngineFailed, RateLimited, TimedOut, Unavailable
+from preble.daemon.flow.allowance import Allowance
 from preble.daemon.flow.door import EngineDoor, Upstream, engine_refusal
 from preble.daemon.flow.effects import Abort, Dispatch
 from preble.daemon.flow.encode import encoded
@@ -24,6 +25,7 @@ from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, without_
 from preble.daemon.ids import AttemptId, GpuId, KeyId, ModelName, RequestId, TenantName
 from preble.daemon.sched.types import Decision, RequestSpec
 from preble.daemon.tenancy.ledger import Status
+from preble.daemon.tenancy.limits import Limiter, Tokens
 
 _ABORT_INTERVAL_S = 0.2  # an abort can overtake the request it is for, so it is repeated until the engine is done
 _ABORT_PATIENCE_S = 5.0  # then the connection is cut, which engines take as an abort too, but without telling usage
@@ -49,6 +51,10 @@ class Call:
     """The client is not to learn what of its prompt was cached: that would tell what other tenants have asked."""
     encode: Callable[[], Any]
     """Makes the `RequestSpec`: a coroutine function, since long prompts are encoded off the event loop."""
+    asks_length: bool
+    """The client says how long its answer may be."""
+    shortened: Callable[[int], bytes]
+    """The body with an answer of at most so many tokens of each sequence."""
     engine_ids: tuple[str, ...]
     """The engine's own ids of the request, for aborting it."""
     received_s: float
@@ -72,6 +78,8 @@ class Settled:
     status: Status
     http_status: int
     error: str | None
+    limit: str | None
+    """The limit that refused it."""
     received_at_s: float
     """Seconds since the epoch."""
     decision: Decision | None
@@ -92,6 +100,7 @@ class RequestLife:
         call: Call,
         *,
         runtime: Runtime,
+        limiter: Limiter,
         door: Callable[[GpuId], EngineDoor],
         settle: Callable[[Settled], None],
         timeout_s: float,
@@ -104,6 +113,8 @@ class RequestLife:
         self._timer: TimerHandle = get_running_loop().call_later(timeout_s, self._time_out)
         self._stack = AsyncExitStack()
         self._tap = SseTap(hide_usage=call.hide_usage, hide_cached_tokens=call.hide_cache)
+        self._body = call.body
+        self._allowance = Allowance(limiter, call.tenant, call.key_id)
         self._spec: RequestSpec | None = None
         self._ticket: Ticket | None = None
         self._attempt: AttemptId | None = None
@@ -124,9 +135,11 @@ class RequestLife:
         Not to be cancelled: a client that leaves is reported by `abandon`, and then this raises `Cancelled`.
         """
         try:
+            self._allowance.enter(len(self._body))
             self._spec = await encoded(self._call.encode)
             if self._why_abandoned is not None:
                 raise self._why_abandoned
+            self._spec = self._charged(self._spec)
             self._ticket = self._runtime.submit(self._spec, self._on_abort)
             return await self._run()
         except ApiError as error:
@@ -141,11 +154,30 @@ class RequestLife:
             self._settle(self._why_abandoned)
             raise
 
+    def _charged(self, spec: RequestSpec) -> RequestSpec:
+        """What the limits let it be. Raises the `ApiError` that ends it instead."""
+        charged = self._allowance.charge(spec, asked=self._call.asks_length)
+        if charged.max_output_tokens < spec.max_output_tokens:
+            self._body = self._call.shortened(charged.max_output_tokens)
+        return charged
+
+    async def _dispatched(self) -> Dispatch:
+        """Wait for an engine, if the request may."""
+        assert self._ticket is not None
+        if self._ticket.waits:
+            try:
+                self._allowance.wait(again=self._ticket.attempts > 0)
+            except RateLimited as refusal:
+                self.abandon(refusal)
+        try:
+            return await self._ticket.dispatched()
+        finally:
+            self._allowance.start()
+
     async def _run(self) -> Answer:
         """Try engines until one answers."""
-        assert self._ticket is not None
         while True:
-            dispatch = await self._ticket.dispatched()
+            dispatch = await self._dispatched()
             self._attempt = dispatch.attempt_id
             self._queue_ms = self._elapsed_ms()
             try:
@@ -162,7 +194,7 @@ class RequestLife:
         call = self._call
         headers = {"x-request-id": call.request_id}
         upstream: Upstream = await self._stack.enter_async_context(
-            self._door(dispatch.gpu).stream(call.path, call.body, headers)
+            self._door(dispatch.gpu).stream(call.path, self._body, headers)
         )
         self._upstream = upstream
         if upstream.status >= 500:
@@ -227,6 +259,7 @@ class RequestLife:
         assert self._upstream is not None
         async for chunk in self._upstream.chunks:
             if events := self._tap.feed(chunk):
+                self._allowance.produced(self._tap.n_events)
                 return events
         return b""
 
@@ -293,29 +326,32 @@ class RequestLife:
         self._settled = True
         self._timer.cancel()
         usage, spec, ticket = self._tap.usage, self._spec, self._ticket
-        self._record(
-            Settled(
-                call=self._call,
-                status=_status(error),
-                http_status=error.status if error else 200,
-                error=error.message if error else None,
-                received_at_s=self._received_at_s,
-                decision=ticket.decision if ticket else None,
-                attempts=ticket.attempts if ticket else 0,
-                prompt_tokens=usage.prompt_tokens if usage else spec.prompt.n_tokens if spec else 0,
-                cached_tokens=usage.cached_tokens if usage else None,
-                output_tokens=usage.completion_tokens if usage else self._tap.n_events,
-                queue_ms=self._queue_ms,
-                ttft_ms=self._ttft_ms,
-                latency_ms=self._elapsed_ms(),
-            )
+        settled = Settled(
+            call=self._call,
+            status=_status(error),
+            http_status=error.status if error else 200,
+            error=error.message if error else None,
+            limit=error.limit if isinstance(error, RateLimited) else None,
+            received_at_s=self._received_at_s,
+            decision=ticket.decision if ticket else None,
+            attempts=ticket.attempts if ticket else 0,
+            prompt_tokens=usage.prompt_tokens if usage else spec.prompt.n_tokens if spec else 0,
+            cached_tokens=usage.cached_tokens if usage else None,
+            output_tokens=usage.completion_tokens if usage else self._tap.n_events,
+            queue_ms=self._queue_ms,
+            ttft_ms=self._ttft_ms,
+            latency_ms=self._elapsed_ms(),
         )
+        cached = 0 if self._call.hide_cache else settled.cached_tokens or 0  # else what is left would tell it
+        used = Tokens(prompt=settled.prompt_tokens, cached=cached, output=settled.output_tokens)
+        self._allowance.give_back(used if settled.attempts else None, refused=settled.status is Status.REFUSED)
+        self._record(settled)
 
     def _answer(self, upstream: Upstream, chunks: AsyncIterator[bytes]) -> Answer:
         assert self._ticket is not None
         decision = self._ticket.decision
         assert decision is not None
-        headers: dict[str, str] = {"x-request-id": self._call.request_id}
+        headers = {**self._allowance.headers(), "x-request-id": self._call.request_id}
         if not self._call.hide_cache:  # where a request goes, and why, follows from what is cached
             headers |= {
                 "x-preble-gpu": decision.gpu,
@@ -345,7 +381,7 @@ def _status(error: ApiError | None) -> Status:
         return Status.FINISHED
     if isinstance(error, Cancelled):
         return Status.CANCELLED
-    return Status.REFUSED if isinstance(error, Unavailable) else Status.FAILED
+    return Status.REFUSED if isinstance(error, Unavailable | RateLimited) else Status.FAILED
 
 
 async def _read(upstream: Upstream) -> bytes:

@@ -40,6 +40,11 @@ class Ticket:
         self.attempts = 0
         self._next: Future[Dispatch] = get_running_loop().create_future()
 
+    @property
+    def waits(self) -> bool:
+        """Whether the machine has yet to say what becomes of it."""
+        return not self._next.done()
+
     async def dispatched(self) -> Dispatch:
         """Wait until the request may be sent to an engine. Raises the `ApiError` that ends it instead."""
         dispatch = await self._next

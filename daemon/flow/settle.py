@@ -40,6 +40,8 @@ class Bookkeeper:
             self._record_explanation(explain(settled, settled.decision))
             if settled.ttft_ms is not None:
                 self._ttfts_ms[settled.decision.gpu].append(settled.ttft_ms)
+        if settled.limit is not None:
+            self._metrics.limit_reached(settled.call.tenant, settled.limit)
         self._observe(usage)
         self._log(settled)
 

@@ -54,6 +54,7 @@ class Metrics:
         self._mismatched = self._counter(
             "prompt_length_mismatches", "Requests whose prompt the engine counted otherwise than the daemon.", ["model"]
         )
+        self._limited = self._counter("limited_requests", "Requests refused by a limit.", ["tenant", "limit"])
         self._unauthenticated = self._counter("unauthenticated_requests", "Requests without a valid key.", [])
         self._ttft = self._histogram("time_to_first_token", "Of streamed requests.", by_gpu, _TTFT_S)
         self._latency = self._histogram("request_latency", "From arrival to end.", by_gpu, _LATENCY_S)
@@ -106,6 +107,10 @@ class Metrics:
     def tokens_mismatch(self, model: str) -> None:
         """An engine counted a prompt otherwise than the daemon did."""
         self._mismatched.labels(model).inc()
+
+    def limit_reached(self, tenant: str, limit: str) -> None:
+        """A limit of the tenant, or of one of its keys, refused a request."""
+        self._limited.labels(tenant, limit).inc()
 
     def auth_failure(self) -> None:
         """A request came without a valid key."""

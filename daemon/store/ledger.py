@@ -7,6 +7,7 @@ import msgspec
 from sqlalchemy import ColumnElement, delete, false, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from preble.daemon.ids import KeyId, TenantName
 from preble.daemon.store.batch import BatchWriter
 from preble.daemon.store.tables import tenants, usage
 from preble.daemon.tenancy.ledger import Status, UsageRecord
@@ -75,6 +76,19 @@ class Ledger:
         )
         async with self._engine.connect() as connection:
             return [UsageTotals(**row) for row in (await connection.execute(query)).mappings()]
+
+    async def spent(self, since_s: float) -> list[tuple[TenantName, KeyId, int]]:
+        """Tokens that engines had of each tenant's key since then, from when the tenant was created on."""
+        query = (
+            select(usage.c.tenant, usage.c.key_id, func.sum(usage.c.prompt_tokens + usage.c.output_tokens))
+            .where(usage.c.attempts > 0, *UsageFilter(since_s=since_s, since_creation=True).clauses())
+            .group_by(usage.c.tenant, usage.c.key_id)
+        )
+        async with self._engine.connect() as connection:
+            return [
+                (TenantName(tenant), KeyId(key_id), int(tokens))
+                for tenant, key_id, tokens in await connection.execute(query)
+            ]
 
     async def forget_before(self, oldest_s: float) -> int:
         """Delete older rows; how many there were."""

@@ -14,7 +14,7 @@ class Status(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     REFUSED = "refused"
-    """It never ran: no engine could take it."""
+    """It never ran: no engine could take it, or a limit kept it out."""
 
 
 class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):

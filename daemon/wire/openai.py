@@ -1,6 +1,6 @@
 """The part of OpenAI's bodies that the daemon reads or writes. Every other field is the engine's business."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -35,14 +35,30 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True):
 class ChatRequest(_Common, frozen=True, kw_only=True):
     """`POST /v1/chat/completions`."""
 
+    LENGTH_FIELD: ClassVar[str] = "max_completion_tokens"
+    """What an answer's longest length is said with."""
+
     messages: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
     max_completion_tokens: _Count | None = None
+
+    @property
+    def asked_tokens(self) -> int | None:
+        """The most that is wanted of each answer, if that is said."""
+        return self.max_completion_tokens or self.max_tokens
 
 
 class CompletionRequest(_Common, frozen=True, kw_only=True):
     """`POST /v1/completions`."""
 
+    LENGTH_FIELD: ClassVar[str] = "max_tokens"
+    """What an answer's longest length is said with."""
+
     prompt: str | _Prompts
+
+    @property
+    def asked_tokens(self) -> int | None:
+        """The most that is wanted of each answer, if that is said."""
+        return self.max_tokens
 
     @property
     def n_prompts(self) -> int:

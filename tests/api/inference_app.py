@@ -20,7 +20,7 @@ from preble.daemon.api.health import HealthService
 from preble.daemon.api.inference import InferenceService
 from preble.daemon.api.models import ServedModel
 from preble.daemon.api.server import make_server
-from preble.daemon.config import ServerConfig
+from preble.daemon.config import LimitsConfig, ServerConfig
 from preble.daemon.engine.client import EngineClient
 from preble.daemon.engine.demo_model import _CHAT_TEMPLATE, _byte_tokenizer
 from preble.daemon.flow.encode import ModelEncoder
@@ -34,10 +34,11 @@ from preble.daemon.prompt import PromptEncoder
 from preble.daemon.sched.types import EngineLimits
 from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.failures import FailureLimiter
-from preble.daemon.tenancy.keys import CHANCE_BYTES, mint
+from preble.daemon.tenancy.keys import CHANCE_BYTES, id_of, mint
+from preble.daemon.tenancy.limits import Limiter
 from preble.daemon.tenancy.model import OPERATOR_SCOPES, TENANT_SCOPES, ApiKey, Tenant
 from preble.daemon.tenancy.salts import MASTER_BYTES, Salts
-from preble.daemon.wire.settings import TenantSettings
+from preble.daemon.wire.settings import Limits, TenantSettings
 
 GPU = "gpu0"
 TENANT = TenantName("acme")
@@ -60,6 +61,7 @@ class House:
         self.settled = []
         self.directory = Directory()
         self.put_tenant(TENANT)
+        self.limiter = Limiter(self.directory, LimitsConfig())
         self.key = self.make_key(TENANT)
         self.operator_key = self.make_key(None)
         self.up = True
@@ -85,6 +87,7 @@ class House:
                 {MODEL: ServedModel(MODEL, 1_700_000_000, model, self._max_model_len)},
                 check,
                 Salts(MASTER, self.directory).scope,
+                self.limiter.limits,
                 self._live,
             ),
             admin=None,
@@ -99,6 +102,7 @@ class House:
         return RequestLife(
             call,
             runtime=self.runtime,
+            limiter=self.limiter,
             door=lambda _: self.client,
             settle=self.settled.append,
             timeout_s=self.config.request_timeout_s,
@@ -111,7 +115,11 @@ class House:
             Tenant(name=name, settings=chosen, salt_epoch=salt_epoch, version=1, created_at_s=0.0)
         )
 
-    def make_key(self, tenant: TenantName | None, *, expires_at_s: float | None = None) -> str:
+    def limit(self, **limits: object) -> None:
+        """What an operator sets for the tenant."""
+        self.put_tenant(TENANT, limits=Limits(**limits))
+
+    def make_key(self, tenant: TenantName | None, *, expires_at_s: float | None = None, **limits: object) -> str:
         made = mint("live" if tenant else "op", os.urandom(CHANCE_BYTES))
         self.directory.put_key(
             ApiKey(
@@ -124,6 +132,7 @@ class House:
                 created_at_s=time(),
                 expires_at_s=expires_at_s,
                 revoked_at_s=None,
+                limits=Limits(**limits),
             )
         )
         return made.text
@@ -142,6 +151,8 @@ class House:
         await until(lambda: not self.runtime.live_requests and not self.runtime.spawned and not self.engine.running)
         for view in self.runtime.views():
             assert (view.running, view.waiting, view.sequences, view.held_blocks) == (0, 0, 0, 0)
+        for account in self.limiter.accounts(TENANT, id_of(self.key)):
+            assert (account.running, account.queued) == (0, 0)
         assert len(self.settled) == len({one.call.request_id for one in self.settled})
 
     async def raw(self, data: bytes) -> bytes:

@@ -17,7 +17,7 @@ from preble.daemon.tenancy.ledger import Status
 
 UNITS = ("_seconds", "_tokens", "_ratio", "_blocks", "_bytes")
 COUNTED_THINGS = ("_requests", "_decisions", "_mismatches", "_running", "_waiting", "_up", "_returns")
-LABELS = {"model", "tenant", "gpu", "mode", "status", "found"}
+LABELS = {"model", "tenant", "gpu", "mode", "status", "found", "limit"}
 
 
 def gauge(gpu="cpu0", **changes):
@@ -49,7 +49,10 @@ def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, st
         body=b"{}",
         stream=True,
         hide_usage=False,
+        hide_cache=False,
         encode=encode,
+        asks_length=True,
+        shortened=lambda _: b"{}",
         engine_ids=(),
         received_s=0.0,
     )
@@ -58,6 +61,7 @@ def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, st
     values = {
         "decision": decision,
         "http_status": 200,
+        "limit": None,
         "error": None,
         "received_at_s": 0.0,
         "attempts": 1,
@@ -97,7 +101,7 @@ def value(metrics, name, **labels):
 @pytest.fixture
 def page(metrics, books):
     """All families, each with a value."""
-    books.settle(settled(prompt_tokens=99))
+    books.settle(settled(prompt_tokens=99, limit="concurrent_requests"))
     metrics.observe_decision(0.001)
     metrics.auth_failure()
     metrics.track_gpus(lambda: [gauge()])
@@ -129,6 +133,13 @@ def test_names_end_in_their_base_unit_or_in_what_they_count(page):
 
 
 # --- values ---
+
+
+def test_refusals_are_counted_by_the_limit_and_whose_it_is(metrics, books):
+    for name, limit in (("r1", "requests_per_minute"), ("r2", "requests_per_minute"), ("r3", None)):
+        books.settle(settled(request_id=name, status=Status.REFUSED, decision=None, limit=limit))
+    assert value(metrics, "limited_requests_total", tenant="acme", limit="requests_per_minute") == 2
+    assert sum(one for key, one in samples(metrics).items() if key[0] == "preble_limited_requests_total") == 2
 
 
 def test_a_finished_request_is_on_the_page_in_base_units(metrics, books):

@@ -6,7 +6,9 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from time import time
 
+import msgspec
 import pytest
 import structlog
 from alembic.autogenerate import compare_metadata
@@ -14,7 +16,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 from tests.admin_app import author
 
-from preble.daemon.errors import ConfigError
+from preble.daemon.app import budgeted
+from preble.daemon.config import Config
+from preble.daemon.errors import ConfigError, QuotaExhausted
 from preble.daemon.sched.types import TimeModel
 from preble.daemon.store import db
 from preble.daemon.store.accounts import Accounts
@@ -23,9 +27,11 @@ from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger, UsageFilter
 from preble.daemon.store.tables import metadata
 from preble.daemon.store.time_models import TimeModels
+from preble.daemon.tenancy.account import Moment
+from preble.daemon.tenancy.buckets import day_at
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import Actual, Explanation
-from preble.daemon.wire.settings import TenantSettings
+from preble.daemon.wire.settings import Limits, TenantSettings
 
 
 def usage(number: int, tenant: str = "acme", created_at_s: float | None = None) -> UsageRecord:
@@ -131,6 +137,34 @@ async def test_what_a_tenant_used_begins_with_its_creation(database):
     since_creation = UsageFilter(since_creation=True)
     assert [row.request_id for row in await ledger.rows(since_creation, limit=10, offset=0)] == ["req_4", "req_3"]
     assert [(row.tenant, row.requests) for row in await ledger.totals(since_creation)] == [("acme", 2)]
+
+
+async def test_what_was_spent_is_read_back_from_what_engines_had(database):
+    ledger = Ledger(database, 0.01)
+    accounts = await Accounts.load(database)
+    await accounts.tenants.create("acme", TenantSettings(), author(100.0))
+    for number, changes in enumerate(
+        ({"created_at_s": 99.0}, {"created_at_s": 150.0}, {}, {"attempts": 0}, {"key_id": "k2"})
+    ):
+        ledger.record(msgspec.structs.replace(usage(number, created_at_s=200.0), **changes))
+    await ledger.close()
+    row = usage(1).prompt_tokens + usage(1).output_tokens
+    assert sorted(await ledger.spent(0.0)) == [("acme", "k", 2 * row), ("acme", "k2", row)]
+    assert sorted(await ledger.spent(200.0)) == [("acme", "k", row), ("acme", "k2", row)]
+
+
+async def test_budgets_survive_a_restart(database):
+    accounts = await Accounts.load(database)
+    now_s = time()
+    await accounts.tenants.create("acme", TenantSettings(limits=Limits(tokens_per_day=26)), author(1.0))
+    ledger = Ledger(database, 0.01)
+    for number, at_s in enumerate((now_s, now_s, day_at(now_s).start_s - 1)):
+        ledger.record(usage(number, created_at_s=at_s))
+    await ledger.close()
+    limiter = await budgeted(Config(), accounts.directory, ledger)
+    with pytest.raises(QuotaExhausted) as refused:
+        limiter.enter("acme", "k", 0, Moment(0.0, now_s))
+    assert "26 used" in refused.value.message
 
 
 async def test_old_usage_is_forgotten(database):

@@ -57,7 +57,7 @@ class FakeEngine:
         self.prompt_tokens = 0
         self.generation_tokens = 0
         self.hit_tokens = 0
-        self._cached: set[tuple[str | None, tuple[int, ...]]] = set()
+        self._cached: set[int] = set()  # of each block, the hash of all up to its end, as in vLLM
         """Every prefix of whole blocks that it has seen, by its salt."""
         self._aborts: dict[str, asyncio.Event] = {}
         self._runner: web.AppRunner | None = None
@@ -214,10 +214,13 @@ class FakeEngine:
 
     def _cache(self, salt: str | None, prompt: list[int]) -> int:
         """How many tokens of a prompt are found, all but the last block at most; from now on all of it is."""
-        ends = range(self.block_size, len(prompt) + 1, self.block_size)
-        found = [end for end in ends if end < len(prompt) and (salt, tuple(prompt[:end])) in self._cached]
-        self._cached |= {(salt, tuple(prompt[:end])) for end in ends}
-        return max(found, default=0)
+        chain, found = hash(salt), 0
+        for end in range(self.block_size, len(prompt) + 1, self.block_size):
+            chain = hash((chain, *prompt[end - self.block_size : end]))
+            if chain in self._cached and end < len(prompt):
+                found = end
+            self._cached.add(chain)
+        return found
 
     async def _generate(self, body: dict[str, Any], abort: asyncio.Event) -> AsyncIterator[str]:
         for number in range(body.get("max_tokens") or body.get("max_completion_tokens") or _DEFAULT_TOKENS):

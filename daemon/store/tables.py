@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     false,
 )
 
@@ -112,4 +113,52 @@ time_models = Table(
     Column("decode_ms_per_sequence", Float, nullable=False),
     Column("observations", Integer, nullable=False),
     Column("updated_at_s", Float, nullable=False),
+)
+
+# Without a foreign key to tenants: whoever gets a name anew gets nothing of what an earlier owner had.
+templates = Table(
+    "templates",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("owner", String(63), nullable=True),
+    Column("name", String(63), nullable=False),
+    Column("description", String(2000), nullable=False),
+    Column("created_at_s", Float, nullable=False),
+    Column("created_by", String(12), nullable=False),
+    Column("changes", Integer, nullable=False),
+    Column("first_version", Integer, nullable=False),  # those before it went with a deletion
+    Column("deleted_at_s", Float, nullable=True),
+    Index("ix_templates_owner_name", "owner", "name"),
+)
+
+template_versions = Table(
+    "template_versions",
+    metadata,
+    Column("template_id", Integer, ForeignKey("templates.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at_s", Float, nullable=False),
+    Column("created_by", String(12), nullable=False),
+)
+
+template_labels = Table(
+    "template_labels",
+    metadata,
+    Column("template_id", Integer, ForeignKey("templates.id"), primary_key=True),
+    Column("label", String(63), primary_key=True),
+    Column("number", Integer, nullable=False),
+)
+
+# What can be computed again: a row counts only for the tokenizer and chat template that it was made with.
+template_analyses = Table(
+    "template_analyses",
+    metadata,
+    Column("template_id", Integer, ForeignKey("templates.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("prefix", LargeBinary, nullable=False),  # token ids, 4 bytes each, little-endian
+    Column("advice", JSON, nullable=False),
 )

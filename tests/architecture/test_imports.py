@@ -82,7 +82,7 @@ def test_the_command_line_shows_its_help_without_loading_the_daemon():
     assert not {*HEAVY, "litestar", "sqlalchemy"} & {*loaded_by(code, (*HEAVY, "litestar", "sqlalchemy"))}
 
 
-@pytest.mark.parametrize("package", ["preble.daemon.sched", "preble.daemon.flow.machine"])
+@pytest.mark.parametrize("package", ["preble.daemon.sched", "preble.daemon.templates", "preble.daemon.flow.machine"])
 def test_the_scheduler_loads_nothing_that_does_io(package):
     """The contract sees what is imported by name; this sees what that imports in turn."""
     code = f"""

@@ -116,6 +116,24 @@ class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     format: Literal["auto", "console", "json"] = "auto"
 
 
+class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What consoles are told as it happens, and when something needs a human."""
+
+    name: str = ""
+    interval_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)] = 500
+    recent_s: Annotated[float, msgspec.Meta(ge=30, le=3600)] = 300.0
+    requests_per_tick: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 200
+    logs_per_tick: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 100
+    ticks_kept: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 120
+    max_consoles: Count = 10
+    alarm_queue_p99_s: Positive = 2.0
+    alarm_kv_used_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.95
+    alarm_error_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
+    alarm_time_error_ratio: Positive = 0.5
+    alarm_evicted_ratio: Positive = 2.0
+    alarm_restarts: Count = 3
+
+
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model and the engines that serve it."""
 
@@ -147,6 +165,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     engines: EnginesConfig = EnginesConfig()
     ledger: LedgerConfig = LedgerConfig()
     log: LogConfig = LogConfig()
+    live: LiveConfig = LiveConfig()
     models: tuple[ModelConfig, ...] = ()
 
 

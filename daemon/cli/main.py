@@ -11,6 +11,7 @@ from preble.daemon import __version__
 from preble.daemon.cli.audit import audit
 from preble.daemon.cli.config_commands import config
 from preble.daemon.cli.db import db
+from preble.daemon.cli.demo_feed import demo_feed
 from preble.daemon.cli.gpus import gpu
 from preble.daemon.cli.keys import key
 from preble.daemon.cli.output import STYLES, Exit, emit, exit_code, printable, say
@@ -95,7 +96,7 @@ def _render(checks: "Sequence[Check]") -> None:
             click.echo(f"{'':<5} {'':<{width}}  mend: {printable(check.mend)}")
 
 
-for command in (tenant, key, gpu, explain, simulate, replay, usage, audit, db, config):
+for command in (tenant, key, gpu, explain, simulate, replay, demo_feed, usage, audit, db, config):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 chance in it, so the daemon and a simulation host the same code, and the same events give the same effects.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
@@ -24,13 +24,14 @@ from preble.daemon.flow.events import (
     KvReported,
     TenantStands,
 )
-from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId
+from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.scheduler import Scheduler
 from preble.daemon.sched.types import Decision, RequestSpec
 from preble.daemon.tenancy.fair import make_turns
+from preble.daemon.tenancy.standing import Standing
 
 
 class Machine:
@@ -73,6 +74,13 @@ class Machine:
         refusal = self._refusal(spec)
         return refusal if refusal is not None else self._scheduler.preview(spec, now_s)
 
+    def standings(self, tenants: Collection[TenantName]) -> dict[TenantName, Standing]:
+        """How these tenants stand, those of them that ever asked for something or were told of."""
+        engines = self._scheduler.engines.values()
+        served = {name: {e.gpu: e.served_ms[name] for e in engines if name in e.served_ms} for name in tenants}
+        found = {name: self._turns.standing(name, served[name]) for name in tenants}
+        return {name: standing for name, standing in found.items() if standing is not None}
+
     def returns(self, model: ModelName) -> ReturnCounts:
         """What became of sessions that called tools."""
         return self._scheduler.returns(model)
@@ -81,6 +89,11 @@ class Machine:
     def live_requests(self) -> int:
         """Requests that have arrived and not ended."""
         return len(self._live)
+
+    def cached_blocks(self, model: ModelName, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
+        """Of a prompt's leading blocks, how many each GPU has, or will have once all that was sent there has run."""
+        index = self._scheduler.index(model)
+        return index.cached_blocks(index.match(keys))
 
     def indexed_blocks(self, model: ModelName) -> int:
         """Blocks in the model's prefix index."""

@@ -1,7 +1,7 @@
 """The only owner of the machine in the daemon: gives it events with the time, and does what it asks for."""
 
 from asyncio import Future, Task, get_running_loop
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -12,10 +12,11 @@ from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, 
 from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.recording import Record, no_record
-from preble.daemon.ids import ModelName, RequestId
+from preble.daemon.ids import ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.tenancy.standing import Standing
 
 _RETRY_SOON_S = 1.0
 _log = structlog.get_logger(__name__)
@@ -109,6 +110,10 @@ class Runtime:
     def views(self) -> tuple[EngineView, ...]:
         """What every engine is doing now."""
         return self._machine.views(self._clock())
+
+    def standings(self, tenants: Collection[TenantName]) -> dict[TenantName, Standing]:
+        """How these tenants stand towards each other; those that never asked for anything may be missing."""
+        return self._machine.standings(tenants)
 
     def returns(self, model: ModelName) -> ReturnCounts:
         """What became of the model's sessions that called tools."""

@@ -67,4 +67,6 @@ class EngineView:
     decode_ratio: float
     resident_blocks: int
     kv_blocks: int
+    block_size: int
+    """Tokens per KV block; 0 before it was first up."""
     unprefilled_tokens: int

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import ceil
 
-from preble.daemon.ids import AttemptId, GpuId, ModelName
+from preble.daemon.ids import AttemptId, GpuId, ModelName, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.fairline import FairLine
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch
@@ -62,6 +62,8 @@ class Engine:
         self._prefill_us = 0
         self._decode_us = 0
         self._usual_batch = 1.0
+        self.served_ms: dict[TenantName, float] = {}
+        """GPU time that tenants' requests caused here, or are expected to."""
 
     @property
     def takes_new(self) -> bool:
@@ -92,7 +94,7 @@ class Engine:
         for attempt in self.running.values():
             if not attempt.lost:  # by an end before, of which its host has not heard yet
                 self._leave(attempt)
-                self._pool.ended(attempt, 0.0, now_s)
+                self._serve(attempt, 0.0, now_s)
                 attempt.lost = True
         self._index.clear(self.gpu)
         return [self.withdraw(attempt, now_s) for attempt in list(self.waiting)]
@@ -281,6 +283,7 @@ class Engine:
         attempt.unprefilled_tokens = attempt.computed_tokens
         attempt.batch = max(self._usual_batch, self._sequences + spec.n_sequences)
         self._pool.started(attempt, self._service_ms(attempt, attempt.decision.expected_output_tokens))
+        self.served_ms[spec.tenant] = self.served_ms.get(spec.tenant, 0.0) + attempt.charged_ms
         attempt.private_blocks = self._private_blocks_of(attempt)
         self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
         self._sequences += spec.n_sequences
@@ -328,9 +331,14 @@ class Engine:
         if self._observer is not None:
             is_telling = attempt.spec.n_sequences == 1 and not attempt.cancelled
             self._observer.ended(attempt.attempt_id, now_s, output_tokens if is_telling else 0)
-        self._pool.ended(attempt, self._service_ms(attempt, output_tokens), now_s)
+        self._serve(attempt, self._service_ms(attempt, output_tokens), now_s)
         self._leave(attempt)
         self._observe(now_s)
+
+    def _serve(self, attempt: Attempt, service_ms: float, now_s: float) -> None:
+        """It took so much of the GPU's time, and not what its tenant was charged for."""
+        self.served_ms[attempt.spec.tenant] += service_ms - attempt.charged_ms
+        self._pool.ended(attempt, service_ms, now_s)
 
     def _leave(self, attempt: Attempt) -> None:
         self._prefilling.pop(attempt.attempt_id, None)
@@ -378,6 +386,7 @@ class Engine:
             decode_ratio=self.decode_ratio,
             resident_blocks=self._index.resident_blocks(self.gpu),
             kv_blocks=self._limits.kv_blocks if self._limits else 0,
+            block_size=self._limits.block_size if self._limits else 0,
             unprefilled_tokens=self._unprefilled_tokens,
         )
 

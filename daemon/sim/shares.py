@@ -5,7 +5,6 @@ little, and that is not unfair. Time is cut into spans of `SPAN_S`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from preble.daemon.ids import TenantName
 from preble.daemon.sim.types import Outcome
+from preble.daemon.tenancy.standing import jain_index, service_gap
 
 SPAN_S = 5.0
 
@@ -41,7 +41,11 @@ def fairness(
             share = _overlap(outcome.dispatched_s, outcome.ended_s, n_spans)
             served[outcome.tenant] += share * service_s(outcome) / weights.get(outcome.tenant, 1.0)
     waited = {tenant: _backlogged([one for one in outcomes if one.tenant == tenant], n_spans) for tenant in tenants}
-    return Fairness(_jain(served, waited, n_spans), _gap_s(served, waited))
+    gap_s = service_gap(
+        {tenant: spans.tolist() for tenant, spans in served.items()},
+        {tenant: spans.tolist() for tenant, spans in waited.items()},
+    )
+    return Fairness(_jain(served, waited, n_spans), gap_s)
 
 
 def _overlap(start_s: float, end_s: float, n_spans: int) -> Floats:
@@ -79,20 +83,10 @@ def _merged(times: Iterable[tuple[float, float]]) -> Iterable[tuple[float, float
 def _jain(
     served: Mapping[TenantName, Floats], waited: Mapping[TenantName, npt.NDArray[np.bool_]], n_spans: int
 ) -> float | None:
+    """The mean over spans in which some were backlogged together, and were served."""
     indices = []
     for span in range(n_spans):
-        shares = np.array([served[tenant][span] for tenant, was in waited.items() if was[span]])
-        if len(shares) > 1 and shares.any():
-            indices.append(float(shares.sum() ** 2 / (len(shares) * (shares**2).sum())))
+        index = jain_index([float(served[tenant][span]) for tenant, was in waited.items() if was[span]])
+        if index is not None:
+            indices.append(index)
     return float(np.mean(indices)) if indices else None
-
-
-def _gap_s(served: Mapping[TenantName, Floats], waited: Mapping[TenantName, npt.NDArray[np.bool_]]) -> float | None:
-    gaps = []
-    for one, other in combinations(served, 2):
-        ahead_s = 0.0
-        for both, lead_s in zip(waited[one] & waited[other], served[one] - served[other], strict=True):
-            ahead_s = ahead_s + lead_s if both else 0.0
-            if both:
-                gaps.append(abs(ahead_s))
-    return max(gaps, default=None)

@@ -6,7 +6,7 @@ step need no time, and nothing depends on the order of engines. Nothing takes ti
 says that engines hear so much later of what they are to do.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from preble.daemon.config import SchedulerConfig
@@ -26,7 +26,8 @@ from preble.daemon.flow.events import (
     TenantStands,
 )
 from preble.daemon.flow.machine import Machine
-from preble.daemon.ids import AttemptId, GpuId, ModelName, RequestId, TenantName
+from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
+from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.types import Prompt, RequestSpec
 from preble.daemon.sim.agenda import Agenda, to_ps
 from preble.daemon.sim.engine import ModelledEngine
@@ -35,6 +36,8 @@ from preble.daemon.sim.live import Live
 from preble.daemon.sim.prompts import BlockKeys
 from preble.daemon.sim.steps import Job
 from preble.daemon.sim.types import Load, Outcome, Piece, SimRequest
+from preble.daemon.sim.watching import Look, Watcher
+from preble.daemon.tenancy.standing import Standing
 
 MODEL = ModelName("simulated")
 
@@ -69,10 +72,13 @@ class World:
         n_expected: int | None = None,
         one_by_one: bool = False,
         weights: Mapping[TenantName, float] | None = None,
+        batch: Collection[TenantName] = (),
+        watcher: Watcher | None = None,
     ) -> None:
         """`fit` is one for all GPUs or one for each. `progress` is told the fraction done of `n_expected` requests.
 
-        `weights` are those of tenants that do not have 1.
+        `weights` are those of tenants that do not have 1, `batch` those of batch priority. A `watcher` gets the
+        outcomes, which are not kept then.
         """
         fits = [fit] * gpus if isinstance(fit, Fit) else list(fit)
         if gpus < 1 or len(fits) != gpus:
@@ -90,6 +96,8 @@ class World:
         self._delay_ps = to_ps(dispatch_delay_s)
         self._sample_ps = None if sample_interval_s is None else max(1, to_ps(sample_interval_s))
         self._weights = weights or {}
+        self._batch = frozenset(batch)
+        self._watcher = watcher
         self._progress = progress
         self._n_expected = n_expected
         self._one_by_one = one_by_one
@@ -120,6 +128,25 @@ class World:
         """Let a client go away; without effect if its request has not come or has ended by then."""
         self._agenda.put(to_ps(at_s), partial(self._tell, ClientGone(request_id=request_id)))
 
+    # --- what may be looked at meanwhile ---
+
+    def look(self) -> list[Look]:
+        """Every GPU, by number."""
+        views = {view.gpu: view for view in self._machine.views(self._agenda.now_s)}
+        return [Look(views[each.gpu], self._load(each, views[each.gpu]), each.epoch) for each in self._stations]
+
+    def standings(self, tenants: Collection[TenantName]) -> dict[TenantName, Standing]:
+        """How these tenants stand towards each other."""
+        return self._machine.standings(tenants)
+
+    def block_keys(self, prompt: Sequence[Piece]) -> tuple[BlockKey, ...]:
+        """Of a prompt's full blocks."""
+        return self._keys.keys(prompt)
+
+    def cached_blocks(self, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
+        """Of a prompt's blocks, what each GPU has or will have computed."""
+        return self._machine.cached_blocks(MODEL, keys)
+
     # --- the clock ---
 
     def run(self, requests: Iterable[SimRequest]) -> list[Outcome]:
@@ -127,12 +154,15 @@ class World:
 
         Requests that no engine is left for at the end are given up by their clients then.
         """
-        for tenant, weight in self._weights.items():
-            self._tell(TenantStands(tenant=tenant, weight=weight, is_batch=False))
+        for tenant in sorted(self._weights.keys() | self._batch):
+            weight = self._weights.get(tenant, 1.0)
+            self._tell(TenantStands(tenant=tenant, weight=weight, is_batch=tenant in self._batch))
         for station in self._stations:
             self._up(station)
         if self._sample_ps is not None:
             self._agenda.put(0, self._sample)
+        if self._watcher is not None:
+            self._agenda.put(0, partial(self._pass, self._watcher))
         self._arrivals = iter(requests)
         self._next = next(self._arrivals, None)
         while (next_ps := self._next_ps()) is not None:
@@ -218,21 +248,26 @@ class World:
 
     def _sample(self) -> None:
         assert self._sample_ps is not None
-        views = {view.gpu: view for view in self._machine.views(self._agenda.now_s)}
-        for station in self._stations:
-            engine, n_blocks = station.engine, station.fit.limits.kv_blocks
-            load = Load(
-                at_s=self._agenda.now_s,
-                gpu=station.gpu,
-                waiting=views[station.gpu].waiting,
-                queued=engine.n_waiting if engine else 0,
-                running=engine.n_running if engine else 0,
-                kv_held_ratio=engine.held_blocks(self._agenda.now_ps) / n_blocks if engine else 0.0,
-                kv_cached_ratio=engine.kv.n_cached / n_blocks if engine else 0.0,
-            )
-            self.loads.append(load)
+        self.loads += [look.load for look in self.look()]
         if self._next_ps() is not None:
             self._agenda.put(self._agenda.now_ps + self._sample_ps, self._sample)
+
+    def _load(self, station: _Station, view: EngineView) -> Load:
+        engine, n_blocks = station.engine, station.fit.limits.kv_blocks
+        return Load(
+            at_s=self._agenda.now_s,
+            gpu=station.gpu,
+            waiting=view.waiting,
+            queued=engine.n_waiting if engine else 0,
+            running=engine.n_running if engine else 0,
+            kv_held_ratio=engine.held_blocks(self._agenda.now_ps) / n_blocks if engine else 0.0,
+            kv_cached_ratio=engine.kv.n_cached / n_blocks if engine else 0.0,
+        )
+
+    def _pass(self, watcher: Watcher) -> None:
+        watcher.passed(self._agenda.now_s)
+        if self._next_ps() is not None:
+            self._agenda.put(self._agenda.now_ps + to_ps(watcher.interval_s), partial(self._pass, watcher))
 
     # --- requests ---
 
@@ -262,7 +297,10 @@ class World:
         self._tell(Arrived(request=spec))
 
     def _tell(self, event: Event) -> None:
-        for effect in self._machine.step(event, self._agenda.now_s):
+        following = self._machine.step(event, self._agenda.now_s)
+        if self._watcher is not None:
+            self._watcher.stepped(self._agenda.now_s, event, following)
+        for effect in following:
             match effect:
                 case Placed(decision=decision):
                     live = self._live[decision.request_id]
@@ -314,7 +352,11 @@ class World:
         del self._live[request.request_id]
         if job is not None:
             self._by_attempt.pop(job.attempt_id, None)
-        self._outcomes.append(live.outcome(self._agenda.now_ps, complete=complete))
+        result = live.outcome(self._agenda.now_ps, complete=complete)
+        if self._watcher is not None:
+            self._watcher.ended(result, outcome.value)
+        else:
+            self._outcomes.append(result)
         if live.session is not None and complete:
             self._go_on(live.session, request)
         self._report_progress()

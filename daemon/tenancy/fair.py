@@ -11,12 +11,13 @@ two tenants that wait all the time, of weights v and w, the services S and T nev
 (OSDI'24), which takes whoever has been served least, and leaves no room for locality. `Everybody` is not fair.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import floor
 
 from preble.daemon.config import SchedulerConfig
-from preble.daemon.ids import TenantName
+from preble.daemon.ids import GpuId, TenantName
+from preble.daemon.tenancy.standing import Standing
 
 _HALF_LIFE_S = 60.0
 """In which half of the debt of a tenant that wants nothing is forgiven."""
@@ -103,6 +104,24 @@ class _Accounts:
         """Of those who may be served and have as much cached, the lowest comes first."""
         return 0.0
 
+    def standing(self, tenant: TenantName, served_ms: Mapping[GpuId, float]) -> Standing | None:
+        """How a tenant stands that was served so much by each engine; None if it was never heard of."""
+        account = self._accounts.get(tenant)
+        if account is None:
+            return None
+        return Standing(
+            weight=account.weight,
+            is_batch=account.is_batch,
+            waiting=account.waiting,
+            running=account.running,
+            credit_ms=self._credit_ms(account),
+            served_ms=served_ms,
+        )
+
+    def _credit_ms(self, account: _Account) -> float | None:
+        """None where there is no such thing."""
+        return None
+
     def _waits_no_more(self, tenant: TenantName, account: _Account) -> None:
         assert account.waiting > 0, f"{tenant} has nothing waiting"
         account.waiting -= 1
@@ -135,6 +154,9 @@ class Credits(_Accounts):
         self._quantum_ms = quantum_ms
         self._rounds = 0
         """Of quanta given: how much fairness has held back."""
+
+    def _credit_ms(self, account: _Account) -> float | None:
+        return account.balance_ms
 
     def rank(self, tenant: TenantName) -> float:
         """The most credit for its weight first."""

@@ -1,0 +1,1 @@
+"""What the console is told: counted as it happens, put into rows when somebody looks."""

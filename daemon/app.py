@@ -99,6 +99,8 @@ async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -
         desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms, engines.runtime.returns)
         metrics.track_gpus(desk.gauges)
         metrics.track_returns(engines.returns)
+        directory = stores.accounts.directory
+        metrics.track_tenants(lambda: engines.runtime.standings([tenant.name for tenant in directory.tenants()]))
         failures = FailureLimiter(
             per_minute=config.auth.failures_per_minute,
             at_once=config.auth.failures_at_once,

@@ -1,6 +1,6 @@
 """The daemon's metrics in Prometheus' terms: base units, units in names. One registry per daemon."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -8,7 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from preble.daemon.ids import TenantName
 from preble.daemon.sched.returns import ReturnCounts
+from preble.daemon.tenancy.standing import Standing
 
 _LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TTFT_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1, 2, 4, 8, 15, 30, 60)
@@ -124,6 +126,10 @@ class Metrics:
         """Ask `returns` for each model's sessions that called tools, at every scrape."""
         self._registry.register(_ReturnCollector(returns))
 
+    def track_tenants(self, standings: Callable[[], Mapping[TenantName, Standing]]) -> None:
+        """Ask `standings` how the tenants stand, at every scrape."""
+        self._registry.register(_TenantCollector(standings))
+
     def render(self) -> tuple[bytes, str]:
         """The page and its content type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
@@ -176,6 +182,26 @@ class _ReturnCollector(Collector):
         yield expected
         yield came
         yield expired
+
+
+class _TenantCollector(Collector):
+    def __init__(self, standings: Callable[[], Mapping[TenantName, Standing]]) -> None:
+        self._standings = standings
+
+    def collect(self) -> Iterator[Metric]:
+        weight = GaugeMetricFamily("preble_tenant_weight_ratio", "Its share, by those of others.", labels=["tenant"])
+        credit = GaugeMetricFamily(
+            "preble_tenant_credit_seconds", "GPU time until it has to stand back.", labels=["tenant"]
+        )
+        waiting = GaugeMetricFamily("preble_tenant_requests_waiting", "Before all engines.", labels=["tenant"])
+        running = GaugeMetricFamily("preble_tenant_requests_running", "In all engines.", labels=["tenant"])
+        for tenant, standing in self._standings().items():
+            weight.add_metric([tenant], standing.weight)
+            if standing.credit_ms is not None:
+                credit.add_metric([tenant], standing.credit_ms / 1000)
+            waiting.add_metric([tenant], standing.waiting)
+            running.add_metric([tenant], standing.running)
+        yield from (weight, credit, waiting, running)
 
 
 def _family(

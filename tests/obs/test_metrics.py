@@ -14,6 +14,7 @@ from preble.daemon.obs.metrics import GpuGauge, Metrics
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import Mode
 from preble.daemon.tenancy.ledger import Status
+from preble.daemon.tenancy.standing import Standing
 
 UNITS = ("_seconds", "_tokens", "_ratio", "_blocks", "_bytes")
 COUNTED_THINGS = ("_requests", "_decisions", "_mismatches", "_running", "_waiting", "_up", "_returns")
@@ -24,6 +25,11 @@ def gauge(gpu="cpu0", **changes):
     values = {"running": 2, "waiting": 3, "kv_used_ratio": 0.25, "hit_ratio": 0.5, "load_seconds": 1.5}
     values |= {"prefill_error_ratio": 0.07, "decode_error_ratio": 0.02}
     return GpuGauge(gpu=gpu, model="m", up=True, indexed_blocks=7, unplaced_blocks=3, **{**values, **changes})
+
+
+def standing(**changes):
+    values = {"weight": 3.0, "is_batch": False, "waiting": 4, "running": 2, "credit_ms": None, "served_ms": {}}
+    return Standing(**{**values, **changes})
 
 
 @pytest.fixture
@@ -105,6 +111,7 @@ def page(metrics, books):
     metrics.observe_decision(0.001)
     metrics.auth_failure()
     metrics.track_gpus(lambda: [gauge()])
+    metrics.track_tenants(lambda: {TenantName("acme"): standing(credit_ms=-250.0), TenantName("zoo"): standing()})
     metrics.track_returns(lambda: [("m", ReturnCounts(expected=2, returned=5, found=4, expired=1))])
     return {name: family for name, family in families(metrics).items() if not name.endswith("_created")}
 
@@ -252,3 +259,14 @@ def test_returns_from_tools_are_counted_by_whether_their_prefix_was_found(page):
 def test_returns_from_tools_are_awaited_or_given_up(page):
     assert [sample.value for sample in page["preble_expected_returns"].samples] == [2]
     assert [sample.value for sample in page["preble_expired_returns"].samples] == [1]
+
+
+def test_tenants_tell_how_they_stand_and_credit_only_where_there_is_such_a_thing(page):
+    told = {
+        name: {sample.labels["tenant"]: sample.value for sample in page[f"preble_tenant_{name}"].samples}
+        for name in ("weight_ratio", "credit_seconds", "requests_waiting", "requests_running")
+    }
+    assert told["credit_seconds"] == {"acme": -0.25}
+    assert told["weight_ratio"] == {"acme": 3, "zoo": 3}
+    assert told["requests_waiting"] == {"acme": 4, "zoo": 4}
+    assert told["requests_running"] == {"acme": 2, "zoo": 2}

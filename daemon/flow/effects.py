@@ -65,6 +65,8 @@ class Ended:
 
     request_id: RequestId
     outcome: Outcome
+    gpu_ms: float = 0.0
+    """GPU time that its tenant was charged for, of all its attempts: 0 if it never ran."""
 
 
 Effect = Placed | Dispatch | Abort | Refuse | Ended

@@ -49,6 +49,8 @@ class Machine:
         """The latest attempt of each live request."""
         self._by_attempt: dict[AttemptId, Attempt] = {}
         self._parked: dict[RequestId, Attempt] = {}
+        self._gpu_ms: dict[RequestId, float] = {}
+        """GPU time of the attempts of live requests that are over."""
         self._draining: set[GpuId] = set()
         self._now_s = float("-inf")
 
@@ -175,10 +177,12 @@ class Machine:
             return
         del self._by_attempt[attempt.attempt_id]
         engine = self._engine_of(attempt)
-        output_tokens = event.output_tokens if isinstance(event, Finished) else 0
+        output_tokens = event.output_tokens if isinstance(event, Finished) else None
         if isinstance(event, Finished) and not attempt.cancelled:
-            self._scheduler.finished(attempt, output_tokens, event.calls_tools, self._now_s)
-        engine.end(attempt, self._now_s, output_tokens)
+            self._scheduler.finished(attempt, event.output_tokens, event.calls_tools, self._now_s)
+        request_id = attempt.spec.request_id
+        gpu_ms = engine.end(attempt, self._now_s, output_tokens)
+        self._gpu_ms[request_id] = self._gpu_ms.get(request_id, 0.0) + gpu_ms
         if attempt.cancelled:
             yield self._end(attempt, Outcome.CANCELLED)
         elif isinstance(event, Finished):
@@ -221,8 +225,9 @@ class Machine:
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> Ended:
         self._by_attempt.pop(attempt.attempt_id, None)
-        del self._live[attempt.spec.request_id]
-        return Ended(request_id=attempt.spec.request_id, outcome=outcome)
+        request_id = attempt.spec.request_id
+        del self._live[request_id]
+        return Ended(request_id=request_id, outcome=outcome, gpu_ms=self._gpu_ms.pop(request_id, 0.0))
 
     def _engine_of(self, attempt: Attempt) -> Engine:
         return self._scheduler.engines[attempt.decision.gpu]

@@ -87,6 +87,7 @@ class Settled:
     prompt_tokens: int
     cached_tokens: int | None
     output_tokens: int
+    gpu_ms: float
     queue_ms: float | None
     ttft_ms: float | None
     latency_ms: float
@@ -338,6 +339,7 @@ class RequestLife:
             prompt_tokens=usage.prompt_tokens if usage else spec.prompt.n_tokens if spec else 0,
             cached_tokens=usage.cached_tokens if usage else None,
             output_tokens=usage.completion_tokens if usage else self._tap.n_events,
+            gpu_ms=ticket.gpu_ms if ticket else 0.0,
             queue_ms=self._queue_ms,
             ttft_ms=self._ttft_ms,
             latency_ms=self._elapsed_ms(),

@@ -39,6 +39,8 @@ class Ticket:
         self.decision: Decision | None = None
         """The latest one."""
         self.attempts = 0
+        self.gpu_ms = 0.0
+        """GPU time of all its attempts, once it has ended."""
         self._next: Future[Dispatch] = get_running_loop().create_future()
 
     @property
@@ -153,8 +155,9 @@ class Runtime:
                 self._tickets[effect.request_id].on_abort(effect)
             case Refuse(request_id=request_id, why=why):
                 self._tickets[request_id].end(_refusal(why))
-            case Ended(request_id=request_id, outcome=outcome):
+            case Ended(request_id=request_id, outcome=outcome, gpu_ms=gpu_ms):
                 ticket = self._tickets.pop(request_id)
+                ticket.gpu_ms = gpu_ms
                 if outcome is Outcome.CANCELLED:
                     ticket.end(Cancelled())
 

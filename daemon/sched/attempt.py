@@ -29,10 +29,12 @@ class Attempt:
     """Uncached prompt tokens that the engine has yet to compute, while it runs."""
     computed_tokens: int = 0
     """Uncached prompt tokens when it started: what its engine computes of it in all."""
+    started_s: float = 0.0
+    """When it went to its engine, if it runs."""
     batch: float = 1.0
     """Sequences, its own among them, that its engine is taken to decode at once."""
     charged_ms: float = 0.0
-    """GPU time that its tenant has been charged for."""
+    """GPU time that its tenant has been charged for: what is expected, and once it has ended what it took."""
     private_blocks: int = 0
     """KV blocks it takes, while it runs, beyond its full prompt blocks."""
     prefill_us: int = 0

@@ -11,6 +11,7 @@ from preble.daemon.sched.loss import Loss, loss_by_chance, loss_by_uses, no_loss
 from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.policies import Traits
 from preble.daemon.sched.pool import Pool
+from preble.daemon.sched.service import Service
 from preble.daemon.sched.timefit import TimeFit
 from preble.daemon.sched.types import Candidate, EngineLimits, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given, LoadWindow
@@ -49,7 +50,7 @@ class Engine:
         self._pool = pool
         self._traits = traits
         self._lead_steps = lead_steps
-        self._cached_charge = cached_charge
+        self._service = Service(cached_charge)
         self._limits: EngineLimits | None = None
         self._fit: TimeFit | None = None
         self._observer: Observer | None = None
@@ -94,7 +95,7 @@ class Engine:
         for attempt in self.running.values():
             if not attempt.lost:  # by an end before, of which its host has not heard yet
                 self._leave(attempt)
-                self._serve(attempt, 0.0, now_s)
+                self._serve(attempt, self._service.spent_ms(attempt, None, self.time_model, now_s), now_s)
                 attempt.lost = True
         self._index.clear(self.gpu)
         return [self.withdraw(attempt, now_s) for attempt in list(self.waiting)]
@@ -279,10 +280,12 @@ class Engine:
         spec = attempt.spec
         self.waiting.start(spec.request_id)
         attempt.running = True
+        attempt.started_s = now_s
         attempt.computed_tokens = self._uncomputed_tokens(spec, self._index.match(spec.prompt.block_keys))
         attempt.unprefilled_tokens = attempt.computed_tokens
         attempt.batch = max(self._usual_batch, self._sequences + spec.n_sequences)
-        self._pool.started(attempt, self._service_ms(attempt, attempt.decision.expected_output_tokens))
+        expected_tokens = attempt.decision.expected_output_tokens
+        self._pool.started(attempt, self._service.whole_ms(attempt, expected_tokens, self.time_model))
         self.served_ms[spec.tenant] = self.served_ms.get(spec.tenant, 0.0) + attempt.charged_ms
         attempt.private_blocks = self._private_blocks_of(attempt)
         self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
@@ -323,17 +326,17 @@ class Engine:
             if attempt.leaf is not None and self._index.is_resident(attempt.leaf, self.gpu):
                 self.prefilled(attempt, now_s)
 
-    def end(self, attempt: Attempt, now_s: float, output_tokens: int = 0) -> None:
-        """It has left the engine; 0 `output_tokens` also where they are not known."""
+    def end(self, attempt: Attempt, now_s: float, output_tokens: int | None) -> float:
+        """It has left the engine. None: nobody knows with how many tokens. The GPU time it took, in ms."""
         del self.running[attempt.attempt_id]
-        if attempt.lost:
-            return
-        if self._observer is not None:
-            is_telling = attempt.spec.n_sequences == 1 and not attempt.cancelled
-            self._observer.ended(attempt.attempt_id, now_s, output_tokens if is_telling else 0)
-        self._serve(attempt, self._service_ms(attempt, output_tokens), now_s)
-        self._leave(attempt)
-        self._observe(now_s)
+        if not attempt.lost:
+            if self._observer is not None:
+                is_telling = attempt.spec.n_sequences == 1 and not attempt.cancelled
+                self._observer.ended(attempt.attempt_id, now_s, (output_tokens or 0) if is_telling else 0)
+            self._serve(attempt, self._service.spent_ms(attempt, output_tokens, self.time_model, now_s), now_s)
+            self._leave(attempt)
+            self._observe(now_s)
+        return attempt.charged_ms
 
     def _serve(self, attempt: Attempt, service_ms: float, now_s: float) -> None:
         """It took so much of the GPU's time, and not what its tenant was charged for."""
@@ -349,13 +352,6 @@ class Engine:
         if attempt.leaf is not None:
             self._index.fulfil(attempt.leaf, self.gpu)
             self._index.release(attempt.leaf, self.gpu)
-
-    def _service_ms(self, attempt: Attempt, output_tokens: int) -> float:
-        """GPU time of an attempt: prefill, its share of decoding steps, and a little for what it keeps in the cache."""
-        cached_tokens = attempt.spec.prompt.n_tokens - attempt.computed_tokens
-        cached_ms = self._cached_charge * self.time_model.prefill_ms_per_token * cached_tokens
-        decode_ms = self.time_model.decode_ms(output_tokens, attempt.batch)
-        return self.time_model.prefill_ms(attempt.computed_tokens) + cached_ms + decode_ms
 
     def _done(self, attempt: Attempt) -> None:
         """Nothing of it is outstanding any more."""

@@ -31,3 +31,4 @@ class Pool:
     def ended(self, attempt: Attempt, service_ms: float, now_s: float) -> None:
         """It has left its engine, which spent so long on it."""
         self.turns.ended(attempt.spec.tenant, service_ms - attempt.charged_ms, now_s)
+        attempt.charged_ms = service_ms

@@ -24,7 +24,7 @@ def test_a_request_is_placed_and_sent_at_once_when_the_engine_is_free():
 def test_a_finished_request_ends_once():
     bench = Bench("a")
     decision = bench.arrive("r1", "x" * 40)
-    assert bench.finish(decision) == (Ended(request_id="r1", outcome=Outcome.FINISHED),)
+    assert bench.finish(decision) == (Ended(request_id="r1", outcome=Outcome.FINISHED, gpu_ms=45.0),)
     assert bench.finish(decision) == ()
 
 

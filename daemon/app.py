@@ -11,6 +11,7 @@ from time import time
 
 import structlog
 from litestar import Litestar
+from sqlalchemy.exc import SQLAlchemyError
 
 from preble.daemon.api.admin import AdminService
 from preble.daemon.api.application import Authenticator, make_application
@@ -18,7 +19,7 @@ from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
 from preble.daemon.api.inference import InferenceService
 from preble.daemon.api.models import ServedModel
-from preble.daemon.config import DEMO_MODEL, Config
+from preble.daemon.config import DEMO_MODEL, Config, LedgerConfig
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.hardware import detect
@@ -51,6 +52,7 @@ from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.limits import Limiter
 from preble.daemon.tenancy.model import Tenant
+from preble.daemon.tenancy.prices import Prices
 from preble.daemon.tenancy.salts import Salts
 
 Say = Callable[[str], None]
@@ -60,7 +62,7 @@ _ENOUGH_OBSERVATIONS = 32
 """Of an engine's speed; fewer say too little to be kept in place of a measurement."""
 _SEE_OUT_S = 6.0
 """How long requests that were cut off at the end of the daemon may take to be settled."""
-_DAY_S = 86_400
+_FORGET_S = 3600.0
 _log = structlog.get_logger(__name__)
 
 
@@ -91,7 +93,10 @@ async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -
         stores = await stack.enter_async_context(_open_stores(config, data_dir))
         metrics = Metrics()
         books = Bookkeeper(
-            record_usage=stores.ledger.record, record_explanation=stores.decisions.record, metrics=metrics
+            record_usage=stores.ledger.record,
+            record_explanation=stores.decisions.record,
+            metrics=metrics,
+            prices=Prices(config.prices),
         )
         record = await stack.enter_async_context(recording(record_to, config.scheduler))
         engines = Engines(config, specs, paths, stores.time_models, metrics, say, record)
@@ -181,8 +186,18 @@ async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]
         stack.push_async_callback(decisions.close)
         ledger = Ledger(database, flush_s)
         stack.push_async_callback(ledger.close)
-        await ledger.forget_before(time() - config.ledger.retention_days * _DAY_S)
+        forgetting = create_task(_forget_often(ledger, config.ledger))
+        stack.callback(forgetting.cancel)
         yield _Stores(accounts, salts, await TimeModels.load(database), ledger, decisions)
+
+
+async def _forget_often(ledger: Ledger, config: LedgerConfig) -> None:
+    while True:
+        try:
+            await ledger.forget(time(), rows_days=config.retention_days, hours_days=config.hours_retention_days)
+        except SQLAlchemyError as error:
+            _log.error("old_usage_not_deleted", error=str(error))
+        await sleep(_FORGET_S)
 
 
 async def budgeted(config: Config, directory: Directory, ledger: Ledger) -> Limiter:

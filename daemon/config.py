@@ -22,6 +22,8 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 DEMO_MODEL = "demo"
 """The `path` that stands for the generated model."""
+ANY_MODEL = "*"
+"""In prices, stands for the models that have none of their own."""
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +109,23 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     flush_interval_ms: Count = 200
     retention_days: Count = 400
+    hours_retention_days: Annotated[int, msgspec.Meta(ge=32, le=_LARGEST)] = 3660
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of a million tokens, in any currency."""
+
+    input: NotNegative
+    """Of prompt tokens that were not cached."""
+    output: NotNegative
+    cached: NotNegative | None = None
+    """Of prompt tokens that were; None: as others."""
+
+
+class PricesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tokens cost, by model; `*` stands for every model that is not named. Without a price there is no cost."""
+
+    per_million_tokens: dict[str, Price] = {}
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -164,6 +183,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     scheduler: SchedulerConfig = SchedulerConfig()
     engines: EnginesConfig = EnginesConfig()
     ledger: LedgerConfig = LedgerConfig()
+    prices: PricesConfig = PricesConfig()
     log: LogConfig = LogConfig()
     live: LiveConfig = LiveConfig()
     models: tuple[ModelConfig, ...] = ()
@@ -201,12 +221,20 @@ def _refuse_unknown_keys(raw: dict[str, Any]) -> None:
         section = raw.get(field.name)
         if isinstance(section, dict) and field.name != "models":
             _check_keys(section, field.type, f"{field.name}.")
+    _refuse_unknown_prices(raw)
     models = raw.get("models")
     if isinstance(models, dict):
         raise ConfigError("models: each begins with [[models]], in double brackets")
     for number, entry in enumerate(models if isinstance(models, list) else []):
         if isinstance(entry, dict):
             _check_keys(entry, ModelConfig, f"models[{number}].")
+
+
+def _refuse_unknown_prices(raw: dict[str, Any]) -> None:
+    prices = raw["prices"].get("per_million_tokens") if isinstance(raw.get("prices"), dict) else None
+    for model, price in prices.items() if isinstance(prices, dict) else ():
+        if isinstance(price, dict):
+            _check_keys(price, Price, f"prices.per_million_tokens.{model}.")
 
 
 def _check_keys(table: dict[str, Any], struct: type[msgspec.Struct], prefix: str) -> None:
@@ -220,6 +248,8 @@ def _check_keys(table: dict[str, Any], struct: type[msgspec.Struct], prefix: str
 def _refuse_contradictions(config: Config) -> None:
     """What is wrong on any machine, so that `preble config check` finds it on all."""
     _refuse_database(config.database_url)
+    if config.ledger.hours_retention_days < config.ledger.retention_days:
+        raise ConfigError("ledger.hours_retention_days: at least as many as ledger.retention_days")
     names: dict[str, str] = {}
     takers: dict[int | str, str] = {}
     for number, model in enumerate(config.models):
@@ -231,6 +261,10 @@ def _refuse_contradictions(config: Config) -> None:
             raise ConfigError(f"{key}.max_num_batched_tokens: vLLM wants at least max_num_seqs, {model.max_num_seqs}")
         if model.hardware == "cuda":
             _take_gpus(key, model.gpus, takers)
+    for name in config.prices.per_million_tokens:
+        if name not in (ANY_MODEL, *names):
+            near = difflib.get_close_matches(name, [ANY_MODEL, *names], n=1, cutoff=0.0)
+            raise ConfigError(f"prices.per_million_tokens.{name}: there is no such model; the nearest is {near[0]!r}")
 
 
 def _refuse_database(url: str) -> None:

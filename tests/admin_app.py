@@ -148,8 +148,8 @@ def author(at_s: float = 1.0) -> Author:
     return Author(name=LOCAL, at_s=at_s)
 
 
-def usage(number: int, tenant: str = "default", created_at_s: float | None = None) -> UsageRecord:
-    return UsageRecord(
+def usage(number: int, tenant: str = "default", created_at_s: float | None = None, **changes: object) -> UsageRecord:
+    record = UsageRecord(
         request_id=f"req_{number}",
         tenant=tenant,
         key_id="k",
@@ -168,7 +168,10 @@ def usage(number: int, tenant: str = "default", created_at_s: float | None = Non
         queue_ms=0.5,
         ttft_ms=None,
         latency_ms=20.0,
+        gpu_ms=12.5,
+        cost_micros=None,
     )
+    return msgspec.structs.replace(record, **changes)
 
 
 def explanation(request_id: str = "req_1", **changes: object) -> Explanation:

@@ -1,4 +1,4 @@
-"""The operator's routes for usage, engines, and why a request went where it went; and a tenant's own."""
+"""The operator's routes for engines, and why a request went where it went."""
 
 from asyncio import create_task, sleep
 from collections.abc import Callable, Coroutine
@@ -9,7 +9,6 @@ from typing import Annotated, Any, Protocol
 from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, QueryParameter
-from msgspec.structs import replace
 
 from preble.daemon.api.bodies import read_body, read_object
 from preble.daemon.api.changes import DryRun as DryRunFlag
@@ -19,14 +18,12 @@ from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TooLarge, Unavailable
 from preble.daemon.store.accounts import Accounts
-from preble.daemon.store.audit import iso
 from preble.daemon.store.decisions import DecisionLog
-from preble.daemon.store.ledger import Ledger, UsageFilter
+from preble.daemon.store.ledger import Ledger
 from preble.daemon.tenancy.audit import Change
-from preble.daemon.tenancy.ledger import UsageRecord
 from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.wire.accounts import PlannedChange
-from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageRow
+from preble.daemon.wire.admin import Explanation, GpuRow
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
 AnyRequest = Request[Any, Any, Any]
@@ -70,23 +67,6 @@ class AdminController(Controller):
 
     path = "/admin/v1"
     tags = ("operators",)
-
-    @get("/usage", operation_class=keyed(InvalidRequest, NotFound))
-    async def usage(
-        self,
-        request: AnyRequest,
-        admin: Admin,
-        tenant: FromQuery[str | None] = None,
-        since: FromQuery[datetime | None] = None,
-        limit: Limit = 100,
-        offset: Offset = 0,
-    ) -> UsagePage:
-        """The ledger, newest first."""
-        admin.authenticate(request, Scope.ADMIN_READ)
-        page = await _usage_page(admin.ledger, UsageFilter(tenant=tenant, since_s=seconds(since)), limit, offset)
-        if tenant is not None and not page.totals:
-            admin.accounts.directory.tenant(tenant)  # a mistyped name is not somebody who used nothing
-        return page
 
     @get("/gpus", operation_class=keyed())
     async def list_gpus(self, request: AnyRequest, admin: Admin) -> list[GpuRow]:
@@ -142,52 +122,11 @@ class AdminController(Controller):
         return await admin.dry_run(id_of(request.scope), whose, read_object(await read_body(request)))
 
 
-class TenantController(Controller):
-    """What a tenant may know of itself."""
-
-    path = "/v1"
-    tags = ("tenants",)
-
-    @get("/usage", operation_class=keyed(InvalidRequest))
-    async def usage(
-        self,
-        request: AnyRequest,
-        admin: Admin,
-        since: FromQuery[datetime | None] = None,
-        limit: Limit = 100,
-        offset: Offset = 0,
-    ) -> UsagePage:
-        """The caller's own requests, newest first; everybody's for an operator.
-
-        A tenant that shares its prefixes with others is not told what of its prompts was cached, nor what follows from
-        that: it would tell what the others have asked.
-        """
-        principal = admin.authenticate(request, Scope.USAGE_READ)
-        own = principal.tenant is not None
-        which = UsageFilter(tenant=principal.tenant, since_s=seconds(since), since_creation=own)
-        page = await _usage_page(admin.ledger, which, limit, offset)
-        tenant = None if principal.tenant is None else admin.accounts.directory.find(principal.tenant)
-        return _without_cache(page) if tenant is not None and tenant.settings.shares_prefixes else page
-
-
 def seconds(moment: datetime | None) -> float | None:
     """A point in time since the epoch; in UTC where it does not say."""
     if moment is None:
         return None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-async def _usage_page(ledger: Ledger, which: UsageFilter, limit: int, offset: int) -> UsagePage:
-    records = await ledger.rows(which, limit=limit, offset=offset)
-    return UsagePage(rows=[_usage_row(record) for record in records], totals=await ledger.totals(which))
-
-
-def _without_cache(page: UsagePage) -> UsagePage:
-    rows = [
-        replace(row, gpu=None, mode=None, cached_tokens=None, predicted_cached_tokens=None, queue_ms=None)
-        for row in page.rows
-    ]
-    return UsagePage(rows=rows, totals=[replace(total, cached_tokens=None) for total in page.totals])
 
 
 async def _order(
@@ -221,26 +160,3 @@ async def _order(
 
 def _gpu_row(gpus: GpuOperations, gpu: str) -> GpuRow | None:
     return next((row for row in gpus.rows() if row.gpu == gpu), None)
-
-
-def _usage_row(record: UsageRecord) -> UsageRow:
-    return UsageRow(
-        request_id=record.request_id,
-        tenant=record.tenant,
-        key_id=record.key_id,
-        model=record.model,
-        endpoint=record.endpoint,
-        gpu=record.gpu,
-        mode=record.mode,
-        status=record.status,
-        http_status=record.http_status,
-        created_at=iso(record.created_at_s),
-        prompt_tokens=record.prompt_tokens,
-        cached_tokens=record.cached_tokens,
-        predicted_cached_tokens=record.predicted_cached_tokens,
-        output_tokens=record.output_tokens,
-        attempts=record.attempts,
-        queue_ms=record.queue_ms,
-        ttft_ms=record.ttft_ms,
-        latency_ms=record.latency_ms,
-    )

@@ -7,7 +7,7 @@ from typing import Any
 from litestar import Litestar, Request
 from litestar.di import Provide
 
-from preble.daemon.api.admin import AdminController, AdminService, TenantController
+from preble.daemon.api.admin import AdminController, AdminService
 from preble.daemon.api.audit import AuditController
 from preble.daemon.api.health import HealthController, HealthService
 from preble.daemon.api.inference import InferenceController, InferenceService
@@ -16,6 +16,7 @@ from preble.daemon.api.problems import exception_handlers
 from preble.daemon.api.request_ids import tell_request_id
 from preble.daemon.api.schema import openapi_config
 from preble.daemon.api.tenants import TenantsController
+from preble.daemon.api.usage import OperatorsUsageController, TenantsUsageController
 from preble.daemon.config import ServerConfig
 from preble.daemon.errors import RateLimited, Unauthenticated
 from preble.daemon.tenancy.failures import FailureLimiter
@@ -53,8 +54,9 @@ def make_application(
         route_handlers=[
             HealthController,
             InferenceController,
-            TenantController,
             AdminController,
+            OperatorsUsageController,
+            TenantsUsageController,
             TenantsController,
             KeysController,
             AuditController,

@@ -45,7 +45,9 @@ from preble.daemon.wire.settings import TenantSettings
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
+_CSV = "text/csv"
 _KEY = "key"
+_TEXT = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
 _Body = type[msgspec.Struct] | UnionType
 _BODIES: tuple[_Body, ...] = (
     ChatRequest, CompletionRequest, ChatRequest | CompletionRequest,
@@ -80,11 +82,15 @@ def operation(*refusals: type[ApiError]) -> type[Operation]:
 
 
 def keyed(
-    *refusals: type[ApiError], body: _Body | None = None, streams: bool = False, tagged: bool = False
+    *refusals: type[ApiError],
+    body: _Body | None = None,
+    streams: bool = False,
+    tagged: bool = False,
+    csv: bool = False,
 ) -> type[Operation]:
     """The same of a route that wants a key, and perhaps reads a body, or answers with events if the body asks it to.
 
-    `tagged` if its answers have an ETag.
+    `tagged` if its answers have an ETag, `csv` if it can answer so.
     """
 
     @dataclass
@@ -95,7 +101,10 @@ def keyed(
             if body is not None:
                 self.request_body = Reference(f"#/components/requestBodies/{_name(body)}")
             if streams:
-                _add_events(self)
+                _answer_of(self)[_EVENTS] = _TEXT
+                _add_places(self)
+            if csv:
+                _answer_of(self)[_CSV] = _TEXT
 
     return Documented
 
@@ -135,12 +144,19 @@ def _document(told: Operation, refusals: tuple[type[ApiError], ...], *, tagged: 
     told.responses = {**answers, **dict(sorted(refused.items()))}
 
 
-def _add_events(told: Operation) -> None:
+def _answer_of(told: Operation) -> dict[str, Any]:
+    """What it answers with, by media type."""
     assert told.responses is not None
     answer = told.responses["200"]
     assert isinstance(answer, OpenAPIResponse)
     assert answer.content is not None
-    answer.content[_EVENTS] = OpenAPIMediaType(schema=Schema(type=OpenAPIType.STRING))
+    return answer.content
+
+
+def _add_places(told: Operation) -> None:
+    assert told.responses is not None
+    answer = told.responses["200"]
+    assert isinstance(answer, OpenAPIResponse)
     where = _headers("x-preble-gpu", "x-preble-decision", "x-preble-cached-tokens", *_LIMITS)
     answer.headers = {**(answer.headers or {}), **where}
 

@@ -14,7 +14,7 @@ from preble.daemon.api.changes import DryRun, IfMatch, answer, author_of, etag, 
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, TooLarge
 from preble.daemon.store.audit import iso
-from preble.daemon.store.ledger import UsageFilter
+from preble.daemon.store.usage_query import UsageFilter
 from preble.daemon.tenancy.model import Scope, Tenant
 from preble.daemon.wire.accounts import PlannedChange, TenantCreate, TenantPage, TenantRow
 from preble.daemon.wire.admin import UsageTotals
@@ -134,7 +134,7 @@ class TenantsController(Controller):
 async def _totals(admin: AdminService, tenant: str | None = None) -> Mapping[str, UsageTotals]:
     """What each tenant has used since it was created."""
     which = UsageFilter(tenant=tenant, since_creation=True)
-    return {row.tenant: row for row in await admin.ledger.totals(which)}
+    return {row.tenant: row for row in await admin.ledger.totals(which) if row.tenant is not None}
 
 
 def _row(admin: AdminService, tenant: Tenant, totals: Mapping[str, UsageTotals]) -> TenantRow:

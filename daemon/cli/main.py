@@ -17,9 +17,10 @@ from preble.daemon.cli.keys import key
 from preble.daemon.cli.output import STYLES, Exit, emit, exit_code, printable, say
 from preble.daemon.cli.remote import Remote, config_option, json_option, remote_command
 from preble.daemon.cli.replay import replay
-from preble.daemon.cli.requests import explain, usage
+from preble.daemon.cli.requests import explain
 from preble.daemon.cli.simulate import simulate
 from preble.daemon.cli.tenants import tenant
+from preble.daemon.cli.usage import usage
 from preble.daemon.errors import PrebleError
 
 if TYPE_CHECKING:

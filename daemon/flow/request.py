@@ -85,6 +85,7 @@ class Settled:
     decision: Decision | None
     attempts: int
     prompt_tokens: int
+    """As engines count: 0 unless there was output."""
     cached_tokens: int | None
     output_tokens: int
     gpu_ms: float
@@ -327,6 +328,8 @@ class RequestLife:
         self._settled = True
         self._timer.cancel()
         usage, spec, ticket = self._tap.usage, self._spec, self._ticket
+        asked_tokens = usage.prompt_tokens if usage else spec.prompt.n_tokens if spec else 0
+        output_tokens = usage.completion_tokens if usage else self._tap.n_events
         settled = Settled(
             call=self._call,
             status=_status(error),
@@ -336,16 +339,16 @@ class RequestLife:
             received_at_s=self._received_at_s,
             decision=ticket.decision if ticket else None,
             attempts=ticket.attempts if ticket else 0,
-            prompt_tokens=usage.prompt_tokens if usage else spec.prompt.n_tokens if spec else 0,
-            cached_tokens=usage.cached_tokens if usage else None,
-            output_tokens=usage.completion_tokens if usage else self._tap.n_events,
+            prompt_tokens=asked_tokens if output_tokens else 0,
+            cached_tokens=usage.cached_tokens if usage and output_tokens else None,
+            output_tokens=output_tokens,
             gpu_ms=ticket.gpu_ms if ticket else 0.0,
             queue_ms=self._queue_ms,
             ttft_ms=self._ttft_ms,
             latency_ms=self._elapsed_ms(),
         )
         cached = 0 if self._call.hide_cache else settled.cached_tokens or 0  # else what is left would tell it
-        used = Tokens(prompt=settled.prompt_tokens, cached=cached, output=settled.output_tokens)
+        used = Tokens(prompt=asked_tokens, cached=cached, output=settled.output_tokens)
         self._allowance.give_back(used if settled.attempts else None, refused=settled.status is Status.REFUSED)
         self._record(settled)
 

@@ -11,6 +11,7 @@ from preble.daemon.flow.request import Settled
 from preble.daemon.ids import GpuId
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.tenancy.ledger import UsageRecord
+from preble.daemon.tenancy.prices import Prices
 from preble.daemon.wire.admin import Explanation
 
 _RECENT_TTFTS = 256
@@ -26,15 +27,17 @@ class Bookkeeper:
         record_usage: Callable[[UsageRecord], None],
         record_explanation: Callable[[Explanation], None],
         metrics: Metrics,
+        prices: Prices,
     ) -> None:
         self._record_usage = record_usage
         self._record_explanation = record_explanation
         self._metrics = metrics
+        self._prices = prices
         self._ttfts_ms: dict[GpuId, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT_TTFTS))
 
     def settle(self, settled: Settled) -> None:
         """Book it. Never blocks: writing to disk is the stores' business."""
-        usage = _usage(settled)
+        usage = _usage(settled, self._prices)
         self._record_usage(usage)
         if settled.decision is not None:
             self._record_explanation(explain(settled, settled.decision))
@@ -93,7 +96,7 @@ class Bookkeeper:
         )
 
 
-def _usage(settled: Settled) -> UsageRecord:
+def _usage(settled: Settled, prices: Prices) -> UsageRecord:
     call, decision = settled.call, settled.decision
     return UsageRecord(
         request_id=call.request_id,
@@ -114,6 +117,13 @@ def _usage(settled: Settled) -> UsageRecord:
         queue_ms=settled.queue_ms,
         ttft_ms=settled.ttft_ms,
         latency_ms=settled.latency_ms,
+        gpu_ms=settled.gpu_ms,
+        cost_micros=prices.cost_micros(
+            call.model,
+            prompt_tokens=settled.prompt_tokens,
+            cached_tokens=0 if call.hide_cache else settled.cached_tokens or 0,  # as limits do: it would tell
+            output_tokens=settled.output_tokens,
+        ),
     )
 
 

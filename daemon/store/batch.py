@@ -1,14 +1,14 @@
 """Rows written behind the request's back, many at a time, each exactly once."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any
 
 import structlog
 from sqlalchemy import Table
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from preble.daemon.store.dialects import insert_or
 
@@ -34,12 +34,17 @@ class BatchWriter:
         table: Table,
         interval_s: float,
         after_flush: Callable[[int], Any] | None = None,
+        with_new: Callable[[AsyncConnection, list[Row]], Awaitable[None]] | None = None,
     ) -> None:
-        """`after_flush` is awaited with the number of rows just written."""
+        """`after_flush` is awaited with the number of rows just written.
+
+        `with_new` is awaited within the transaction that writes rows, with those of them that were not there before.
+        """
         self._engine = engine
         self._table = table
         self._interval_s = interval_s
         self._after_flush = after_flush
+        self._with_new = with_new
         self._waiting: list[Row] = []
         self._added = asyncio.Event()
         self._give_up_at_s: float | None = None
@@ -80,5 +85,13 @@ class BatchWriter:
                 await self._after_flush(len(batch))
 
     async def _write(self, batch: Sequence[Row]) -> None:
+        insert = insert_or(self._engine, self._table).on_conflict_do_nothing()
         async with self._engine.begin() as connection:
-            await connection.execute(insert_or(self._engine, self._table).on_conflict_do_nothing(), list(batch))
+            if self._with_new is None:
+                await connection.execute(insert, list(batch))
+                return
+            (key,) = self._table.primary_key
+            written = await connection.execute(insert.returning(key), list(batch))
+            new = set(written.scalars())
+            firsts = {row[key.name]: row for row in reversed(batch) if row[key.name] in new}
+            await self._with_new(connection, list(firsts.values()))

@@ -1,41 +1,20 @@
-"""The usage ledger: one row per request, however it ended."""
+"""The usage ledger: one row per request, however it ended, and sums by hour that outlive the rows."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, false, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from preble.daemon.ids import KeyId, TenantName
-from preble.daemon.store.batch import BatchWriter
-from preble.daemon.store.tables import tenants, usage
+from preble.daemon.store.batch import BatchWriter, Row
+from preble.daemon.store.hours import add_to_hours
+from preble.daemon.store.tables import usage, usage_hours
+from preble.daemon.store.usage_query import By, UsageFilter, summed, totals
 from preble.daemon.tenancy.ledger import Status, UsageRecord
-from preble.daemon.tenancy.model import is_tenant_name
 from preble.daemon.wire.admin import UsageTotals
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageFilter:
-    """Which requests to look at. None: all."""
-
-    tenant: str | None = None
-    since_s: float | None = None
-    """Seconds since the epoch; earlier ones do not count."""
-    since_creation: bool = False
-    """Leave out what was used before the tenant was created, by another that had its name."""
-
-    def clauses(self) -> list[ColumnElement[bool]]:
-        """The same in SQL."""
-        clauses: list[ColumnElement[bool]] = []
-        if self.tenant is not None:
-            clauses.append(usage.c.tenant == self.tenant if is_tenant_name(self.tenant) else false())
-        if self.since_s is not None:
-            clauses.append(usage.c.created_at_s >= self.since_s)
-        if self.since_creation:
-            created_at_s = select(tenants.c.created_at_s).where(tenants.c.name == usage.c.tenant).scalar_subquery()
-            clauses.append(usage.c.created_at_s >= created_at_s)
-        return clauses
+_DAY_S = 86_400
 
 
 class Ledger:
@@ -43,7 +22,7 @@ class Ledger:
 
     def __init__(self, engine: AsyncEngine, flush_interval_s: float) -> None:
         self._engine = engine
-        self._writer = BatchWriter(engine, usage, flush_interval_s)
+        self._writer = BatchWriter(engine, usage, flush_interval_s, with_new=self._add_to_hours)
 
     def record(self, record: UsageRecord) -> None:
         """Have a request's usage written soon."""
@@ -55,46 +34,40 @@ class Ledger:
 
     async def rows(self, which: UsageFilter, *, limit: int, offset: int) -> list[UsageRecord]:
         """Requests, newest first."""
-        query = select(usage).where(*which.clauses()).order_by(usage.c.created_at_s.desc(), usage.c.request_id)
+        query = select(usage).where(*which.rows()).order_by(usage.c.created_at_s.desc(), usage.c.request_id)
         async with self._engine.connect() as connection:
             found = await connection.execute(query.limit(limit).offset(offset))
             return [UsageRecord(**{**row, "status": Status(row["status"])}) for row in found.mappings()]
 
-    async def totals(self, which: UsageFilter) -> list[UsageTotals]:
-        """What each tenant used, by name."""
-        query = (
-            select(
-                usage.c.tenant,
-                func.count().label("requests"),
-                _sum("prompt_tokens"),
-                _sum("cached_tokens"),
-                _sum("output_tokens"),
-            )
-            .where(*which.clauses())
-            .group_by(usage.c.tenant)
-            .order_by(usage.c.tenant)
-        )
+    async def totals(self, which: UsageFilter, by: By = "tenant") -> list[UsageTotals]:
+        """What was used, summed: by name, or by period with the newest first."""
         async with self._engine.connect() as connection:
-            return [UsageTotals(**row) for row in (await connection.execute(query)).mappings()]
+            found = (await connection.execute(summed(which, by))).mappings().all()
+        return totals(found, by)
 
     async def spent(self, since_s: float) -> list[tuple[TenantName, KeyId, int]]:
-        """Tokens that engines had of each tenant's key since then, from when the tenant was created on."""
+        """Tokens that engines had of each tenant's key since a full hour, from when the tenant was created on."""
         query = (
-            select(usage.c.tenant, usage.c.key_id, func.sum(usage.c.prompt_tokens + usage.c.output_tokens))
-            .where(usage.c.attempts > 0, *UsageFilter(since_s=since_s, since_creation=True).clauses())
-            .group_by(usage.c.tenant, usage.c.key_id)
+            select(
+                usage_hours.c.tenant,
+                usage_hours.c.key_id,
+                func.sum(usage_hours.c.prompt_tokens + usage_hours.c.output_tokens).label("tokens"),
+            )
+            .where(*UsageFilter(since_s=since_s, since_creation=True).hours())
+            .group_by(usage_hours.c.tenant, usage_hours.c.key_id)
         )
         async with self._engine.connect() as connection:
-            return [
-                (TenantName(tenant), KeyId(key_id), int(tokens))
-                for tenant, key_id, tokens in await connection.execute(query)
+            found = [
+                (TenantName(tenant), KeyId(key), int(tokens)) for tenant, key, tokens in await connection.execute(query)
             ]
+        return [row for row in found if row[2]]
 
-    async def forget_before(self, oldest_s: float) -> int:
-        """Delete older rows; how many there were."""
+    async def forget(self, now_s: float, *, rows_days: float, hours_days: float) -> int:
+        """Delete requests and sums that are older than so many days; how many requests there were."""
         async with self._engine.begin() as connection:
-            return (await connection.execute(delete(usage).where(usage.c.created_at_s < oldest_s))).rowcount
+            await connection.execute(delete(usage_hours).where(usage_hours.c.hour_s < now_s - hours_days * _DAY_S))
+            old = usage.c.created_at_s < now_s - rows_days * _DAY_S
+            return (await connection.execute(delete(usage).where(old))).rowcount
 
-
-def _sum(column: str) -> ColumnElement[Any]:
-    return func.coalesce(func.sum(usage.c[column]), 0).label(column)
+    async def _add_to_hours(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        await add_to_hours(self._engine, connection, rows)

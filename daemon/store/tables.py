@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Float,
@@ -90,7 +91,30 @@ usage = Table(
     Column("queue_ms", Float, nullable=True),
     Column("ttft_ms", Float, nullable=True),
     Column("latency_ms", Float, nullable=False),
+    Column("gpu_ms", Float, nullable=False, server_default="0"),
+    Column("cost_micros", BigInteger, nullable=True),
     Index("ix_usage_tenant_created_at_s", "tenant", "created_at_s"),
+)
+
+# Sums over rows of `usage`, and of rows that are no more. Whole numbers, so that they add up exactly.
+usage_hours = Table(
+    "usage_hours",
+    metadata,
+    Column("hour_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("tenant", String(63), primary_key=True),
+    Column("key_id", String(12), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("status", String(12), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("gpu_us", BigInteger, nullable=False),
+    Column("cost_micros", BigInteger, nullable=True),
+    Column("ttfts", BigInteger, nullable=False),
+    Column("ttft_us", BigInteger, nullable=False),
+    Column("latency_us", BigInteger, nullable=False),
+    Index("ix_usage_hours_tenant_hour_s", "tenant", "hour_s"),
 )
 
 decisions = Table(

@@ -33,6 +33,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at_s: float
     """When it arrived, seconds since the epoch."""
     prompt_tokens: int
+    """0 unless there was output: engines count a prompt with its first token."""
     cached_tokens: int | None
     """Prompt tokens that the engine found in its cache."""
     predicted_cached_tokens: int | None
@@ -44,3 +45,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     ttft_ms: float | None
     """From arrival to the first output, for streamed requests."""
     latency_ms: float
+    gpu_ms: float
+    """GPU time of all its attempts, as its tenant's turns were charged for it."""
+    cost_micros: int | None
+    """In millionths of whatever the prices are in; None: there were no prices then."""

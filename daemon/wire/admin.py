@@ -24,24 +24,49 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     queue_ms: float | None
     ttft_ms: float | None
     latency_ms: float
+    gpu_ms: float | None
+    """GPU time; None where it is not told: to a tenant that shares its prefixes with others."""
+    cost: float | None
+    """In what the prices are in; None: there were no prices when it ended."""
 
 
 class UsageTotals(msgspec.Struct, frozen=True, kw_only=True):
-    """What one tenant used."""
+    """What was used in all: by a tenant, with a key, of a model, or within an hour, a day or a month."""
 
-    tenant: str
+    tenant: str | None = None
+    """None, here and in the next three: they are not summed by it."""
+    key_id: str | None = None
+    model: str | None = None
+    start: str | None = None
+    """When the hour, day or month began."""
     requests: int
+    finished: int
+    failed: int
+    cancelled: int
+    refused: int
     prompt_tokens: int
     cached_tokens: int | None
     """None where it is not told: to a tenant that shares its prefixes with others."""
     output_tokens: int
+    gpu_ms: float | None
+    """None as `cached_tokens`, from which it follows."""
+    cost: float | None
+    """In what the prices are in; None: there were no prices."""
+    mean_ttft_ms: float | None
+    """Of streamed requests."""
+    mean_latency_ms: float | None
 
 
 class UsagePage(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests, newest first, and the totals of all that match, on this page or not."""
+    """Requests, newest first, and the totals of all that match, on this page or not.
+
+    Where they are asked for `by` something, there are no requests, and the totals are on pages.
+    """
 
     rows: list[UsageRow]
     totals: list[UsageTotals]
+    next: int | None = None
+    """The `offset` of the next page; None: this is the last one."""
 
 
 class GpuRow(msgspec.Struct, frozen=True, kw_only=True):

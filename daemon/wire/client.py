@@ -1,6 +1,7 @@
 """The operator's side of the admin routes, for the command line and the console."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -20,7 +21,7 @@ from preble.daemon.wire.accounts import (
     TenantPage,
     TenantRow,
 )
-from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage
+from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageTotals
 
 _CONNECT_TIMEOUT_S = 5.0
 _TIMEOUT_S = 30.0
@@ -31,6 +32,23 @@ _T = TypeVar("_T")
 
 class BadKey(Refused):
     """The daemon does not know the key, or got none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageQuery:
+    """Which usage to look at. None: all."""
+
+    tenant: str | None = None
+    key_id: str | None = None
+    model: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def fields(self) -> dict[str, str | None]:
+        """The same in a query."""
+        times = {"since": self.since, "until": self.until}
+        texts = {name: None if at is None else at.isoformat() for name, at in times.items()}
+        return {"tenant": self.tenant, "key": self.key_id, "model": self.model, **texts}
 
 
 class AdminClient:
@@ -165,10 +183,19 @@ class AdminClient:
         """`drain`, `undrain` or `restart` one. A restart answers when the GPU's requests have ended, however long."""
         return self._call("POST", f"/gpus/{_segment(gpu)}/{order}", GpuRow, timeout=_PATIENT)
 
-    def usage(self, tenant: str | None = None, since: datetime | None = None, limit: int = 100) -> UsagePage:
-        """The ledger's newest rows, up to 1000, and the totals of all that match."""
-        since_text = since.isoformat() if since else None
-        return self._get("/usage", UsagePage, tenant=tenant, since=since_text, limit=str(limit))
+    def usage(self, which: "UsageQuery", limit: int = 100) -> UsagePage:
+        """The ledger's newest requests, up to 1000, and the totals of all that match, by tenant."""
+        return self._get("/usage", UsagePage, limit=str(limit), **which.fields())
+
+    def usage_by(self, by: str, which: "UsageQuery") -> list[UsageTotals]:
+        """The totals of each tenant, key, model, hour, day or month."""
+        totals: list[UsageTotals] = []
+        offset: int | None = 0
+        while offset is not None:
+            page = self._get("/usage", UsagePage, by=by, limit=_WHOLE_PAGE, offset=str(offset), **which.fields())
+            totals += page.totals
+            offset = page.next
+        return totals
 
     def explain(self, request_id: str) -> Explanation:
         """Why a request went where it went."""

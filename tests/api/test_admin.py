@@ -1,10 +1,8 @@
-"""The operator's routes: who may use them; usage, engines and decisions; and a tenant's own."""
+"""The operator's routes: who may use them; engines and decisions."""
 
 import pytest
-from tests.admin_app import FAILURES_AT_ONCE, author, explanation, usage
+from tests.admin_app import FAILURES_AT_ONCE, explanation
 from tests.api.calling import Caller, problem
-
-from preble.daemon.wire.settings import TenantSettings
 
 # --- who may ---
 
@@ -89,66 +87,6 @@ async def test_an_address_that_has_no_key_is_slowed_down_and_one_that_has_is_not
     assert (await tenant.get("/v1/usage")).status_code == 200
     assert (await tenant.get("/admin/v1/gpus")).status_code == 403, "its key is valid"
     assert (await anyone.get("/v1/usage")).status_code == 429
-
-
-# --- usage ---
-
-
-@pytest.fixture
-async def used(admin):
-    await admin.accounts.tenants.create("acme", TenantSettings(), author(0.0))
-    for number in range(5):
-        admin.ledger.record(usage(number, "acme" if number < 3 else "default"))
-    await admin.ledger.close()
-    return admin
-
-
-async def test_operators_see_the_usage_of_all(used, operator):
-    page = (await operator.get("/admin/v1/usage", limit=2, offset=1)).json()
-    assert [row["request_id"] for row in page["rows"]] == ["req_3", "req_2"]
-    assert page["rows"][0]["created_at"] == "1970-01-01T00:00:03.000+00:00"
-    assert {row["tenant"]: row["requests"] for row in page["totals"]} == {"acme": 3, "default": 2}
-    acme = (await operator.get("/admin/v1/usage", tenant="acme", since="1970-01-01T00:00:01Z")).json()
-    assert acme["totals"] == [
-        {"tenant": "acme", "requests": 2, "prompt_tokens": 20, "cached_tokens": 8, "output_tokens": 6}
-    ]
-    assert (await operator.get("/admin/v1/tenants/acme")).json()["prompt_tokens"] == 30
-
-
-async def test_what_another_has_used_who_had_the_name_is_the_operators_alone(used, operator, anyone):
-    await operator.delete("/admin/v1/tenants/acme", revoke_keys=True)
-    await operator.post("/admin/v1/tenants", {"name": "acme"})
-    assert (await operator.get("/admin/v1/tenants/acme")).json()["requests"] == 0
-    assert (await operator.get("/admin/v1/usage", tenant="acme")).json()["totals"][0]["requests"] == 3
-    made = (await operator.post("/admin/v1/keys", {"tenant": "acme"})).json()
-    assert (await Caller(anyone, made["key"]).get("/v1/usage")).json() == {"rows": [], "totals": []}
-
-
-async def test_a_tenant_sees_its_own_usage_only(used, tenant):
-    page = (await tenant.get("/v1/usage")).json()
-    assert {row["tenant"] for row in page["rows"]} == {"default"}
-    assert [row["tenant"] for row in page["totals"]] == ["default"]
-    assert (await tenant.get("/v1/usage", tenant="acme")).json() == page
-
-
-async def test_the_usage_of_nobody_is_not_found(operator):
-    assert (await operator.get("/admin/v1/usage", tenant="nobody")).status_code == 404
-
-
-@pytest.mark.parametrize(
-    ("query", "param"),
-    [
-        ({"since": "yesterday"}, "since"),
-        ({"limit": 0}, "limit"),
-        ({"limit": 1001}, "limit"),
-        ({"offset": -1}, "offset"),
-        ({"offset": 10**30}, "offset"),
-        ({"limit": "x"}, "limit"),
-    ],
-)
-async def test_a_bad_query_is_refused_by_the_name_of_its_field(operator, query, param):
-    response = await operator.get("/admin/v1/usage", **query)
-    assert (response.status_code, problem(response)["param"]) == (400, param)
 
 
 # --- engines, and decisions ---

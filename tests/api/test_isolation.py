@@ -199,9 +199,10 @@ async def test_ones_own_usage_does_not_tell_what_others_have_asked(recorded, ope
     await operator.patch("/admin/v1/tenants/default", {"isolation": isolation})
     page = (await tenant.get("/v1/usage")).json()
     [row], [total] = page["rows"], page["totals"]
-    hidden = {"gpu", "mode", "cached_tokens", "predicted_cached_tokens", "queue_ms"}
+    hidden = {"gpu", "mode", "cached_tokens", "predicted_cached_tokens", "queue_ms", "gpu_ms"}
     assert {name for name in hidden if row[name] is None} == (set() if isolation == "private" else hidden)
     assert total["cached_tokens"] == (4 if isolation == "private" else None)
+    assert total["gpu_ms"] == (12.5 if isolation == "private" else None)
     assert (row["prompt_tokens"], total["output_tokens"]) == (10, 3)
 
 

@@ -92,6 +92,35 @@ def test_usage_since_takes_ages_and_dates(daemon, since, tenants):
     assert [row["tenant"] for row in data("usage", "--since", since)["totals"]] == (tenants or ["acme", "default"])
 
 
+def test_usage_is_summed_by_whatever_is_asked_for(daemon):
+    assert [row["tenant"] for row in data("usage", "--by", "tenant")["totals"]] == ["acme", "default"]
+    assert [row["key_id"] for row in data("usage", "--by", "key")["totals"]] == ["k", "k"]
+    hours = data("usage", "--by", "hour")["totals"]
+    assert [row["requests"] for row in hours] == [1, 3]
+    assert hours[0]["start"] > hours[1]["start"]
+    assert data("usage", "--by", "month", "--until", "1h")["totals"][0]["requests"] == 3
+    assert data("usage", "--by", "day", "--model", "other")["totals"] == []
+    head, *rows = preble("usage", "--by", "hour", "--tenant", "acme").stdout.splitlines()
+    assert head.split()[:3] == ["hour", "(UTC)", "requests"]
+    assert (len(rows), rows[0].split()[2]) == (1, "3")
+    assert "cost" not in head
+
+
+def test_usage_of_a_key_or_a_model(daemon):
+    assert data("usage", "--key", "k", "--model", "preble-demo", "--tenant", "acme")["totals"][0]["requests"] == 3
+    assert preble("usage", "--key", "nobody").exit_code == Exit.REFUSED
+
+
+def test_usage_as_csv_is_one_table(daemon):
+    head, *rows = preble("usage", "--by", "key", "--csv").stdout.splitlines()
+    assert head.startswith("tenant,key_id,model,start,requests,")
+    assert [row.split(",")[:2] for row in rows] == [["acme", "k"], ["default", "k"]]
+    head, *rows = preble("usage", "--limit", "2", "--csv").stdout.splitlines()
+    assert [row.split(",")[0] for row in (head, *rows)] == ["request_id", "req_3", "req_2"]
+    for wrong in (["--json"], ["--by", "day", "--limit", "1"]):
+        assert preble("usage", "--csv", *wrong).exit_code == Exit.USAGE
+
+
 @pytest.mark.parametrize("since", ["", "yesterday", "h", "nanh", "1e400d", "2026-13-01"])
 def test_a_time_that_is_none_is_a_usage_error_that_shows_how_to_write_one(since):
     result = preble("usage", "--since", since)

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from tests.core import MODEL, Bench
 
+from preble.daemon.config import PricesConfig
 from preble.daemon.flow.request import Call, Settled
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.ids import KeyId, RequestId, TenantName
@@ -14,6 +15,7 @@ from preble.daemon.obs.metrics import GpuGauge, Metrics
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import Mode
 from preble.daemon.tenancy.ledger import Status
+from preble.daemon.tenancy.prices import Prices
 from preble.daemon.tenancy.standing import Standing
 
 UNITS = ("_seconds", "_tokens", "_ratio", "_blocks", "_bytes")
@@ -39,7 +41,9 @@ def metrics():
 
 @pytest.fixture
 def books(metrics):
-    return Bookkeeper(record_usage=lambda _: None, record_explanation=lambda _: None, metrics=metrics)
+    return Bookkeeper(
+        record_usage=lambda _: None, record_explanation=lambda _: None, metrics=metrics, prices=Prices(PricesConfig())
+    )
 
 
 def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, status=Status.FINISHED, **changes):
@@ -74,6 +78,7 @@ def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, st
         "prompt_tokens": 100,
         "cached_tokens": 48,
         "output_tokens": 5,
+        "gpu_ms": 60.0,
         "queue_ms": 20.0,
         "ttft_ms": 300.0,
         "latency_ms": 700.0,

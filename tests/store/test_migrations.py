@@ -2,10 +2,16 @@
 
 import sqlite3
 
+import msgspec
 from alembic import command
+from sqlalchemy import create_engine, text
+from tests.store.records import mixed
+from tests.store.test_ledger import assert_sums_are_those_of_the_rows
 
 from preble.daemon.store import db
 from preble.daemon.store.accounts import Accounts
+from preble.daemon.store.ledger import Ledger
+from preble.daemon.store.usage_query import UsageFilter
 from preble.daemon.wire.settings import NO_LIMITS, TenantSettings
 
 
@@ -26,3 +32,24 @@ async def test_tenants_and_keys_of_before_there_were_settings_have_the_defaults(
     assert (tenant.created_at_s, tenant.deleted_at_s) == (1.0, None)
     assert (key.tenant, key.limits, key.version, key.replaced_by) == ("acme", NO_LIMITS, 1, None)
     assert sorted(key.scopes) == ["inference", "usage:read"]
+
+
+async def test_usage_of_before_there_were_sums_is_summed(place):
+    command.upgrade(db._alembic(place), "0003")
+    old = create_engine(place.url)
+    columns = [name for name in mixed(0).__struct_fields__ if name not in ("gpu_ms", "cost_micros")]
+    insert = f"INSERT INTO usage ({', '.join(columns)}) VALUES (:{', :'.join(columns)})"
+    with old.begin() as connection:
+        for number in range(3000):
+            row = msgspec.structs.asdict(mixed(number))
+            connection.execute(text(insert), {name: row[name] for name in columns} | {"attempts": number % 4})
+    old.dispose()
+    database = await db.open_database(place)
+    ledger = Ledger(database, 0.01)
+    rows = await ledger.rows(UsageFilter(), limit=9999, offset=0)
+    assert len(rows) == 3000
+    assert all(row.prompt_tokens == 0 for row in rows if not row.attempts)
+    assert any(row.prompt_tokens for row in rows)
+    await assert_sums_are_those_of_the_rows(database, ledger)
+    await ledger.close()
+    await database.dispose()

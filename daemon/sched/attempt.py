@@ -70,5 +70,5 @@ class EngineView:
     resident_blocks: int
     kv_blocks: int
     block_size: int
-    """Tokens per KV block; 0 before it was first up."""
+    """Tokens per KV block."""
     unprefilled_tokens: int

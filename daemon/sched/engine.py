@@ -1,13 +1,13 @@
 """One engine as the scheduler knows it: what it can take, what it was given, what runs there and what waits for it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import ceil
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.fairline import FairLine
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch
-from preble.daemon.sched.loss import Loss, loss_by_chance, loss_by_uses, no_loss
+from preble.daemon.sched.loss import NO_LOSS, loss_by_chance, loss_by_uses
 from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.policies import Traits
 from preble.daemon.sched.pool import Pool
@@ -36,6 +36,8 @@ class Engine:
         traits: Traits,
         lead_steps: float,
         cached_charge: float,
+        limits: EngineLimits,
+        time_model: TimeModel,
     ) -> None:
         self.gpu = gpu
         self.model = model
@@ -44,19 +46,23 @@ class Engine:
         self.epoch = 0
         self.waiting: FairLine[Attempt] = FairLine(self._cached_share, pool.turns, grouped=traits.grouped)
         self.running: dict[AttemptId, Attempt] = {}
+        self._requests = 0
+        """That wait or run."""
         self._prefilling: dict[AttemptId, Attempt] = {}
         self._index = index
+        self._evictable = index.evictable(gpu)
         self.window = window
         self._pool = pool
         self._traits = traits
         self._lead_steps = lead_steps
         self._service = Service(cached_charge)
-        self._limits: EngineLimits | None = None
-        self._fit: TimeFit | None = None
-        self._observer: Observer | None = None
+        self.limits = limits
+        """What the engine said it can take."""
+        self._fit = TimeFit(time_model)
+        self._observer = Observer(self._fit, limits.max_num_batched_tokens)
         self._loss_model: TimeModel | None = None
         """The one that `_loss` is made for; refitting makes another."""
-        self._loss: Loss = no_loss
+        self._loss = NO_LOSS
         self._sequences = 0
         self._unprefilled_tokens = 0
         self._private_blocks = 0
@@ -72,21 +78,13 @@ class Engine:
         return self.up and not self.draining
 
     @property
-    def limits(self) -> EngineLimits:
-        """What the engine said it can take; only once it has been up."""
-        assert self._limits is not None, f"{self.gpu} was never up"
-        return self._limits
-
-    @property
     def time_model(self) -> TimeModel:
-        """How long it takes; only once it has been up."""
-        assert self._fit is not None, f"{self.gpu} was never up"
+        """How long it takes."""
         return self._fit.model
 
-    def start(self, epoch: int, limits: EngineLimits, time_model: TimeModel) -> None:
-        """The engine is ready, with an empty cache."""
-        self.up, self.epoch, self._limits, self._loss_model = True, epoch, limits, None
-        self._fit = self._fit or TimeFit(time_model)  # what has been learnt outlives a restart
+    def start(self, epoch: int, limits: EngineLimits) -> None:
+        """The engine is ready, with an empty cache. What has been learnt of its times outlives a restart."""
+        self.up, self.epoch, self.limits, self._loss_model = True, epoch, limits, None
         self._observer = Observer(self._fit, limits.max_num_batched_tokens)
 
     def stop(self, now_s: float) -> list[Attempt]:
@@ -105,13 +103,16 @@ class Engine:
     def candidate(
         self,
         spec: RequestSpec,
-        stretches: Sequence[Stretch],
+        path: Collection[Node],
         cached_blocks: int,
         holds_prefix: bool,
         expected_output_tokens: int,
     ) -> Candidate:
-        """What the request would cost here (paper, Algorithm 2), with so many of its leading blocks cached."""
-        limits, model, window = self.limits, self.time_model, self.window
+        """What the request would cost here (paper, Algorithm 2), with so many of its leading blocks cached.
+
+        `path` are the nodes that the prompt goes through, which it would not evict.
+        """
+        limits, model, window = self.limits, self._fit.model, self.window
         n_tokens = spec.prompt.n_tokens
         cached_tokens = _reusable_tokens(n_tokens, cached_blocks, limits.block_size)
         missed_tokens = n_tokens - cached_tokens
@@ -122,12 +123,12 @@ class Engine:
         evict_ms = 0.0
         if needed_blocks > free_blocks and window.n_requests:
             n_blocks = needed_blocks - free_blocks if free_blocks > 0 else needed_blocks
-            evict_ms = self._evict_ms(stretches, n_blocks, model)
+            evict_ms = self._evict_ms(path, n_blocks, model)
         decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences, model)
         decode_load_ms = self._decode_load_ms
         load_ms = window.prefill_us / 1000 + decode_load_ms
         wait_ms = self._prefill_us / 1000
-        requests = len(self.waiting) + len(self.running)
+        requests = self._requests
         if self._traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
             # half of those who wait or run here then wait for it. So computing again what is cached elsewhere is cheap
@@ -178,18 +179,16 @@ class Engine:
 
     @property
     def _decode_load_ms(self) -> float:
-        if self._fit is None:
-            return 0.0
         batch = self._usual_batch if self._traits.batched_decode else 1.0
         return self.window.n_requests * self._fit.model.decode_ms(self.window.mean_output_tokens, batch)
 
-    def _evict_ms(self, stretches: Sequence[Stretch], n_blocks: int, model: TimeModel) -> float:
+    def _evict_ms(self, path: Collection[Node], n_blocks: int, model: TimeModel) -> float:
         """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed."""
         counts_others = self._traits.counts_others
         if self._loss_model is not model:
             self._loss_model = model
             self._loss = (loss_by_chance if counts_others else loss_by_uses)(model, self.limits.block_size)
-        lost_ms = self._index.eviction_loss(self.gpu, n_blocks, stretches, self._loss)
+        lost_ms = self._evictable.loss(n_blocks, path, self._loss)
         return lost_ms if counts_others else lost_ms / self.window.n_requests
 
     # --- the way of an attempt: enqueue, start, prefilled, end ---
@@ -215,12 +214,15 @@ class Engine:
         attempt.decode_us = round(1000 * decode_ms)
         self._prefill_us += attempt.prefill_us
         self._decode_us += attempt.decode_us
+        attempt.private_blocks = self._private_blocks_of(attempt)
+        self._requests += 1
         self.waiting.add(attempt.spec.request_id, attempt.spec.tenant, attempt)
         self._pool.joined(attempt, now_s)
 
     def withdraw(self, attempt: Attempt, now_s: float) -> Attempt:
         """Take back a waiting attempt, with everything it was counted for."""
         self.waiting.remove(attempt.spec.request_id)
+        self._requests -= 1
         self._pool.left(attempt, now_s)
         self._done(attempt)
         leaf = attempt.leaf
@@ -250,7 +252,7 @@ class Engine:
         unprefilled_tokens = self._uncomputed_tokens(spec, stretches)
         new_blocks = len(spec.prompt.block_keys) - self._index.held_blocks(stretches, self.gpu)
         blocks = self._index.active_blocks(self.gpu) + new_blocks
-        blocks += self._private_blocks + self._private_blocks_of(attempt)
+        blocks += self._private_blocks + attempt.private_blocks
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
         return (
             self._sequences + spec.n_sequences <= self.limits.max_num_seqs
@@ -287,24 +289,21 @@ class Engine:
         expected_tokens = attempt.decision.expected_output_tokens
         self._pool.started(attempt, self._service.whole_ms(attempt, expected_tokens, self.time_model))
         self.served_ms[spec.tenant] = self.served_ms.get(spec.tenant, 0.0) + attempt.charged_ms
-        attempt.private_blocks = self._private_blocks_of(attempt)
         self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
         self._sequences += spec.n_sequences
         self._unprefilled_tokens += attempt.unprefilled_tokens
         self._private_blocks += attempt.private_blocks
         if attempt.leaf is not None:
             self._index.acquire(attempt.leaf, self.gpu)
-        if self._observer is not None:
-            self._observer.launched(attempt.attempt_id, now_s, attempt.unprefilled_tokens)
-            self._observe(now_s)
+        self._observer.launched(attempt.attempt_id, now_s, attempt.unprefilled_tokens)
+        self._observe(now_s)
 
     def _observe(self, now_s: float) -> None:
-        if self._observer is not None:
-            self._observer.now(now_s, self._sequences, self._unprefilled_tokens > 0)
+        self._observer.now(now_s, self._sequences, self._unprefilled_tokens > 0)
 
     def first_token(self, attempt: Attempt, now_s: float) -> None:
         """Its first token is here."""
-        if self._observer is not None and not attempt.lost:
+        if not attempt.lost:
             self._observer.first_token(attempt.attempt_id, now_s)
         self.prefilled(attempt, now_s)
 
@@ -329,10 +328,10 @@ class Engine:
     def end(self, attempt: Attempt, now_s: float, output_tokens: int | None) -> float:
         """It has left the engine. None: nobody knows with how many tokens. The GPU time it took, in ms."""
         del self.running[attempt.attempt_id]
+        self._requests -= 1
         if not attempt.lost:
-            if self._observer is not None:
-                is_telling = attempt.spec.n_sequences == 1 and not attempt.cancelled
-                self._observer.ended(attempt.attempt_id, now_s, (output_tokens or 0) if is_telling else 0)
+            is_telling = attempt.spec.n_sequences == 1 and not attempt.cancelled
+            self._observer.ended(attempt.attempt_id, now_s, (output_tokens or 0) if is_telling else 0)
             self._serve(attempt, self._service.spent_ms(attempt, output_tokens, self.time_model, now_s), now_s)
             self._leave(attempt)
             self._observe(now_s)
@@ -377,12 +376,12 @@ class Engine:
             held_blocks=self._index.active_blocks(self.gpu) + self._private_blocks,
             load_ms=self.load_ms,
             outstanding_ms=self.outstanding_ms,
-            time_model=self._fit.model if self._fit else None,
-            time_error=self._fit.error if self._fit else None,
+            time_model=self._fit.model,
+            time_error=self._fit.error,
             decode_ratio=self.decode_ratio,
             resident_blocks=self._index.resident_blocks(self.gpu),
-            kv_blocks=self._limits.kv_blocks if self._limits else 0,
-            block_size=self._limits.block_size if self._limits else 0,
+            kv_blocks=self.limits.kv_blocks,
+            block_size=self.limits.block_size,
             unprefilled_tokens=self._unprefilled_tokens,
         )
 

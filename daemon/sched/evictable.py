@@ -10,13 +10,13 @@ nodes would lose, until something joins it or too little is left of it.
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from itertools import accumulate, islice
 from math import inf
 from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
-from preble.daemon.sched.loss import Loss, no_loss
+from preble.daemon.sched.loss import NO_LOSS, Loss
 from preble.daemon.sched.node import Node, changed
 
 _FRONT = 2
@@ -86,17 +86,19 @@ class _Front:
         self.n_blocks = 0
         self.last_tick = inf
         """Whatever joins the order up to this tick belongs in it; infinite if nothing follows."""
-        self.loss: Loss = no_loss
+        self.loss = NO_LOSS
         self.moment = Moment(1, 1)
         self.told: dict[int, float] = {}
         """What has been said of so many blocks since it changed."""
         self._gpu = gpu
+        self._chances: dict[Node, float] = {}
+        """How likely each of the first nodes is missed."""
         self._lost: dict[Node, float] = {}
-        """What each of the first nodes would lose."""
-        self._nodes: list[Node] = []
-        """Those, while nothing has changed, with the blocks up to and with each of them and what these lose."""
+        """What each of them would lose."""
         self._up_to: list[int] = []
+        """While nothing has changed: the blocks before each of them, what these lose, and the chances."""
         self._sums: list[float] = []
+        self._chance_list: list[float] = []
 
     def count(self, node: Node) -> None:
         """Put a node behind the others."""
@@ -108,19 +110,20 @@ class _Front:
         self.n_blocks -= self.blocks[node]
         self.count(node)
         if node in self._lost:
-            self._lost[node] = self.lost_of(node, self.blocks[node])
+            self._weigh(node, self.blocks[node])
         self.told = {}
 
     def drop(self, node: Node) -> None:
         """One of its nodes has left the order."""
         self.n_blocks -= self.blocks.pop(node)
         self._lost.pop(node, None)
+        self._chances.pop(node, None)
         self.told = {}
 
     def set(self, loss: Loss, moment: Moment) -> None:
         """Tell by these from now on."""
         self.loss, self.moment = loss, moment
-        self._lost = {}
+        self._chances, self._lost = {}, {}
         self.told = {}
 
     def lost_of_first(self, n_blocks: int) -> float:
@@ -131,35 +134,42 @@ class _Front:
         return lost
 
     def _add_up(self, n_blocks: int) -> None:
-        total = sum(islice(self.blocks.values(), len(self._lost)))
-        for node, here in islice(self.blocks.items(), len(self._lost), None):
-            if total >= n_blocks:
-                break
-            self._lost[node] = self.lost_of(node, here)
-            total += here
-        self._nodes = list(self._lost)
-        self._up_to = list(accumulate(islice(self.blocks.values(), len(self._nodes)))) or [0]
-        self._sums = list(accumulate(self._lost.values())) or [0.0]
+        up_to = list(accumulate(islice(self.blocks.values(), len(self._lost)), initial=0))
+        if up_to[-1] < n_blocks:
+            for node, here in islice(self.blocks.items(), len(self._lost), None):
+                self._weigh(node, here)
+                up_to.append(up_to[-1] + here)
+                if up_to[-1] >= n_blocks:
+                    break
+        self._up_to = up_to
+        self._sums = list(accumulate(self._lost.values(), initial=0.0))
+        self._chance_list = list(self._chances.values())
 
     def _read_off(self, n_blocks: int) -> float:
-        at = bisect_left(self._up_to, n_blocks)
-        if at >= len(self._nodes):  # all of it is not enough
+        after = bisect_left(self._up_to, n_blocks)
+        if after == len(self._up_to):  # all of it is not enough
             return self._sums[-1]
-        if at == 0:
-            return self.lost_of(self._nodes[0], n_blocks)
-        return self._sums[at - 1] + self.lost_of(self._nodes[at], n_blocks - self._up_to[at - 1])
+        last = after - 1
+        return self._sums[last] + self._chance_list[last] * self.loss.again_ms(n_blocks - self._up_to[last])
+
+    def _weigh(self, node: Node, n_blocks: int) -> None:
+        chance = self._chances[node] = self._chance(node)
+        self._lost[node] = chance * self.loss.again_ms(n_blocks)
 
     def lost_of(self, node: Node, n_blocks: int) -> float:
         """What so many blocks of a node lose."""
-        gpu = self._gpu
-        return self.loss(node.uses.get(gpu, 0), n_blocks, self.moment.idle_share(node.released[gpu]))
+        return self._chance(node) * self.loss.again_ms(n_blocks)
+
+    def _chance(self, node: Node) -> float:
+        return self.loss.chance(node.uses.get(self._gpu, 0), self.moment.idle_share(node.released[self._gpu]))
 
 
 class Evictable:
     """The nodes that are in one GPU's cache and that nobody who runs there holds."""
 
-    def __init__(self, gpu: GpuId) -> None:
+    def __init__(self, gpu: GpuId, clock: Clock) -> None:
         self._gpu = gpu
+        self._clock = clock
         self._ticks: OrderedDict[int, Node | _Tie] = OrderedDict()
         """Ticks only grow, so this is in order. A plain dict would become slow to begin as its first items go."""
         self._front: _Front | None = None
@@ -171,13 +181,22 @@ class Evictable:
             else:
                 yield here
 
+    def clear(self) -> None:
+        """There is nothing to evict any more; the nodes that were in the order are to be unmarked."""
+        self._ticks.clear()
+        self._front = None
+
     @property
     def first_tick(self) -> int | None:
         """That of what goes first; None if there is nothing."""
         return next(iter(self._ticks), None)
 
-    def add(self, node: Node, tick: int) -> None:
-        """It was let go at `tick`: now, or together with a node that is in the order."""
+    def mark(self, node: Node, tick: int | None = None) -> None:
+        """The GPU may evict it; it was let go at `tick`: now, or together with a node that is in the order."""
+        self.unmark(node)
+        if tick is None:
+            tick = self._clock.tick
+        node.released = changed(node.released, self._gpu, tick)
         if self._front is not None and tick <= self._front.last_tick:
             self._front = None
         here = self._ticks.get(tick)
@@ -189,8 +208,12 @@ class Evictable:
         else:
             self._ticks[tick] = _Tie(here, node)
 
-    def discard(self, node: Node, tick: int) -> None:
-        """It is held again, or gone."""
+    def unmark(self, node: Node) -> None:
+        """The GPU may not, or has."""
+        tick = node.released.get(self._gpu)
+        if tick is None:
+            return
+        node.released = changed(node.released, self._gpu, 0)
         if self._front is not None and node in self._front.blocks:
             self._front.drop(node)
         here = self._ticks[tick]
@@ -201,10 +224,13 @@ class Evictable:
         else:
             del self._ticks[tick]
 
-    def touch(self, node: Node) -> None:
-        """What is counted on a node of the order has changed."""
-        if self._front is not None and node in self._front.blocks:
-            self._front.recount(node)
+    def touch(self, nodes: Collection[Node]) -> None:
+        """What is counted on these nodes has changed; some of them may be in the order."""
+        front = self._front
+        if front is not None and not front.blocks.keys().isdisjoint(nodes):
+            for node in nodes:
+                if node in front.blocks:
+                    front.recount(node)
 
     def victims(self, n_blocks: int, keep: Collection[Node] = ()) -> Iterator[Victim]:
         """What would be evicted to free `n_blocks`, first victim first; never a node of `keep`."""
@@ -217,8 +243,9 @@ class Evictable:
             if n_blocks <= 0:
                 return
 
-    def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss, moment: Moment) -> float:
+    def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
+        moment = self._clock.moment
         front = self._front
         if front is None or (front.n_blocks < n_blocks and front.last_tick != inf):
             front = self._front = self._first(_FRONT * n_blocks)
@@ -240,7 +267,7 @@ class Evictable:
 
 
 class Orders:
-    """Those of all GPUs, and what each node was let go at."""
+    """Those of all GPUs, and the clock that they go by."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -250,31 +277,14 @@ class Orders:
         """One GPU's."""
         order = self._of.get(gpu)
         if order is None:
-            order = self._of[gpu] = Evictable(gpu)
+            order = self._of[gpu] = Evictable(gpu, self.clock)
         return order
-
-    def forget(self, gpu: GpuId) -> Iterable[Node]:
-        """Begin one GPU's anew; the nodes that were in it, which are to be unmarked."""
-        return self._of.pop(gpu, ())
 
     def oldest(self) -> tuple[Node, GpuId] | None:
         """What some GPU let go longest ago."""
         ticks = [(order.first_tick, gpu) for gpu, order in self._of.items() if order.first_tick is not None]
         _, gpu = min(ticks, default=(0, None))
         return (next(iter(self._of[gpu])), gpu) if gpu is not None else None
-
-    def mark(self, node: Node, gpu: GpuId, tick: int) -> None:
-        """The GPU may evict it; it was let go at `tick`."""
-        self.unmark(node, gpu)
-        node.released = changed(node.released, gpu, tick)
-        self.of(gpu).add(node, tick)
-
-    def unmark(self, node: Node, gpu: GpuId) -> None:
-        """The GPU may not, or has."""
-        tick = node.released.get(gpu)
-        if tick is not None:
-            node.released = changed(node.released, gpu, 0)
-            self._of[gpu].discard(node, tick)
 
 
 def _by_depth(node: Node) -> int:

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.blocktable import BlockTable
-from preble.daemon.sched.evictable import Orders, Victim
-from preble.daemon.sched.loss import Loss
+from preble.daemon.sched.evictable import Evictable, Orders, Victim
 from preble.daemon.sched.node import (
     Children,
     Counts,
@@ -53,7 +52,7 @@ class PrefixIndex:
         self._active_blocks: Counts = {}
         self._active_nodes: dict[GpuId, dict[Node, None]] = {}
         self._orders = Orders()
-        self._matched: tuple[Sequence[BlockKey], list[Stretch], list[Node]] | None = None
+        self._matched: tuple[Sequence[BlockKey], list[Stretch]] | None = None
         """The last match: a request is matched several times before the forest changes its form."""
         self._computed: Counts = {}
         """Of the last match, what was told of GPUs since what they have or compute has changed."""
@@ -98,13 +97,11 @@ class PrefixIndex:
 
     def victims(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch] = ()) -> Iterator[Victim]:
         """What the GPU's LRU would evict to free `n_blocks`, first victim first; never a node of `keep`."""
-        return self._orders.of(gpu).victims(n_blocks, {stretch.node for stretch in keep})
+        return self._orders.of(gpu).victims(n_blocks, {node for node, _ in keep})
 
-    def eviction_loss(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch], loss: Loss) -> float:
-        """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
-        matched = self._matched
-        kept = matched[2] if matched and matched[1] is keep else [stretch.node for stretch in keep]
-        return self._orders.of(gpu).loss(n_blocks, kept, loss, self._orders.clock.moment)
+    def evictable(self, gpu: GpuId) -> Evictable:
+        """What the GPU may evict, always the same object. To be read only."""
+        return self._orders.of(gpu)
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
         """Whether the whole chain that ends with `leaf` is in the GPU's cache."""
@@ -122,17 +119,17 @@ class PrefixIndex:
             depth = node.start + shared
             if shared < len(node.keys):
                 node = self._split(node, shared)
-            path.append(Stretch(node, shared))
+            path.append((node, shared))
         if depth == len(keys):
             self._remember(keys, path)
             return node
         leaf = self._append(node, keys[depth:])
-        self._remember(keys, [*path, Stretch(leaf, len(leaf.keys))])
+        self._remember(keys, [*path, (leaf, len(leaf.keys))])
         self._make_room()
         return leaf
 
     def _remember(self, keys: Sequence[BlockKey], path: list[Stretch]) -> None:
-        self._matched = keys, path, [node for node, _ in path]
+        self._matched = keys, path
         self._computed = {}
 
     def _append(self, parent: Node | None, keys: Sequence[BlockKey]) -> Node:
@@ -172,11 +169,11 @@ class PrefixIndex:
         for gpu in upper.active:
             self._active_nodes[gpu][upper] = None
         for gpu, tick in lower.released.items():
-            self._orders.mark(upper, gpu, tick)
+            self._orders.of(gpu).mark(upper, tick)
         for gpu, n_blocks in list(lower.resident.items()):
             lower.resident = changed(lower.resident, gpu, max(0, n_blocks - cut))
             if n_blocks <= cut:
-                self._orders.unmark(lower, gpu)
+                self._orders.of(gpu).unmark(lower)
         self._prune(lower)
         return upper
 
@@ -255,8 +252,8 @@ class PrefixIndex:
         if node is not None and first < node.end:
             known = shared_blocks(node.keys, first - node.start, keys, 0)
         if node is None or first + known == node.end:
-            for stretch in walk(node.children if node else self._roots, keys, known):
-                node, known = stretch.node, known + stretch.n_blocks
+            for below, n_blocks in walk(node.children if node else self._roots, keys, known):
+                node, known = below, known + n_blocks
         return node, known
 
     def _extend(self, gpu: GpuId, node: Node | None, depth: int, keys: Sequence[BlockKey]) -> Node:
@@ -265,7 +262,7 @@ class PrefixIndex:
             node = self._split(node, depth - node.start)
         elif node is not None and self._is_tail(node, gpu):
             self._lengthen(node, keys)
-            self._orders.mark(node, gpu, self._orders.clock.tick)
+            self._orders.of(gpu).mark(node)
             return node
         return self._append(node, keys)
 
@@ -308,15 +305,16 @@ class PrefixIndex:
         node.resident = changed(node.resident, gpu, n_blocks)
         self._table.report(node, n_blocks)
         if n_blocks == 0:
-            self._orders.unmark(node, gpu)
+            self._orders.of(gpu).unmark(node)
         elif gpu in node.released:
-            self._orders.of(gpu).touch(node)
+            self._orders.of(gpu).touch((node,))
         elif gpu not in node.active:
-            self._orders.mark(node, gpu, self._orders.clock.tick)
+            self._orders.of(gpu).mark(node)
 
     def clear(self, gpu: GpuId) -> None:
         """The GPU's cache is empty."""
-        nodes = [*self._orders.forget(gpu), *self._active_nodes.get(gpu, ())]
+        nodes = [*self._orders.of(gpu), *self._active_nodes.get(gpu, ())]
+        self._orders.of(gpu).clear()
         self._computed = {}
         self._resident_blocks.pop(gpu, None)
         for node in nodes:
@@ -338,27 +336,35 @@ class PrefixIndex:
     def fulfil(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `intend`: the chain has been computed, or never will be."""
         for node in leaf.path():
-            node.intended = changed(node.intended, gpu, node.intended[gpu] - 1)
+            if node.intended[gpu] > 1:
+                node.intended[gpu] -= 1
+            else:
+                node.intended = changed(node.intended, gpu, 0)
         self._prune(leaf)
 
     def acquire(self, leaf: Node, gpu: GpuId) -> None:
         """A request that holds this chain runs on the GPU: nothing of it can be evicted."""
         self._computed = {}
         here = self._active_nodes.setdefault(gpu, {})
+        order = self._orders.of(gpu)
+        n_blocks = 0
         for node in leaf.path():
             if gpu in node.active:
                 node.active[gpu] += 1
             else:
                 node.active = changed(node.active, gpu, 1)
-                self._active_blocks[gpu] = self._active_blocks.get(gpu, 0) + len(node.keys)
+                n_blocks += len(node.keys)
                 here[node] = None
-                self._orders.unmark(node, gpu)
+                if gpu in node.released:
+                    order.unmark(node)
+        self._active_blocks[gpu] = self._active_blocks.get(gpu, 0) + n_blocks
 
     def release(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `acquire`. What nobody holds any more becomes the GPU's most recently used."""
         self._computed = {}
         self._orders.clock.advance()
         here = self._active_nodes[gpu]
+        order = self._orders.of(gpu)
         for node in leaf.path():
             if node.active[gpu] > 1:
                 node.active[gpu] -= 1
@@ -367,26 +373,28 @@ class PrefixIndex:
                 self._active_blocks[gpu] -= len(node.keys)
                 del here[node]
                 if gpu in node.resident:
-                    self._orders.mark(node, gpu, self._orders.clock.tick)
+                    order.mark(node)
         self._prune(leaf)
 
     def use(self, leaf: Node, gpu: GpuId) -> None:
         """Count a request of the window on its chain."""
-        self._count_use(leaf, gpu, 1)
+        self._orders.clock.window_ticks += 1
+        path = leaf.path()
+        for node in path:
+            if gpu in node.uses:
+                node.uses[gpu] += 1
+            else:
+                node.uses = changed(node.uses, gpu, 1)
+        self._orders.of(gpu).touch(path)
 
     def disuse(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `use`: the request left the window."""
-        self._count_use(leaf, gpu, -1)
-        self._prune(leaf)
-
-    def _count_use(self, leaf: Node, gpu: GpuId, change: int) -> None:
-        self._orders.clock.window_ticks += change
-        order = self._orders.of(gpu)
-        for node in leaf.path():
-            count = node.uses.get(gpu, 0) + change
-            if count and gpu in node.uses:
-                node.uses[gpu] = count
+        self._orders.clock.window_ticks -= 1
+        path = leaf.path()
+        for node in path:
+            if node.uses[gpu] > 1:
+                node.uses[gpu] -= 1
             else:
-                node.uses = changed(node.uses, gpu, count)
-            if gpu in node.released:
-                order.touch(node)
+                node.uses = changed(node.uses, gpu, 0)
+        self._orders.of(gpu).touch(path)
+        self._prune(leaf)

@@ -4,27 +4,30 @@ The M of E2 sums it over the nodes that LRU would evict (paper, Algorithm 2).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import exp
 
 from preble.daemon.sched.types import TimeModel
 
-Loss = Callable[[int, int, float], float]
-"""What evicting so many blocks of a node loses, in ms: its uses within the window, the blocks, and how long nobody has
-held it, as a share of the window."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loss:
+    """What evicting some blocks of a node loses, in ms: `chance` of it, times `again_ms`."""
+
+    chance: Callable[[int, float], float]
+    """How likely a node is missed, by its uses within the window and how long nobody has held it, as a share of that.
+    """
+    again_ms: Callable[[int], float]
+    """Time to compute so many blocks again."""
 
 
-def no_loss(uses: int, n_blocks: int, idle_share: float) -> float:
-    """That of an engine that has never been up."""
-    return 0.0
+NO_LOSS = Loss(lambda uses, idle_share: 0.0, lambda n_blocks: 0.0)
+"""That of an engine that has never been up."""
 
 
 def loss_by_uses(times: TimeModel, block_size: int) -> Loss:
     """The paper's, times the requests of the window: a node is missed by the share of them that used it."""
-
-    def loss(uses: int, n_blocks: int, idle_share: float) -> float:
-        return uses * times.prefill_ms(n_blocks * block_size) if uses else 0.0
-
-    return loss
+    return Loss(lambda uses, idle_share: uses, lambda n_blocks: times.prefill_ms(n_blocks * block_size))
 
 
 def loss_by_chance(times: TimeModel, block_size: int) -> Loss:
@@ -34,12 +37,12 @@ def loss_by_chance(times: TimeModel, block_size: int) -> Loss:
     others; and a node that has been idle for longer than its rate lets expect is probably not used any more: a session
     that has ended has been used often, and evicting it loses nothing.
     """
+    return Loss(_used_again, lambda n_blocks: times.prefill_ms(n_blocks * block_size))
 
-    def loss(uses: int, n_blocks: int, idle_share: float) -> float:
-        again = uses - 1
-        if again <= 0 or idle_share >= 1:
-            return 0.0
-        still_used = exp(-again * idle_share / (1 - idle_share))
-        return still_used * (1 - exp(-again)) * times.prefill_ms(n_blocks * block_size)
 
-    return loss
+def _used_again(uses: int, idle_share: float) -> float:
+    again = uses - 1
+    if again <= 0 or idle_share >= 1:
+        return 0.0
+    still_used = exp(-again * idle_share / (1 - idle_share))
+    return still_used * (1 - exp(-again))

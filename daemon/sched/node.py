@@ -1,7 +1,6 @@
 """A node of the prefix index's forest: a stretch of blocks, and what is counted on it for each GPU."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.mean import Mean
@@ -45,12 +44,14 @@ class Node:
         self.queueing: Queueing | None = None
         """How long prompts that pass through this node waited, where that is watched."""
 
-    def path(self) -> "Iterator[Node]":
+    def path(self) -> "list[Node]":
         """This node and its ancestors, deepest first."""
-        node: Node | None = self
+        nodes = [self]
+        node = self.parent
         while node is not None:
-            yield node
+            nodes.append(node)
             node = node.parent
+        return nodes
 
     def learn_from(self, other: "Node") -> None:
         """Start with what has been learnt of another's prompts."""
@@ -68,11 +69,8 @@ class Node:
         return bool(self.children or self.intended or self.active)
 
 
-class Stretch(NamedTuple):
-    """A node that a prompt passes through, and how many of its blocks the prompt shares."""
-
-    node: Node
-    n_blocks: int
+Stretch = tuple[Node, int]
+"""A node that a prompt passes through, and how many of its blocks the prompt shares."""
 
 
 def cached_of(stretch: Stretch, gpu: GpuId) -> int:
@@ -84,20 +82,17 @@ def cached_of(stretch: Stretch, gpu: GpuId) -> int:
 def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
     """Leading blocks of a matched prompt that each GPU has, or will have once all that was sent there has run."""
     cached: Counts = {}
-    gpus: Iterable[GpuId] = stretches[0].node.resident.keys() | stretches[0].node.intended.keys() if stretches else ()
+    gpus = list(stretches[0][0].resident.keys() | stretches[0][0].intended.keys()) if stretches else []
     total = 0
     for node, n_blocks in stretches:
         intended, resident = node.intended, node.resident
-        have_all = []
-        for gpu in gpus:
-            here = n_blocks if gpu in intended else resident.get(gpu, 0)
-            if here < n_blocks:
-                cached[gpu] = total + here
-            else:
-                have_all.append(gpu)
-        if not have_all:
-            return cached
-        gpus = have_all
+        lacking = [gpu for gpu in gpus if gpu not in intended and resident.get(gpu, 0) < n_blocks]
+        if lacking:
+            for gpu in lacking:
+                cached[gpu] = total + resident.get(gpu, 0)
+            gpus = [gpu for gpu in gpus if gpu not in cached]
+            if not gpus:
+                return cached
         total += n_blocks
     return cached | dict.fromkeys(gpus, total)
 
@@ -114,7 +109,7 @@ def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Str
             if n_blocks < shared and n_blocks < here and gpu in gpus:
                 n_blocks = min(here, shared)
         if n_blocks > most:
-            best, most = Stretch(node, n_blocks), n_blocks
+            best, most = (node, n_blocks), n_blocks
     return best
 
 
@@ -180,8 +175,8 @@ def walk(children: Children, keys: Sequence[BlockKey], depth: int) -> list[Stret
         own = node.keys
         end = depth + len(own)
         if end > n_keys or own[-1] != keys[end - 1]:
-            stretches.append(Stretch(node, shared_blocks(own, 0, keys, depth)))
+            stretches.append((node, shared_blocks(own, 0, keys, depth)))
             break
-        stretches.append(Stretch(node, len(own)))
+        stretches.append((node, end - depth))
         children, depth = node.children, end
     return stretches

@@ -77,10 +77,12 @@ class WaitingLine(Generic[_T]):
 
     def first(self) -> _T | None:
         """The next to start, which `start` then takes out. None if nobody waits."""
-        self._refresh()
+        are_all_fresh = self._refresh()
         while self._waiting:
             group, name = self.head()
             waiting = self._waiting[name]
+            if are_all_fresh:
+                return waiting.item
             now = self._group(waiting.item)
             if now == group:
                 return waiting.item
@@ -132,7 +134,9 @@ class WaitingLine(Generic[_T]):
         waiting = self._waiting.get(name)
         return waiting is not None and waiting.group == group
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> bool:
+        """Look at the next few again; whether these are all."""
+        are_all = len(self._turn) <= REFRESHED
         for _ in range(min(REFRESHED, len(self._turn))):
             name = self._turn.popleft()
             waiting = self._waiting.get(name)
@@ -142,3 +146,4 @@ class WaitingLine(Generic[_T]):
             group = self._group(waiting.item)
             if group != waiting.group:
                 self._regroup(name, waiting, group)
+        return are_all

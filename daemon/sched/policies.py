@@ -6,11 +6,15 @@ are ordered by their cached share, moved or rebalanced is a switch that the poli
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from preble.daemon.config import PolicyName, SchedulerConfig
 from preble.daemon.ids import GpuId
 from preble.daemon.sched.types import Candidate, Mode
+
+_CACHED = attrgetter("cached_tokens")
+_COST = attrgetter("cost_ms")
 
 
 class Choice(NamedTuple):
@@ -102,7 +106,7 @@ class E2:
 
         A tie of cached and missed tokens explores.
         """
-        most_cached = max(candidates, key=lambda candidate: candidate.cached_tokens)
+        most_cached = max(candidates, key=_CACHED)
         why = f"{most_cached.cached_tokens} tokens are cached and {most_cached.missed_tokens} are not"
         if most_cached.missed_tokens < most_cached.cached_tokens:
             return self._exploit(candidates, why, now_s)
@@ -229,8 +233,8 @@ class PrefixAffinity:
 
 
 def cheapest(candidates: Sequence[Candidate]) -> Candidate:
-    """The lowest cost; ties go to the first by name."""
-    return min(candidates, key=lambda candidate: (candidate.cost_ms, candidate.gpu))
+    """The lowest cost; ties go to the first, and candidates are in the order of names."""
+    return min(candidates, key=_COST)
 
 
 def _decode_heavy(candidates: Sequence[Candidate], imbalance_ratio: float) -> Candidate | None:

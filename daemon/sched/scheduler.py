@@ -70,16 +70,20 @@ class Scheduler:
             traits = self._policy(model).traits
             pool = self._pools.setdefault(model, Pool(self._turns))
             lead_steps, cached_charge = self._config.prefill_lead_steps, self._config.cached_charge_ratio
-            engine = Engine(gpu, model, self.index(model), window, pool, traits, lead_steps, cached_charge)
+            index = self.index(model)
+            engine = Engine(gpu, model, index, window, pool, traits, lead_steps, cached_charge, limits, time_model)
             self.engines = dict(sorted({**self.engines, gpu: engine}.items()))
             self._engines_of[model] = [engine for engine in self.engines.values() if engine.model == model]
         assert engine.model == model, f"{gpu} serves {engine.model}, not {model}"
-        engine.start(epoch, limits, time_model)
+        engine.start(epoch, limits)
         return engine
 
     def index(self, model: ModelName) -> PrefixIndex:
         """What the model's engines cache."""
-        return self._indexes.setdefault(model, PrefixIndex(self._config.max_indexed_blocks))
+        index = self._indexes.get(model)
+        if index is None:
+            index = self._indexes[model] = PrefixIndex(self._config.max_indexed_blocks)
+        return index
 
     def _policy(self, model: ModelName) -> Policy:
         if model not in self._policies:
@@ -108,10 +112,12 @@ class Scheduler:
         """
         passed_s = now_s - self._config.window_s
         if self._oldest_s <= passed_s:
+            self._oldest_s = now_s
             for engine in self.engines.values():
                 if engine.window.oldest_s <= passed_s:
                     engine.age(passed_s)
-            self._oldest_s = min([now_s, *(engine.window.oldest_s for engine in self.engines.values())])
+                if engine.window.oldest_s < self._oldest_s:
+                    self._oldest_s = engine.window.oldest_s
         for returns in self._returns.values():
             returns.age(now_s)
 
@@ -221,13 +227,14 @@ class Scheduler:
         """What the request would cost at each of `engines`."""
         index = self.index(spec.model)
         stretches = index.match(spec.prompt.block_keys)
+        path = [node for node, _ in stretches]
         cached = index.cached_blocks(stretches)
         blocks = [cached.get(engine.gpu, 0) for engine in engines]
         holders, biggest = self._holders(spec.model, stretches, engines, blocks)
         each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
         expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
         candidates = [
-            engine.candidate(spec, stretches, n_blocks, holds, expected_tokens)
+            engine.candidate(spec, path, n_blocks, holds, expected_tokens)
             for engine, n_blocks, holds in zip(engines, blocks, holders, strict=True)
         ]
         return _Weighed(stretches, tuple(candidates), expected_tokens, biggest)
@@ -248,12 +255,13 @@ class Scheduler:
         biggest = self.index(model).biggest_cached(stretches, [engine.gpu for engine in engines])
         if biggest is None:
             return [False] * len(engines), None
-        holders = [2 * cached_of(biggest, engine.gpu) >= biggest.n_blocks for engine in engines]
-        queueing = biggest.node.queueing
+        node, n_blocks = biggest
+        holders = [2 * cached_of(biggest, engine.gpu) >= n_blocks for engine in engines]
+        queueing = node.queueing
         if queueing is not None and queueing.taken_back:
             needed = [h and e.gpu not in queueing.taken_back for h, e in zip(holders, engines, strict=True)]
             holders = needed if any(needed) else holders
-        return holders, biggest.node
+        return holders, node
 
     def _give(
         self,

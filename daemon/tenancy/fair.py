@@ -94,10 +94,10 @@ class _Accounts:
 
     def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         """Which of these, who all wait, may be served next: never nobody. To be asked before each start."""
-        n_batch = sum(self._accounts[tenant].is_batch for tenant in tenants)
-        if 0 < n_batch < len(tenants):
+        if self._waiting[True] and self._waiting[False]:  # at some engine, if not at this one
             is_turn_of_batch = self._owed_to_batch_ms > 0
-            tenants = [tenant for tenant in tenants if self._accounts[tenant].is_batch is is_turn_of_batch]
+            of_turn = [tenant for tenant in tenants if self._accounts[tenant].is_batch is is_turn_of_batch]
+            tenants = of_turn or tenants
         return self._choose(tenants)
 
     def rank(self, tenant: TenantName) -> float:

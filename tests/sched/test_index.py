@@ -6,6 +6,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.index import PrefixIndex, cached_of
+from preble.daemon.sched.loss import Loss
 
 GPUS = [GpuId("a"), GpuId("b")]
 A, B = GPUS
@@ -32,7 +33,7 @@ def test_prompts_that_diverge_share_one_node_above():
     index = PrefixIndex()
     for text in ("abcd", "abxy", "ab"):
         index.intend(index.insert(keys(text)), A)
-    assert [(stretch.node.keys, stretch.n_blocks) for stretch in index.match(keys("abcd"))] == [
+    assert [(node.keys, n_blocks) for node, n_blocks in index.match(keys("abcd"))] == [
         (keys("ab"), 2),
         (keys("abcd")[2:], 2),
     ]
@@ -178,8 +179,11 @@ class Forest(RuleBasedStateMachine):
         for gpu in GPUS:
             for n_blocks, keep in ((1, ()), (4, ()), (4, kept), (100, ())):
                 victims = self.index.victims(gpu, n_blocks, keep)
-                lost = sum(_loss(victim.node.uses.get(gpu, 0), victim.n_blocks, 0.0) for victim in victims)
-                assert self.index.eviction_loss(gpu, n_blocks, keep, _loss) == lost
+                lost = sum(
+                    LOSS.chance(victim.node.uses.get(gpu, 0), 0.0) * LOSS.again_ms(victim.n_blocks)
+                    for victim in victims
+                )
+                assert self.index.evictable(gpu).loss(n_blocks, [node for node, _ in keep], LOSS) == lost
 
     @invariant()
     def nothing_is_kept_for_nobody(self):
@@ -192,8 +196,7 @@ def _prefixes(text):
     return [text[: i + 1] for i in range(len(text))]
 
 
-def _loss(uses, n_blocks, idle_share):
-    return (1 + uses) * n_blocks**0.5
+LOSS = Loss(lambda uses, idle_share: 1 + uses, lambda n_blocks: n_blocks**0.5)
 
 
 TestForest = Forest.TestCase
@@ -207,7 +210,7 @@ def test_the_biggest_cached_part_is_counted_as_far_as_some_gpu_has_it():
     stretches = index.match(keys("abcdef"))
     biggest = index.biggest_cached(stretches, GPUS)
     assert biggest is not None
-    assert (biggest.n_blocks, cached_of(biggest, A), cached_of(biggest, B)) == (6, 6, 2)
+    assert (biggest[1], cached_of(biggest, A), cached_of(biggest, B)) == (6, 6, 2)
     assert index.biggest_cached(stretches, []) is None
 
 
@@ -218,7 +221,7 @@ def test_an_answer_that_is_reported_block_by_block_is_one_node():
     index.store(A, None, keys("abc"))
     for end in range(4, 7):
         index.store(A, keys("abcdef")[end - 2], keys("abcdef")[end - 1 : end])
-    assert [stretch.n_blocks for stretch in index.match(keys("abcdefg"))] == [3, 3]
+    assert [n_blocks for _, n_blocks in index.match(keys("abcdefg"))] == [3, 3]
     assert cached(index, "abcdefg", A) == 6
     index.remove(A, *reversed(keys("abcdef")[2:]))
     assert cached(index, "abcdefg", A) == 2
@@ -369,4 +372,4 @@ TestBounded.settings = settings(max_examples=150, stateful_step_count=30)
 
 def test_a_loss_greater_than_all_there_is_to_evict_is_that_of_all():
     index = PrefixIndex()
-    assert index.eviction_loss(GpuId("a"), 5, [], lambda uses, n_blocks: n_blocks) == 0
+    assert index.evictable(A).loss(5, [], LOSS) == 0

@@ -51,7 +51,7 @@ def test_cost_is_the_sum_of_load_eviction_and_prefill():
 
 
 def test_ties_go_to_the_first_name():
-    assert pick(candidate("b"), candidate("a")) == ("a", Mode.EXPLORE)
+    assert pick(candidate("a"), candidate("b")) == ("a", Mode.EXPLORE)
 
 
 def test_prefill_goes_to_the_gpu_that_mostly_decodes():

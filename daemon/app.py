@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
-from time import time
+from time import monotonic, time
+from typing import ParamSpec
 
 import structlog
 from litestar import Litestar
@@ -28,12 +29,15 @@ from preble.daemon.errors import ConfigError, EngineError, Unavailable
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event, TenantStands
 from preble.daemon.flow.gpus import GpuDesk
+from preble.daemon.flow.livefeed import feeding, make_board
+from preble.daemon.flow.livehost import DaemonHost, end_of
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.recording import Record
 from preble.daemon.flow.request import Call, RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.ids import GpuId, ModelName
+from preble.daemon.obs.live.tail import LogTail
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.obs.recorder import recording
 from preble.daemon.prompt import PromptEncoder
@@ -56,6 +60,7 @@ from preble.daemon.tenancy.prices import Prices
 from preble.daemon.tenancy.salts import Salts
 
 Say = Callable[[str], None]
+_Told = ParamSpec("_Told")
 
 _REMEMBER_S = 60.0
 _ENOUGH_OBSERVATIONS = 32
@@ -78,28 +83,39 @@ class Daemon:
     """Why requests cannot be served now; None when they can."""
     settled: Callable[[], Awaitable[None]]
     """Waits until every engine has been ready, or has failed, for the first time."""
+    end_feeds: Callable[[], None]
+    """Ends streams that would go on for as long as the daemon."""
 
 
 @asynccontextmanager
-async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -> AsyncIterator[Daemon]:
+async def open_daemon(
+    config: Config, say: Say, record_to: Path | None = None, tail: LogTail | None = None
+) -> AsyncIterator[Daemon]:
     """Bring up storage and engines; at the end settle requests, end the engines and write what is unwritten.
 
     Engines start in the background: `Daemon.unready` tells when they can serve. All that happens to the machine goes to
-    the file `record_to`. Raises `ConfigError`.
+    the file `record_to`. Consoles are shown the log of `tail`. Raises `ConfigError`.
     """
     data_dir = Path(config.data_dir)
     specs, paths = _plan(config, data_dir, say)
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(_open_stores(config, data_dir))
         metrics = Metrics()
+        record = await stack.enter_async_context(recording(record_to, config.scheduler))
+        limiter = await budgeted(config, stores.accounts.directory, stores.ledger)
+        host = DaemonHost(stores.accounts.directory, limiter, stores.faults)
+        board = make_board(config, host)
+        told, timed = every(record, board.stepped), every(metrics.observe_decision, board.decided)
+        engines = Engines(config, specs, paths, stores.time_models, say, timed, told)
+        host.attach(engines.fleet, engines.runtime)
+        feed = await stack.enter_async_context(feeding(board, config, tail))
         books = Bookkeeper(
             record_usage=stores.ledger.record,
             record_explanation=stores.decisions.record,
             metrics=metrics,
             prices=Prices(config.prices),
+            tell=lambda settled: board.ended(end_of(settled), monotonic()),
         )
-        record = await stack.enter_async_context(recording(record_to, config.scheduler))
-        engines = Engines(config, specs, paths, stores.time_models, metrics, say, record)
         await stack.enter_async_context(engines.running())
         desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms, engines.runtime.returns)
         metrics.track_gpus(desk.gauges)
@@ -112,7 +128,6 @@ async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -
             addresses_kept=config.auth.addresses_kept,
         )
         stores.accounts.directory.watch(engines.tell_standing)
-        limiter = await budgeted(config, stores.accounts.directory, stores.ledger)
         check = Authenticator(stores.accounts.directory, failures, metrics.auth_failure)
         app = make_application(
             config.server,
@@ -131,9 +146,20 @@ async def open_daemon(config: Config, say: Say, record_to: Path | None = None) -
                 stores.decisions,
                 desk,
                 DryRun(engines.served, stores.salts.scope, engines.runtime.preview),
+                feed,
             ),
         )
-        yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled)
+        yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled, feed.close)
+
+
+def every(*listeners: Callable[_Told, None]) -> Callable[_Told, None]:
+    """Tells all of them."""
+
+    def tell(*args: _Told.args, **kwargs: _Told.kwargs) -> None:
+        for listener in listeners:
+            listener(*args, **kwargs)
+
+    return tell
 
 
 def _plan(config: Config, data_dir: Path, say: Say) -> tuple[Sequence[EngineSpec], Mapping[ModelName, str]]:
@@ -168,6 +194,10 @@ class _Stores:
     time_models: TimeModels
     ledger: Ledger
     decisions: DecisionLog
+
+    def faults(self) -> list[str | None]:
+        """Why something cannot be written now; None of what can."""
+        return [self.ledger.fault, self.decisions.fault]
 
 
 @asynccontextmanager
@@ -221,15 +251,15 @@ class Engines:
         specs: Sequence[EngineSpec],
         paths: Mapping[ModelName, str],
         time_models: TimeModels,
-        metrics: Metrics,
         say: Say,
+        on_step_s: Callable[[float], None],
         record: Record,
     ) -> None:
         self._config = config
         self._say = say
         self._time_models = time_models
         self._devices = {spec.gpu: spec.device for spec in specs}
-        self.runtime = Runtime(Machine(config.scheduler), on_step_s=metrics.observe_decision, record=record)
+        self.runtime = Runtime(Machine(config.scheduler), on_step_s=on_step_s, record=record)
         self.fleet = Fleet(config, specs, self._post, self._running, say, self._known_time)
         self._tokenisers: dict[ModelName, PromptEncoder] = {}
         self.served: dict[str, ServedModel] = {}

@@ -1,9 +1,10 @@
 """The admin routes over a real database and two GPUs that only take orders, for tests of routes and commands."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -14,11 +15,15 @@ from preble.daemon.api.application import Authenticator, make_application
 from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
 from preble.daemon.api.models import ServedModel
-from preble.daemon.config import ServerConfig
+from preble.daemon.config import Config, LiveConfig, ServerConfig
 from preble.daemon.errors import EngineError, NotFound
 from preble.daemon.flow.encode import ModelEncoder
+from preble.daemon.flow.livefeed import feeding, make_board
+from preble.daemon.flow.livehost import DaemonHost
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.runtime import Runtime
+from preble.daemon.obs.live.board import Board
+from preble.daemon.obs.live.feed import LiveFeed
 from preble.daemon.prompt import NotReproducible
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
@@ -28,12 +33,14 @@ from preble.daemon.store.ledger import Ledger
 from preble.daemon.tenancy.audit import LOCAL, Author
 from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.ledger import Status, UsageRecord
+from preble.daemon.tenancy.limits import Limiter
 from preble.daemon.tenancy.salts import Salts
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation, GpuRow
 from tests.core import BLOCK, CONFIG, LIMITS, MODEL, tokens, up
 
 FLUSH_S = 0.001
 FAILURES_AT_ONCE = 20
+LIVE = LiveConfig(interval_ms=100, max_consoles=3, ticks_kept=1000)
 
 
 def gpu_row(gpu: str, **changes: object) -> GpuRow:
@@ -112,10 +119,14 @@ class AdminApp:
     salts: Salts
     runtime: Runtime
     """Of the GPU gpu0, which serves a model."""
+    board: Board
+    feed: LiveFeed
 
 
 @asynccontextmanager
-async def open_admin_app(data_dir: Path, health: HealthService | None = None) -> AsyncIterator[AdminApp]:
+async def open_admin_app(
+    data_dir: Path, health: HealthService | None = None, live: LiveConfig = LIVE
+) -> AsyncIterator[AdminApp]:
     """The app with its first keys in `data_dir`: operator.key and default.key. Its tenants' routes do not work."""
     database = await open_database(Place.of(data_dir))
     accounts = await Accounts.load(database)
@@ -124,16 +135,23 @@ async def open_admin_app(data_dir: Path, health: HealthService | None = None) ->
 
     failures = FailureLimiter(per_minute=60, at_once=FAILURES_AT_ONCE, addresses_kept=100)
     check = Authenticator(accounts.directory, failures, on_failure=lambda: None)
-    runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None)
+    config = Config(live=live)
+    host = DaemonHost(accounts.directory, Limiter(accounts.directory, config.limits), lambda: [ledger.fault])
+    board = make_board(config, host)
+    runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None, record=board.stepped)
+    host.attach(SimpleNamespace(rows=()), runtime)
     runtime.post(up("gpu0"))
     salts = Salts(ensure_master_key(data_dir), accounts.directory)
     dry_run = DryRun({MODEL: _served(Letters())}, salts.scope, runtime.preview)
     gpus = Gpus()
-    service = AdminService(check, accounts, ledger, decisions, gpus, dry_run)
+    stack = AsyncExitStack()
+    feed = await stack.enter_async_context(feeding(board, config, None))
+    service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed)
     app = make_application(ServerConfig(), health=health, inference=None, admin=service)
     try:
-        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime)
+        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, board, feed)
     finally:
+        await stack.aclose()
         await ledger.close()
         await decisions.close()
         await database.dispose()

@@ -17,6 +17,7 @@ from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TooLarge, Unavailable
+from preble.daemon.obs.live.feed import LiveFeed
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
@@ -57,6 +58,7 @@ class AdminService:
     decisions: DecisionLog
     gpus: GpuOperations
     dry_run: DryRun
+    feed: LiveFeed
 
 
 Admin = NamedDependency[AdminService]

@@ -12,6 +12,7 @@ from preble.daemon.api.audit import AuditController
 from preble.daemon.api.health import HealthController, HealthService
 from preble.daemon.api.inference import InferenceController, InferenceService
 from preble.daemon.api.keys import KeysController
+from preble.daemon.api.live import LiveController
 from preble.daemon.api.problems import exception_handlers
 from preble.daemon.api.request_ids import tell_request_id
 from preble.daemon.api.schema import openapi_config
@@ -60,6 +61,7 @@ def make_application(
             TenantsController,
             KeysController,
             AuditController,
+            LiveController,
         ],
         dependencies={
             "health": _provide(health),

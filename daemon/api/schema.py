@@ -87,10 +87,11 @@ def keyed(
     streams: bool = False,
     tagged: bool = False,
     csv: bool = False,
+    only_events: bool = False,
 ) -> type[Operation]:
     """The same of a route that wants a key, and perhaps reads a body, or answers with events if the body asks it to.
 
-    `tagged` if its answers have an ETag, `csv` if it can answer so.
+    `tagged` if its answers have an ETag, `csv` if it can answer so, `only_events` if they are nothing else than events.
     """
 
     @dataclass
@@ -105,6 +106,9 @@ def keyed(
                 _add_places(self)
             if csv:
                 _answer_of(self)[_CSV] = _TEXT
+            if only_events:
+                _answer_of(self).clear()
+                _answer_of(self)[_EVENTS] = _TEXT
 
     return Documented
 

@@ -15,6 +15,7 @@ from preble.daemon.app import Daemon, Say, open_daemon
 from preble.daemon.cli.listening import take_address
 from preble.daemon.cli.remote import url_at
 from preble.daemon.config import Config, load
+from preble.daemon.obs.live.tail import LogTail
 from preble.daemon.obs.log import configure
 from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
 
@@ -24,12 +25,13 @@ _READY_POLL_S = 1.0
 def serve(config_path: Path, record_to: Path | None) -> int:
     """Run until a signal says to end; the exit code. Raises `PrebleError`."""
     config = load(config_path)
-    configure(config.log.level, config.log.format)
+    tail = LogTail()
+    configure(config.log.level, config.log.format, tail)
     say = structlog.get_logger(__name__).info if config.log.format == "json" else _print
     _allow_many_connections()
     sockets = take_address(config.server)  # first, so that a second daemon ends before it has started engines
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(config, sockets, say, record_to))
+        return runner.run(_serve(config, sockets, say, record_to, tail))
 
 
 def _allow_many_connections() -> None:
@@ -38,13 +40,13 @@ def _allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _serve(config: Config, sockets: list[socket.socket], say: Say, record_to: Path | None) -> int:
+async def _serve(config: Config, sockets: list[socket.socket], say: Say, record_to: Path | None, tail: LogTail) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     url = url_at(config.server.host, sockets[0].getsockname()[1])
-    async with open_daemon(config, say, record_to) as daemon:
+    async with open_daemon(config, say, record_to, tail) as daemon:
         server = make_server(daemon.app, config.server)
         serving = loop.create_task(server.serve(sockets))
         announcing = loop.create_task(_announce(url, daemon, say))
@@ -52,6 +54,7 @@ async def _serve(config: Config, sockets: list[socket.socket], say: Say, record_
         await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
         say("ending: no new requests; running ones may finish")
         announcing.cancel()
+        daemon.end_feeds()  # the server would wait for them
         server.should_exit = True
         await serving
     say("ended")

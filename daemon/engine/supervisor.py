@@ -72,6 +72,8 @@ class EngineStatus:
     """As it was known, or measured at its first start."""
     metrics: EngineMetrics | None
     """At most a health interval old."""
+    heard_s: float | None
+    """Seconds since it last answered."""
     unplaced_blocks: int
     """Of its latest start: cached blocks that no prompt can match, because a report was lost."""
 
@@ -110,6 +112,7 @@ class Supervisor:
         self._epoch = 0
         self._failures = 0
         self._ready_s: float | None = None
+        self._heard_s: float | None = None
         self._limits: EngineLimits | None = None
         self._time_model = time_model
         self._metrics: EngineMetrics | None = None
@@ -138,6 +141,7 @@ class Supervisor:
             limits=self._limits,
             time_model=self._time_model,
             metrics=self._metrics,
+            heard_s=None if self._heard_s is None else time.monotonic() - self._heard_s,
             unplaced_blocks=self._names.unplaced_blocks,
         )
 
@@ -310,7 +314,7 @@ class Supervisor:
 
     def _put_into_service(self, limits: EngineLimits, time_model: TimeModel) -> None:
         self._limits, self._time_model = limits, time_model
-        self._ready_s = time.monotonic()
+        self._ready_s = self._heard_s = time.monotonic()
         self._set(EngineState.READY)
         up = EngineUp(
             gpu=self.spec.gpu,
@@ -348,6 +352,7 @@ class Supervisor:
             try:
                 await self.client.health(self._config.health_timeout_s)
                 self._metrics = await self.client.metrics()
+                self._heard_s = time.monotonic()
                 failures = 0
             except EngineError as error:
                 failures += 1

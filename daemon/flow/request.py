@@ -78,6 +78,7 @@ class Settled:
     status: Status
     http_status: int
     error: str | None
+    error_code: str | None
     limit: str | None
     """The limit that refused it."""
     received_at_s: float
@@ -335,6 +336,7 @@ class RequestLife:
             status=_status(error),
             http_status=error.status if error else 200,
             error=error.message if error else None,
+            error_code=error.code if error else None,
             limit=error.limit if isinstance(error, RateLimited) else None,
             received_at_s=self._received_at_s,
             decision=ticket.decision if ticket else None,

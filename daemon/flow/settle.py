@@ -28,11 +28,14 @@ class Bookkeeper:
         record_explanation: Callable[[Explanation], None],
         metrics: Metrics,
         prices: Prices,
+        tell: Callable[[Settled], None] = lambda _: None,
     ) -> None:
+        """`tell` hears of every end too."""
         self._record_usage = record_usage
         self._record_explanation = record_explanation
         self._metrics = metrics
         self._prices = prices
+        self._tell = tell
         self._ttfts_ms: dict[GpuId, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT_TTFTS))
 
     def settle(self, settled: Settled) -> None:
@@ -46,6 +49,7 @@ class Bookkeeper:
         if settled.limit is not None:
             self._metrics.limit_reached(settled.call.tenant, settled.limit)
         self._observe(usage)
+        self._tell(settled)
         self._log(settled)
 
     def ttft_p50_ms(self, gpu: GpuId) -> float | None:

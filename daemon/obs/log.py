@@ -4,18 +4,23 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Literal
 
 import structlog
+
+from preble.daemon.obs.live.tail import LogTail
 
 _SECRET_NAMES = frozenset({"authorization", "key", "api_key", "secret", "password"})
 _HIDDEN = "[hidden]"
 _KEY = re.compile(r"preble_(live|op)_([0-9A-Za-z]{12})_[\w-]+")
 
 
-def configure(level: str, format_: Literal["auto", "console", "json"]) -> bool:
-    """Set up structlog, and have the standard library's loggers speak through it; say whether lines are for people."""
+def configure(level: str, format_: Literal["auto", "console", "json"], tail: LogTail | None = None) -> bool:
+    """Set up structlog, and have the standard library's loggers speak through it; say whether lines are for people.
+
+    `tail` gets every line too.
+    """
     is_terminal = sys.stderr.isatty()
     console = format_ == "console" or (format_ == "auto" and is_terminal)
     colours = is_terminal and not os.environ.get("NO_COLOR")
@@ -28,7 +33,7 @@ def configure(level: str, format_: Literal["auto", "console", "json"]) -> bool:
         *([_without_control_characters] if console else []),  # JSON escapes them
     ]
     printer = structlog.dev.ConsoleRenderer(colors=colours) if console else structlog.processors.JSONRenderer()
-    after: list[Any] = [printer, hide_keys]
+    after: list[Any] = [*([_passed_on(tail)] if tail is not None else []), printer, hide_keys]
     structlog.configure(
         processors=[*before, *after],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -49,6 +54,14 @@ def hide_named_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> Muta
 def hide_keys(_: Any, __: str, line: str) -> str:
     """Keep keys out by their look, wherever in the finished line they stand. Their id stays, to find them by."""
     return _KEY.sub(rf"preble_\1_\2_{_HIDDEN}", line)
+
+
+def _passed_on(tail: LogTail) -> Callable[[Any, str, MutableMapping[str, Any]], MutableMapping[str, Any]]:
+    def pass_on(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        tail.take(event, lambda text: hide_keys(None, "", text))
+        return event
+
+    return pass_on
 
 
 def _hidden(name: str, value: Any) -> Any:

@@ -48,6 +48,8 @@ class BatchWriter:
         self._waiting: list[Row] = []
         self._added = asyncio.Event()
         self._give_up_at_s: float | None = None
+        self.fault: str | None = None
+        """Why nothing can be written now; None when it can."""
         self._task = asyncio.create_task(self._run())
 
     def add(self, row: Row) -> None:
@@ -76,10 +78,12 @@ class BatchWriter:
                 await self._write(batch)
             except (SQLAlchemyError, OSError) as error:
                 _log.error("batch_not_written", table=self._table.name, rows=len(self._waiting), error=str(error))
+                self.fault = f"{self._table.name} is not being written, {len(self._waiting)} rows wait: {error}"
                 if self._give_up_at_s is not None and monotonic() > self._give_up_at_s:
                     return
                 await asyncio.sleep(_RETRY_S)
                 continue
+            self.fault = None
             del self._waiting[: len(batch)]
             if self._after_flush is not None:
                 await self._after_flush(len(batch))

@@ -38,6 +38,11 @@ class DecisionLog:
             body = (await connection.execute(query)).scalar_one_or_none()
         return msgspec.json.decode(body, type=Explanation) if body is not None else None
 
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be written now; None when it can."""
+        return self._writer.fault
+
     async def close(self) -> None:
         """Write what waits."""
         await self._writer.close()

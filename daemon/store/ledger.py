@@ -28,6 +28,11 @@ class Ledger:
         """Have a request's usage written soon."""
         self._writer.add(msgspec.structs.asdict(record))
 
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be written now; None when it can."""
+        return self._writer.fault
+
     async def close(self) -> None:
         """Write what waits."""
         await self._writer.close()

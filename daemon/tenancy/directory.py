@@ -73,6 +73,16 @@ class Directory:
         there = [tenant for tenant in self._tenants.values() if tenant.deleted_at_s is None]
         return sorted(there, key=lambda tenant: tenant.name)
 
+    def some(self, wanted: Iterable[TenantName], most: int) -> list[Tenant]:
+        """Those of `wanted` that are there, and others up to `most` in all, without order."""
+        found = {name: tenant for name in wanted if (tenant := self.find(name)) is not None}
+        for name, tenant in self._tenants.items():
+            if len(found) >= most:
+                break
+            if tenant.deleted_at_s is None:
+                found[name] = tenant
+        return list(found.values())
+
     def find_keys(self, tenant: str | None = None) -> list[ApiKey]:
         """All keys, or one tenant's, oldest first. Raises `NotFound` for an unknown tenant."""
         chosen = list(self._keys.values()) if tenant is None else self.keys_of(self.tenant(tenant).name)

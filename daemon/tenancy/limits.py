@@ -69,6 +69,16 @@ class Limiter:
         for account in self.accounts(tenant, key_id):
             account.remember(limit, tokens, at_s)
 
+    def budget_used(self, tenant: TenantName, limits: Limits, now: Moment) -> float | None:
+        """Of a tenant's budget of the day or the month, whichever is nearer its end, the share that is used.
+
+        None if its `limits` set neither.
+        """
+        account = self._tenants.get(tenant) or Account("", 0.0)
+        account.limits = limits
+        budgets = [level for level in account.levels(NOTHING, now) if level.limit in BUDGETS]
+        return max((level.spent / level.allowed for level in budgets), default=None)
+
     def enter(self, tenant: TenantName, key_id: KeyId, body_bytes: int, now: Moment) -> "Pass":
         """Let a request in whose prompt nobody has read yet. Raises `RateLimited`.
 

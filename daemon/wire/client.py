@@ -1,10 +1,10 @@
 """The operator's side of the admin routes, for the command line and the console."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -22,10 +22,13 @@ from preble.daemon.wire.accounts import (
     TenantRow,
 )
 from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageTotals
+from preble.daemon.wire.live import LiveEvent
 
 _CONNECT_TIMEOUT_S = 5.0
 _TIMEOUT_S = 30.0
 _PATIENT = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
+_LIVE = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S, read=2 * _TIMEOUT_S)
+_decode_event = msgspec.json.Decoder(LiveEvent).decode
 _WHOLE_PAGE = "1000"
 _T = TypeVar("_T")
 
@@ -206,6 +209,20 @@ class AdminClient:
         query = {} if tenant is None else {"tenant": tenant}
         return self._call("POST", "/explain", Explanation, content=body, params=query)
 
+    def live(self, after: int | None = None) -> Iterator[LiveEvent]:
+        """What happens as it happens, for as long as the daemon tells it; without what is known up to `after`."""
+        params = {} if after is None else {"after": str(after)}
+        try:
+            with self._http.stream("GET", "/live", params=params, timeout=_LIVE) as response:
+                if not response.is_success:
+                    response.read()
+                    self._refuse(response, "GET", "/live")
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        yield _decode_event(line[len("data: ") :])
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+
     def _get(self, path: str, kind: type[_T], **query: str | None) -> _T:
         return self._call("GET", path, kind, params={name: value for name, value in query.items() if value is not None})
 
@@ -231,15 +248,27 @@ class AdminClient:
         try:
             response = self._http.request(method, path, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            why = str(error) or type(error).__name__
-            raise Unreachable(f"no daemon answers at {self._url}: {why}. Is `preble serve` running?") from error
-        try:
-            if response.is_success:
+            raise self._unreachable(error) from error
+        if response.is_success:
+            try:
                 return msgspec.json.decode(response.content, type=kind)
+            except ValueError as error:
+                raise self._stranger(response, method, path) from error
+        self._refuse(response, method, path)
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        why = str(error) or type(error).__name__
+        return Unreachable(f"no daemon answers at {self._url}: {why}. Is `preble serve` running?")
+
+    def _stranger(self, response: httpx.Response, method: str, path: str) -> PrebleError:
+        what = f"{self._url} is no Preble daemon of this version: it answered {method} {path} with"
+        return PrebleError(f"{what} {response.status_code}")
+
+    def _refuse(self, response: httpx.Response, method: str, path: str) -> NoReturn:
+        try:
             message = str(response.json()["error"]["message"])
         except (ValueError, KeyError, TypeError) as error:
-            what = f"{self._url} is no Preble daemon of this version: it answered {method} {path} with"
-            raise PrebleError(f"{what} {response.status_code}") from error
+            raise self._stranger(response, method, path) from error
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise BadKey(message)
         raise Refused(message) if response.is_client_error else PrebleError(message)

@@ -25,7 +25,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 EVERYTHING = schemathesis.openapi.from_dict(make_document())
-ADMIN = EVERYTHING.include(path_regex="^/admin/")
+ADMIN = EVERYTHING.include(path_regex="^/admin/").exclude(path="/admin/v1/live")  # which does not end
 OF_ONE = EVERYTHING.include(path_regex="^/admin/.*{")
 THOROUGHLY = settings(max_examples=25)
 

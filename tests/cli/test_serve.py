@@ -23,14 +23,17 @@ class House:
         self.file = tmp_path / "preble.toml"
         self.file.write_text('data_dir = "."\n[server]\nport = 0\n')
         self.unready = None
-        self.opened = self.closed = False
+        self.opened = self.closed = self.feeds_ended = False
 
     @asynccontextmanager
-    async def open(self, config, say, record_to):
+    async def open(self, config, say, record_to, tail):
         self.opened, self.record_to = True, record_to
         app = Litestar([], openapi_config=None, logging_config=None)
-        yield Daemon(app, self.file.parent, "a-model", lambda: self.unready, self.settled)
+        yield Daemon(app, self.file.parent, "a-model", lambda: self.unready, self.settled, self.end_feeds)
         self.closed = True
+
+    def end_feeds(self):
+        self.feeds_ended = True
 
     async def settled(self):
         asyncio.get_running_loop().call_later(0.2, os.kill, os.getpid(), signal.SIGTERM)
@@ -52,7 +55,7 @@ def serve(house, *options):
 
 def test_sigterm_ends_it_in_order_and_well(house, capfd):
     result = serve(house)
-    assert (result.exit_code, result.stdout, house.closed) == (0, "", True)
+    assert (result.exit_code, result.stdout, house.closed, house.feeds_ended) == (0, "", True, True)
     assert result.stderr.splitlines()[-2:] == ["ending: no new requests; running ones may finish", "ended"]
 
 

@@ -38,6 +38,7 @@ def status(gpu, **changes):
         "limits": None,
         "time_model": TIMES,
         "metrics": METRICS,
+        "heard_s": 0.5,
         "unplaced_blocks": 0,
     }
     return EngineStatus(**{**values, **changes})

@@ -9,6 +9,7 @@ import sys
 import pytest
 import structlog
 
+from preble.daemon.obs.live.tail import LogTail
 from preble.daemon.obs.log import configure
 from preble.daemon.tenancy.keys import CHANCE_BYTES, mint
 
@@ -28,10 +29,10 @@ def configured(monkeypatch):
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 
-    def configure_with(level, format_, *, is_terminal=False):
+    def configure_with(level, format_, *, is_terminal=False, tail=None):
         written = Stderr(is_terminal)
         monkeypatch.setattr(sys, "stderr", written)  # not earlier: pytest puts its own there before each phase
-        for_people = configure(level, format_)
+        for_people = configure(level, format_, tail)
         assert for_people == (format_ == "console" or (format_ == "auto" and is_terminal))
         return written
 
@@ -173,3 +174,44 @@ def test_what_is_named_a_secret_is_hidden_whatever_it_is(configured, format_, na
     assert "hunter2" not in stderr.getvalue()
     assert stderr.getvalue().count("[hidden]") == 3
     assert "text/plain" in stderr.getvalue()
+
+
+# --- for consoles ---
+
+
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_a_tail_gets_every_line_and_no_key(configured, format_):
+    tail, told, key = LogTail(), [], mint("live", os.urandom(CHANCE_BYTES)).text
+    configured("info", format_, tail=tail)
+    structlog.get_logger().info("early", number=1)
+    tail.listen(told.append)
+    structlog.get_logger().info("served", authorization="Bearer x", text=f"with {key} in it", headers={"key": "y"})
+    structlog.get_logger().debug("unseen")
+    logging.getLogger("library").error("failed with %s", key)
+    assert [(line.level, line.event) for line in told[:2]] == [("info", "early"), ("info", "served")]
+    assert told[0].fields == {"number": "1"}
+    assert told[1].fields["authorization"] == "[hidden]"
+    assert "y" not in told[1].fields["headers"]
+    assert told[2].level == "error"
+    assert len(told) == 3
+    assert key not in str(told)
+    assert "[hidden]" in told[1].fields["text"]
+    assert "[hidden]" in told[2].event
+
+
+def test_a_line_without_end_is_cut_for_the_tail(configured):
+    tail, told = LogTail(), []
+    configured("info", "json", tail=tail)
+    tail.listen(told.append)
+    structlog.get_logger().info("long", text="x" * 100_000, **{f"field{number}": number for number in range(100)})
+    assert len(told[0].fields["text"]) <= 2001
+    assert len(told[0].fields) <= 32
+
+
+def test_before_anybody_listens_only_the_latest_lines_are_kept(configured):
+    tail, told = LogTail(kept=3), []
+    configured("info", "json", tail=tail)
+    for number in range(10):
+        structlog.get_logger().info("line", number=number)
+    tail.listen(told.append)
+    assert [line.fields["number"] for line in told] == ["7", "8", "9"]

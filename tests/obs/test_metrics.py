@@ -72,6 +72,7 @@ def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, st
         "decision": decision,
         "http_status": 200,
         "limit": None,
+        "error_code": None,
         "error": None,
         "received_at_s": 0.0,
         "attempts": 1,

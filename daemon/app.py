@@ -19,7 +19,8 @@ from preble.daemon.api.application import Authenticator, make_application
 from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
 from preble.daemon.api.inference import InferenceService
-from preble.daemon.api.models import ServedModel
+from preble.daemon.api.models import ServedModel, models_of
+from preble.daemon.api.templates import TemplateService
 from preble.daemon.config import DEMO_MODEL, Config, LedgerConfig
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
@@ -36,6 +37,7 @@ from preble.daemon.flow.recording import Record
 from preble.daemon.flow.request import Call, RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.settle import Bookkeeper
+from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.obs.live.tail import LogTail
 from preble.daemon.obs.metrics import Metrics
@@ -49,6 +51,7 @@ from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
 from preble.daemon.store.db import Place, claimed, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
+from preble.daemon.store.templates import TemplateStore
 from preble.daemon.store.time_models import TimeModels
 from preble.daemon.tenancy.account import Limit
 from preble.daemon.tenancy.buckets import day_at, month_at
@@ -129,6 +132,7 @@ async def open_daemon(
         )
         stores.accounts.directory.watch(engines.tell_standing)
         check = Authenticator(stores.accounts.directory, failures, metrics.auth_failure)
+        templates = TemplateDesk(stores.templates, engines.encoders)
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),
@@ -137,6 +141,7 @@ async def open_daemon(
                 check,
                 stores.salts.scope,
                 limiter.limits,
+                templates,
                 lambda call: engines.live(call, limiter, books),
             ),
             admin=AdminService(
@@ -145,8 +150,14 @@ async def open_daemon(
                 stores.ledger,
                 stores.decisions,
                 desk,
-                DryRun(engines.served, stores.salts.scope, engines.runtime.preview),
+                DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates),
                 feed,
+            ),
+            templates=TemplateService(
+                check,
+                stores.accounts.directory,
+                templates,
+                lambda who: models_of(engines.served, limiter.limits(who.tenant, who.key_id) if who.tenant else ()),
             ),
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled, feed.close)
@@ -194,6 +205,7 @@ class _Stores:
     time_models: TimeModels
     ledger: Ledger
     decisions: DecisionLog
+    templates: TemplateStore
 
     def faults(self) -> list[str | None]:
         """Why something cannot be written now; None of what can."""
@@ -218,7 +230,8 @@ async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]
         stack.push_async_callback(ledger.close)
         forgetting = create_task(_forget_often(ledger, config.ledger))
         stack.callback(forgetting.cancel)
-        yield _Stores(accounts, salts, await TimeModels.load(database), ledger, decisions)
+        templates = await TemplateStore.load(database, accounts.audit, accounts.directory)
+        yield _Stores(accounts, salts, await TimeModels.load(database), ledger, decisions, templates)
 
 
 async def _forget_often(ledger: Ledger, config: LedgerConfig) -> None:
@@ -278,6 +291,10 @@ class Engines:
             max_model_len=lambda: self._max_model_len(name),
         )
         self.served[name] = ServedModel(name, int(time()), encoder, lambda: self._max_model_len(name))
+
+    def encoders(self) -> Mapping[ModelName, ModelEncoder]:
+        """Of the models served."""
+        return {model.name: model.encoder for model in self.served.values()}
 
     def tell_standing(self, tenant: Tenant) -> None:
         """A tenant is new, or something about it has changed."""

@@ -15,6 +15,7 @@ from preble.daemon.api.application import Authenticator, make_application
 from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
 from preble.daemon.api.models import ServedModel
+from preble.daemon.api.templates import TemplateService
 from preble.daemon.config import Config, LiveConfig, ServerConfig
 from preble.daemon.errors import EngineError, NotFound
 from preble.daemon.flow.encode import ModelEncoder
@@ -22,20 +23,23 @@ from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.runtime import Runtime
+from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.obs.live.board import Board
 from preble.daemon.obs.live.feed import LiveFeed
-from preble.daemon.prompt import NotReproducible
+from preble.daemon.prompt import NotReproducible, PromptEncoder, Traits
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
 from preble.daemon.store.db import Place, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
+from preble.daemon.store.templates import TemplateStore
 from preble.daemon.tenancy.audit import LOCAL, Author
 from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.tenancy.limits import Limiter
 from preble.daemon.tenancy.salts import Salts
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation, GpuRow
+from tests.byte_model import model_files
 from tests.core import BLOCK, CONFIG, LIMITS, MODEL, tokens, up
 
 FLUSH_S = 0.001
@@ -97,6 +101,9 @@ class Gpus:
 class Letters:
     """Makes a token of each letter. Of a prompt with a `suffix` only an engine can tell, and that one fails."""
 
+    def __init__(self, traits: Traits) -> None:
+        self.traits = traits
+
     async def encode_chat(self, body: dict, max_model_len: int | None, scope: str) -> np.ndarray:
         return tokens("".join(message["content"] for message in body["messages"]))
 
@@ -142,12 +149,17 @@ async def open_admin_app(
     host.attach(SimpleNamespace(rows=()), runtime)
     runtime.post(up("gpu0"))
     salts = Salts(ensure_master_key(data_dir), accounts.directory)
-    dry_run = DryRun({MODEL: _served(Letters())}, salts.scope, runtime.preview)
+    encoder = PromptEncoder.load(model_files(data_dir))
+    store = await TemplateStore.load(database, accounts.audit, accounts.directory)
+    served = _served(encoder)
+    desk = TemplateDesk(store, lambda: {MODEL: served.encoder})
+    dry_run = DryRun({MODEL: _served(Letters(encoder.traits))}, salts.scope, runtime.preview, desk)
     gpus = Gpus()
     stack = AsyncExitStack()
     feed = await stack.enter_async_context(feeding(board, config, None))
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed)
-    app = make_application(ServerConfig(), health=health, inference=None, admin=service)
+    templates = TemplateService(check, accounts.directory, desk, lambda _: [MODEL])
+    app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates)
     try:
         yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, board, feed)
     finally:
@@ -155,9 +167,10 @@ async def open_admin_app(
         await ledger.close()
         await decisions.close()
         await database.dispose()
+        encoder.close()
 
 
-def _served(letters: Letters) -> ServedModel:
+def _served(letters: Letters | PromptEncoder) -> ServedModel:
     encoder = ModelEncoder(MODEL, BLOCK, letters, engine=lambda: letters, max_model_len=lambda: LIMITS.max_model_len)
     return ServedModel(MODEL, 0, encoder, lambda: LIMITS.max_model_len)
 

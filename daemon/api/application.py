@@ -16,6 +16,7 @@ from preble.daemon.api.live import LiveController
 from preble.daemon.api.problems import exception_handlers
 from preble.daemon.api.request_ids import tell_request_id
 from preble.daemon.api.schema import openapi_config
+from preble.daemon.api.templates import AdminTemplatesController, TemplatesController, TemplateService
 from preble.daemon.api.tenants import TenantsController
 from preble.daemon.api.usage import OperatorsUsageController, TenantsUsageController
 from preble.daemon.config import ServerConfig
@@ -48,7 +49,12 @@ class Authenticator:
 
 
 def make_application(
-    config: ServerConfig, *, health: HealthService, inference: InferenceService, admin: AdminService
+    config: ServerConfig,
+    *,
+    health: HealthService,
+    inference: InferenceService,
+    admin: AdminService,
+    templates: TemplateService,
 ) -> Litestar:
     """Put the routes together with what they need."""
     return Litestar(
@@ -62,11 +68,14 @@ def make_application(
             KeysController,
             AuditController,
             LiveController,
+            TemplatesController,
+            AdminTemplatesController,
         ],
         dependencies={
             "health": _provide(health),
             "inference": _provide(inference),
             "admin": _provide(admin),
+            "templates": _provide(templates),
         },
         exception_handlers=exception_handlers(),
         before_send=[tell_request_id],

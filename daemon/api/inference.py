@@ -17,15 +17,17 @@ from litestar.types import Scope as AsgiScope
 from msgspec.structs import replace
 
 from preble.daemon.api.bodies import read_body, read_object
-from preble.daemon.api.models import ServedModel, find_model, read_request
+from preble.daemon.api.models import ServedModel, find_model, models_of, read_request, without_template
 from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import EngineFailed, InvalidRequest, NotFound, TimedOut, TooLarge, Unavailable
 from preble.daemon.flow.encode import ModelEncoder, engine_request_ids
 from preble.daemon.flow.request import Answer, Call, RequestLife
 from preble.daemon.flow.runtime import Cancelled
+from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.ids import KeyId, RequestId, TenantName
 from preble.daemon.sched.types import RequestSpec
+from preble.daemon.templates.using import Use
 from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.tenancy.salts import CacheScope
 from preble.daemon.wire.openai import ChatRequest, Completion, CompletionRequest, ModelList, ModelObject
@@ -49,6 +51,7 @@ class InferenceService:
     """Whose cached prefixes a tenant's request can find, if it has this salt of its own."""
     limits: Callable[[TenantName, KeyId], Iterable[Limits]]
     """Those that hold for a tenant's key now: all of them."""
+    templates: TemplateDesk
     live: Callable[[Call], RequestLife]
     """Begins a request's life."""
 
@@ -102,6 +105,11 @@ async def _infer(
     wanted = read_request(body, kind)
     model = find_model(_models_of(principal, inference), wanted.model)
     scope = inference.cache_scope(principal.tenant, wanted.cache_salt)
+    use = None
+    if wanted.template is not None:
+        use = await inference.templates.use(principal.tenant, model.name, wanted, body)
+        raw, body = _expanded(raw, use), {**without_template(body), **use.fields}
+        wanted = read_request(body, kind)
     wanted, body = replace(wanted, cache_salt=scope.salt), {**body, "cache_salt": scope.salt}
     stream = bool(wanted.stream)
     hide_usage = stream and not (wanted.stream_options and wanted.stream_options.include_usage)
@@ -116,7 +124,10 @@ async def _infer(
         stream=stream,
         hide_usage=hide_usage,
         hide_cache=scope.is_shared,
-        encode=partial(encode(model.encoder), request_id, principal.tenant, wanted, body),
+        encode=_proven(
+            partial(inference.templates.prove, model.name, use, body, scope.salt) if use else None,
+            partial(encode(model.encoder), request_id, principal.tenant, wanted, body),
+        ),
         asks_length=wanted.asked_tokens is not None,
         shortened=lambda tokens: _for_engine(raw, scope.salt, {**changes, kind.LENGTH_FIELD: tokens}),
         engine_ids=engine_request_ids(request_id, wanted),
@@ -131,10 +142,28 @@ async def _infer(
 
 
 def _models_of(principal: Principal, inference: InferenceService) -> Mapping[str, ServedModel]:
-    """Those that it may ask. The others are to it as if they were not there."""
     assert principal.tenant is not None, "only tenants' keys have the scope"
-    limits = [each.models for each in inference.limits(principal.tenant, principal.key_id) if each.models is not None]
-    return {name: model for name, model in inference.models.items() if all(name in allowed for allowed in limits)}
+    return models_of(inference.models, inference.limits(principal.tenant, principal.key_id))
+
+
+def _expanded(raw: bytes, use: Use) -> bytes:
+    """The client's own words, with a template in them."""
+    fields = without_template(msgspec.json.decode(raw, type=dict[str, msgspec.Raw]))
+    return msgspec.json.encode({**fields, **use.fields})
+
+
+def _proven(
+    prove: Callable[[], Awaitable[None]] | None, encode: Callable[[], Awaitable[RequestSpec]]
+) -> Callable[[], Awaitable[RequestSpec]]:
+    """Encodes what has been shown to be no more than it says, if that is in doubt."""
+    if prove is None:
+        return encode
+
+    async def proven() -> RequestSpec:
+        await prove()
+        return await encode()
+
+    return proven
 
 
 def _for_engine(raw: bytes, salt: str, changes: Mapping[str, Any]) -> bytes:

@@ -1,6 +1,6 @@
 """The models that requests may name, and what is read of a request to one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -9,8 +9,10 @@ from preble.daemon.errors import InvalidRequest, NotFound
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.ids import ModelName
 from preble.daemon.wire.openai import MAX_PROMPTS, ChatRequest, CompletionRequest
+from preble.daemon.wire.settings import Limits
 
 _Kind = TypeVar("_Kind", ChatRequest, CompletionRequest)
+_T = TypeVar("_T")
 _SHOWN_NAME_LENGTH = 100
 
 
@@ -34,12 +36,25 @@ def find_model(models: Mapping[str, ServedModel], name: str) -> ServedModel:
     return model
 
 
+def models_of(models: Mapping[str, ServedModel], limits: Iterable[Limits]) -> dict[str, ServedModel]:
+    """Those that may be asked within these limits. To whoever has them the others are as if they were not there."""
+    allowed = [each.models for each in limits if each.models is not None]
+    return {name: model for name, model in models.items() if all(name in some for some in allowed)}
+
+
+def without_template(body: Mapping[str, _T]) -> dict[str, _T]:
+    """A request's other fields."""
+    return {name: value for name, value in body.items() if name != "template"}
+
+
 def read_request(body: dict[str, Any], kind: type[_Kind]) -> _Kind:
     """The body as far as the daemon reads it. Raises `InvalidRequest`, also for what engines serve and we do not."""
     if body.get("max_tokens") == 0:
         message = "`max_tokens` must be at least 1: a prompt alone is not answered, be it with `echo` or without."
         raise InvalidRequest(message, param="max_tokens")
     wanted = convert(body, kind)
+    if wanted.template is None:
+        _need_input(body, kind.INPUT_FIELD)
     if isinstance(wanted, CompletionRequest) and wanted.n_prompts > MAX_PROMPTS:
         message = f"`prompt` has {wanted.n_prompts} prompts; one request may have {MAX_PROMPTS}."
         raise InvalidRequest(message, param="prompt")
@@ -47,6 +62,13 @@ def read_request(body: dict[str, Any], kind: type[_Kind]) -> _Kind:
         message = "`uuid`: engines would answer with whatever image another has sent under the same name."
         raise InvalidRequest(message, param="messages")
     return wanted
+
+
+def _need_input(body: Mapping[str, Any], field: str) -> None:
+    if field not in body:
+        raise InvalidRequest(f"The request has neither `{field}` nor a `template`.", param=field)
+    if body[field] == []:
+        raise InvalidRequest(f"`{field}` must not be empty.", param=field)
 
 
 def _has_uuid(message: Mapping[str, Any]) -> bool:

@@ -42,6 +42,7 @@ from preble.daemon.errors import (
 from preble.daemon.wire.accounts import KeyCreate, KeyRotate, KeySettings, TenantCreate
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest, Problem
 from preble.daemon.wire.settings import TenantSettings
+from preble.daemon.wire.templates import LabelMove, TemplateCreate, TemplateRender
 
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
@@ -52,6 +53,7 @@ _Body = type[msgspec.Struct] | UnionType
 _BODIES: tuple[_Body, ...] = (
     ChatRequest, CompletionRequest, ChatRequest | CompletionRequest,
     KeyCreate, KeyRotate, KeySettings, TenantCreate, TenantSettings,
+    LabelMove, TemplateCreate, TemplateRender,
 )  # fmt: skip
 _CHANGES = (KeySettings, TenantSettings)
 """Bodies that change what is there: each of their fields can be left out, and then stays."""
@@ -166,8 +168,8 @@ def _add_places(told: Operation) -> None:
 
 
 def _request_body(body: _Body) -> RequestBody:
-    schemas = [_schema(kind) for kind in _kinds(body)]
-    schema: Any = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+    first, *others = kinds = _kinds(body)
+    schema: Any = {"oneOf": [_requiring_input(kind) for kind in kinds]} if others else _schema(first)
     return RequestBody(required=True, content={_JSON: OpenAPIMediaType(schema=schema)})
 
 
@@ -202,7 +204,16 @@ def _schema(kind: type[msgspec.Struct]) -> Any:
     """JSON Schema, as msgspec reads the struct; whole, for Litestar keeps the place for named schemas to itself."""
     [reference], named = msgspec.json.schema_components([kind])
     whole = _whole(reference, named)
+    if issubclass(kind, ChatRequest | CompletionRequest):
+        whole["anyOf"] = [{"required": [kind.INPUT_FIELD]}, {"required": ["template"]}]
     return _optional(whole) if kind in _CHANGES else whole
+
+
+def _requiring_input(kind: type[msgspec.Struct]) -> Any:
+    """The same of one of several kinds of requests, which are told apart by that."""
+    assert issubclass(kind, ChatRequest | CompletionRequest)
+    schema = _schema(kind)
+    return {**schema, "required": [*schema["required"], kind.INPUT_FIELD]}
 
 
 def _optional(part: Any) -> Any:

@@ -1,17 +1,18 @@
 """From a request body to what the scheduler needs of it: its tokens' block keys, and how much it may produce."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from preble.daemon.errors import EngineError, EngineFailed, InvalidRequest, Unavailable
-from preble.daemon.ids import ModelName, RequestId, TenantName
-from preble.daemon.prompt import NotReproducible
+from preble.daemon.ids import BlockKey, ModelName, RequestId, TenantName
+from preble.daemon.prompt import NotReproducible, Traits
 from preble.daemon.sched.blocks import BlockHasher, TokenIds, root_key
 from preble.daemon.sched.types import Prompt, RequestSpec
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
+_T = TypeVar("_T")
 _DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's default for /v1/completions, and vLLM's
 
 
@@ -21,6 +22,10 @@ class Tokeniser(Protocol):
     `max_model_len` lets it refuse what is far too long before it has its tokens; None if nobody knows. What it
     remembers of a text it uses for requests of the same `scope` alone.
     """
+
+    @property
+    def traits(self) -> Traits:
+        """What its model takes for more than text."""
 
     async def encode_chat(self, body: Mapping[str, Any], max_model_len: int | None, scope: str) -> TokenIds:
         """Tokens of a chat request's prompt."""
@@ -61,6 +66,34 @@ class ModelEncoder:
         self._max_model_len = max_model_len
         self.renders_here = True
         """Whether chats are rendered by the daemon. False once it has been found to differ from the engine."""
+
+    @property
+    def traits(self) -> Traits:
+        """What the model takes for more than text."""
+        return self._tokeniser.traits
+
+    @property
+    def block_tokens(self) -> int:
+        """Tokens of a KV block."""
+        return self._hasher.block_size
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens of prompt and output together; None while no engine has said."""
+        return self._max_model_len()
+
+    async def tokens(self, body: Mapping[str, Any], scope: str) -> TokenIds:
+        """Tokens of a chat, or of a completion's first prompt; what is remembered of them is for `scope` alone.
+
+        Raises `InvalidRequest`; and `Unavailable` and `EngineError` where only an engine can tell.
+        """
+        if "messages" in body:
+            return await self._chat_tokens(body, scope)
+        return (await self._completion_tokens(body, scope))[0]
+
+    def block_keys(self, salt: str, tokens: TokenIds) -> list[BlockKey]:
+        """The chain of the whole blocks of a prompt, for those whose cached prefixes have this salt."""
+        return self._hasher.chain(root_key(self._model, salt=salt), tokens)
 
     async def chat(
         self, request_id: RequestId, tenant: TenantName, request: ChatRequest, body: Mapping[str, Any]
@@ -107,8 +140,7 @@ class ModelEncoder:
         if not all(map(len, prompts)):
             raise InvalidRequest(f"`{param}` must not be empty.", param=param)
         room = self._room(max(len(prompt) for prompt in prompts), asked_tokens, param)
-        root = root_key(self._model, salt=request.cache_salt or "")
-        keys = self._hasher.chain(root, prompts[0])
+        keys = self.block_keys(request.cache_salt or "", prompts[0])
         return RequestSpec(
             request_id=request_id,
             model=self._model,
@@ -134,7 +166,7 @@ class ModelEncoder:
         return longest - prompt_tokens
 
 
-async def encoded(encode: Callable[[], Awaitable[RequestSpec]]) -> RequestSpec:
+async def encoded(encode: Callable[[], Awaitable[_T]]) -> _T:
     """What `encode` makes of a request. Raises as it does, but `EngineFailed` for an engine that failed at its part."""
     try:
         return await encode()

@@ -5,11 +5,10 @@ to the machine once and its usage is recorded once.
 """
 
 from asyncio import Timeout, TimerHandle, get_running_loop, sleep, timeout
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import Any
 
 import msgspec
 import structlog
@@ -49,7 +48,7 @@ class Call:
     """The engine is told to append a usage event for which the client has not asked."""
     hide_cache: bool
     """The client is not to learn what of its prompt was cached: that would tell what other tenants have asked."""
-    encode: Callable[[], Any]
+    encode: Callable[[], Awaitable[RequestSpec]]
     """Makes the `RequestSpec`: a coroutine function, since long prompts are encoded off the event loop."""
     asks_length: bool
     """The client says how long its answer may be."""

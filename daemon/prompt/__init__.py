@@ -2,5 +2,6 @@
 
 from preble.daemon.prompt.encoder import PromptEncoder
 from preble.daemon.prompt.refusal import NotReproducible
+from preble.daemon.prompt.traits import Traits
 
-__all__ = ["NotReproducible", "PromptEncoder"]
+__all__ = ["NotReproducible", "PromptEncoder", "Traits"]

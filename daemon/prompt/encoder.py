@@ -15,6 +15,7 @@ from preble.daemon.prompt.files import ModelFiles, read_model
 from preble.daemon.prompt.probes import PROBES
 from preble.daemon.prompt.refusal import NotReproducible
 from preble.daemon.prompt.tokens import Draft, Tokens, token_ids
+from preble.daemon.prompt.traits import read_traits
 from preble.daemon.sched.blocks import TokenIds
 
 Render = Callable[[Mapping[str, Any]], Awaitable[Sequence[int]]]
@@ -40,6 +41,7 @@ class PromptEncoder:
         self._template = files.template
         self._tool_template = files.tool_template
         self._tokens = Tokens(files.tokenizer, cache_bytes=cache_bytes)
+        self.traits = read_traits(files)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="prompt")
 
     @classmethod

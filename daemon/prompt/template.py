@@ -35,6 +35,8 @@ class ChatTemplate:
         self._knows_developer = '"developer"' in source or "'developer'" in source
         self._variables = meta.find_undeclared_variables(parsed)
         self._special_tokens = dict(special_tokens)
+        self.identity = (source, dumps(self._special_tokens, sort_keys=True))
+        """Equal ones render alike."""
         self._template = environment.from_string(source)
 
     def render(self, chat: Chat) -> str:

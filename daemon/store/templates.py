@@ -3,7 +3,7 @@
 import re
 from asyncio import Lock
 from collections import OrderedDict
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from preble.daemon.wire.templates import LABEL, LATEST, TEMPLATE_NAME, TemplateB
 MAX_TEMPLATES, MAX_VERSIONS, MAX_LABELS = 10_000, 10_000, 100
 """Of one owner; of one template."""
 _BODIES_KEPT = 256
+_IDS_PER_QUERY = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,8 +182,29 @@ class TemplateStore:
             row = (await connection.execute(select(template_analyses).where(*where))).mappings().one_or_none()
         if row is None:
             return None
-        prefix = np.frombuffer(row["prefix"], dtype="<u4").astype(np.uint32)
-        return TokenRow(fingerprint=row["fingerprint"], tokens=row["tokens"], prefix=prefix, advice=row["advice"])
+        return TokenRow(
+            fingerprint=row["fingerprint"],
+            tokens=row["tokens"],
+            prefix=_prefix(row["prefix"]),
+            advice=row["advice"],
+        )
+
+    async def prefixes(
+        self, versions: Collection[tuple[int, int]], model: ModelName, fingerprint: bytes
+    ) -> dict[tuple[int, int], TokenIds]:
+        """Those found with this fingerprint, of versions named by their template's id and their number."""
+        table = template_analyses.c
+        where = (table.model == model, table.fingerprint == fingerprint)
+        query = select(table.template_id, table.number, table.prefix).where(*where)
+        found: dict[tuple[int, int], TokenIds] = {}
+        ids = sorted({template_id for template_id, _ in versions})
+        async with self._engine.connect() as connection:
+            for start in range(0, len(ids), _IDS_PER_QUERY):
+                some = query.where(table.template_id.in_(ids[start : start + _IDS_PER_QUERY]))
+                for template_id, number, prefix in await connection.execute(some):
+                    if (template_id, number) in versions:
+                        found[template_id, number] = _prefix(prefix)
+        return found
 
     async def put_tokens(self, template: Template, version: Version, model: ModelName, found: TokenRow) -> None:
         """Remember what was found, in place of what was before."""
@@ -241,6 +263,10 @@ class TemplateStore:
     async def _next_id(self) -> int:
         async with self._engine.connect() as connection:
             return ((await connection.execute(select(func.max(rows.c.id)))).scalar() or 0) + 1
+
+
+def _prefix(kept: bytes) -> TokenIds:
+    return np.frombuffer(kept, dtype="<u4").astype(np.uint32)
 
 
 async def _read(engine: AsyncEngine) -> list[Template]:

@@ -61,8 +61,12 @@ def texts_of(body: TemplateBody) -> Iterator[str]:
 
 def names_of(body: TemplateBody) -> list[str]:
     """Its variables, each once, in the order in which they come."""
-    places = (match for text in texts_of(body) for match in PLACE.finditer(text))
-    return list(dict.fromkeys(match[2] for match in places if not match[1]))
+    return list(dict.fromkeys(name for text in texts_of(body) for name in names_in(text)))
+
+
+def names_in(text: str) -> list[str]:
+    """The variables that stand in a text, as often as they do."""
+    return [match[2] for match in PLACE.finditer(text) if not match[1]]
 
 
 def variables_of(body: TemplateBody) -> dict[str, Variable]:

@@ -47,16 +47,16 @@ def partings(
 
 
 def advised(names: Sequence[str], prefix_tokens: int, without: Sequence[int], block_tokens: int) -> list[Advice]:
-    """Advice to move as few variables as bring most, if that is a block or more.
+    """Advice to move as few variables as bring most, to within a block, if that is a block or more.
 
     `without[k]` are the tokens of the prefix if the first k + 1 of the variables `names` stood behind it.
     """
-    now = whole_blocks(prefix_tokens, block_tokens)
-    gains = [whole_blocks(tokens, block_tokens) - now for tokens in without]
-    best = max(gains, default=0)
-    if best <= 0:
+    most = max(without, default=0)
+    if most - prefix_tokens < block_tokens:
         return []
-    moved = list(names[: gains.index(best) + 1])
+    enough = next(at for at, tokens in enumerate(without) if tokens > most - block_tokens)
+    moved = list(names[: enough + 1])
+    best = whole_blocks(without[enough], block_tokens) - whole_blocks(prefix_tokens, block_tokens)
     told = ", ".join(f"{{{{{name}}}}}" for name in moved)
     text = f"Move {told} behind the text that is always the same: {best} more tokens would be cacheable."
     return [Advice(variables=moved, more_tokens=best, text=text)]

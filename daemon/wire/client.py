@@ -23,6 +23,16 @@ from preble.daemon.wire.accounts import (
 )
 from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageTotals
 from preble.daemon.wire.live import LiveEvent
+from preble.daemon.wire.templates import (
+    Rendered,
+    TemplateCreate,
+    TemplatePage,
+    TemplateRender,
+    TemplateRow,
+    TemplateVersion,
+    VersionPage,
+    VersionRow,
+)
 
 _CONNECT_TIMEOUT_S = 5.0
 _TIMEOUT_S = 30.0
@@ -57,13 +67,14 @@ class UsageQuery:
 class AdminClient:
     """Speaks to one daemon with an operator's key. Every method raises `Unreachable` and `Refused`.
 
-    `key` None sends none: the daemon's refusal then says that it is there.
+    `key` None sends none: the daemon's refusal then says that it is there. With a tenant's key, and `routes` for it,
+    only what is about templates works.
     """
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, routes: str = "/admin/v1") -> None:
         self._url = url.rstrip("/")
         self._http = httpx.Client(
-            base_url=f"{self._url}/admin/v1",
+            base_url=f"{self._url}{routes}",
             headers={"authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S),
             trust_env=False,  # a proxy for the web is none for the daemon
@@ -178,6 +189,68 @@ class AdminClient:
             after = str(page.next)
         return rows
 
+    # Templates are those that all tenants share, or those of one `tenant`; with a tenant's key they are its own.
+
+    def templates(self, tenant: str | None = None) -> list[TemplateRow]:
+        """Every template that can be seen."""
+        page = self._get("/templates", TemplatePage, limit=_WHOLE_PAGE, tenant=tenant)
+        rows = page.rows
+        while page.next is not None:
+            page = self._get("/templates", TemplatePage, limit=_WHOLE_PAGE, tenant=tenant, after=page.next)
+            rows += page.rows
+        return rows
+
+    def register_template(
+        self, template: TemplateCreate, tenant: str | None = None, *, dry_run: bool = False
+    ) -> TemplateVersion | PlannedChange:
+        """Make a version, unless there is one that says the same."""
+        body = msgspec.to_builtins(template)
+        return self._change("POST", "/templates", TemplateVersion, body, dry_run=dry_run, query=_of(tenant))
+
+    def template(
+        self, name: str, version: int | None = None, label: str | None = None, tenant: str | None = None
+    ) -> TemplateVersion:
+        """One version; with neither number nor label the one that requests get."""
+        number = None if version is None else str(version)
+        return self._get(f"/templates/{_segment(name)}", TemplateVersion, version=number, label=label, tenant=tenant)
+
+    def template_versions(self, name: str, tenant: str | None = None) -> list[VersionRow]:
+        """All versions, newest first."""
+        path = f"/templates/{_segment(name)}/versions"
+        page = self._get(path, VersionPage, limit=_WHOLE_PAGE, tenant=tenant)
+        rows = page.rows
+        while page.next is not None:
+            page = self._get(path, VersionPage, limit=_WHOLE_PAGE, tenant=tenant, before=str(page.next))
+            rows += page.rows
+        return rows
+
+    def render_template(self, name: str, use: TemplateRender, tenant: str | None = None) -> Rendered:
+        """A version with values in place of its variables."""
+        path = f"/templates/{_segment(name)}/render"
+        return self._call("POST", path, Rendered, json=msgspec.to_builtins(use), params=_of(tenant))
+
+    def label_template(
+        self,
+        name: str,
+        label: str,
+        version: int | None,
+        tenant: str | None = None,
+        *,
+        if_version: int | None = None,
+        dry_run: bool = False,
+    ) -> TemplateRow | PlannedChange:
+        """Point a label to a version, or take it away (None), if the template still has so many changes."""
+        path = f"/templates/{_segment(name)}/labels/{_segment(label)}"
+        method, body = ("DELETE", None) if version is None else ("PUT", {"version": version})
+        return self._change(method, path, TemplateRow, body, if_version=if_version, dry_run=dry_run, query=_of(tenant))
+
+    def delete_template(
+        self, name: str, tenant: str | None = None, *, if_version: int | None = None, dry_run: bool = False
+    ) -> TemplateRow | PlannedChange:
+        """Delete one with all its versions."""
+        path = f"/templates/{_segment(name)}"
+        return self._change("DELETE", path, TemplateRow, if_version=if_version, dry_run=dry_run, query=_of(tenant))
+
     def gpus(self) -> list[GpuRow]:
         """Every engine."""
         return self._get("/gpus", list[GpuRow])
@@ -272,6 +345,10 @@ class AdminClient:
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise BadKey(message)
         raise Refused(message) if response.is_client_error else PrebleError(message)
+
+
+def _of(tenant: str | None) -> dict[str, str]:
+    return {} if tenant is None else {"tenant": tenant}
 
 
 def _segment(text: str) -> str:

@@ -4,6 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from preble.daemon.wire.templates import TemplateUse
+
 _Count = Annotated[int, msgspec.Meta(ge=1)]
 _Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]  # OpenAI's bound; an engine would try any number
 _Salt = Annotated[str, msgspec.Meta(min_length=1)]
@@ -30,6 +32,8 @@ class _Common(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: _Count | None = None
     cache_salt: _Salt | None = None
     """Keeps the cached prefix to those of the same tenant, or group, who send the same."""
+    template: TemplateUse | None = None
+    """What comes before the request's own messages or prompt, which can then be left out."""
 
 
 class ChatRequest(_Common, frozen=True, kw_only=True):
@@ -37,8 +41,10 @@ class ChatRequest(_Common, frozen=True, kw_only=True):
 
     LENGTH_FIELD: ClassVar[str] = "max_completion_tokens"
     """What an answer's longest length is said with."""
+    INPUT_FIELD: ClassVar[str] = "messages"
+    """What it is an answer to, unless a template says that."""
 
-    messages: Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1)]
+    messages: list[dict[str, Any]] = []
     max_completion_tokens: _Count | None = None
 
     @property
@@ -52,8 +58,10 @@ class CompletionRequest(_Common, frozen=True, kw_only=True):
 
     LENGTH_FIELD: ClassVar[str] = "max_tokens"
     """What an answer's longest length is said with."""
+    INPUT_FIELD: ClassVar[str] = "prompt"
+    """What it is an answer to, unless a template says that."""
 
-    prompt: str | _Prompts
+    prompt: str | _Prompts = ""
 
     @property
     def asked_tokens(self) -> int | None:

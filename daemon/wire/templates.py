@@ -15,7 +15,6 @@ LATEST, PRODUCTION = "latest", "production"
 MAX_BODY_CHARS = 1 << 20
 """Of a body and its variables, as JSON."""
 
-Value = str | int | float | bool
 Messages = Annotated[list["TemplateMessage"], msgspec.Meta(min_length=1, max_length=1000)]
 Tools = Annotated[list[dict[str, Any]], msgspec.Meta(min_length=1, max_length=1000)]
 _Name = Annotated[str, msgspec.Meta(max_length=63)]
@@ -29,7 +28,7 @@ class Variable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     type: Literal["string", "integer", "number", "boolean"] = "string"
     required: bool | None = None
     """None: yes, unless there is a default. What is neither required nor has a default is empty."""
-    default: Value | None = None
+    default: Any = None
     max_length: Annotated[int, msgspec.Meta(ge=1, le=MAX_BODY_CHARS)] = 10_000
     """Characters of a value."""
     description: Annotated[str, msgspec.Meta(max_length=500)] = ""

@@ -12,6 +12,7 @@ from time import time
 
 import httpx
 from tests.api.documented import Documented
+from tests.byte_model import model_files
 from tests.core import CONFIG, MODEL, up
 from tests.fake_engine import FakeEngine
 
@@ -22,16 +23,18 @@ from preble.daemon.api.models import ServedModel
 from preble.daemon.api.server import make_server
 from preble.daemon.config import LimitsConfig, ServerConfig
 from preble.daemon.engine.client import EngineClient
-from preble.daemon.engine.demo_model import _CHAT_TEMPLATE, _byte_tokenizer
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineDown
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.request import RequestLife
 from preble.daemon.flow.runtime import Runtime
+from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.ids import TenantName
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.prompt import PromptEncoder
 from preble.daemon.sched.types import EngineLimits
+from preble.daemon.templates.body import checked
+from preble.daemon.templates.directory import Template, Templates, Version
 from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.keys import CHANCE_BYTES, id_of, mint
@@ -39,6 +42,7 @@ from preble.daemon.tenancy.limits import Limiter
 from preble.daemon.tenancy.model import OPERATOR_SCOPES, TENANT_SCOPES, ApiKey, Tenant
 from preble.daemon.tenancy.salts import MASTER_BYTES, Salts
 from preble.daemon.wire.settings import Limits, TenantSettings
+from preble.daemon.wire.templates import TemplateBody
 
 GPU = "gpu0"
 TENANT = TenantName("acme")
@@ -49,6 +53,34 @@ LIMITS = EngineLimits(
 )  # fmt: skip
 DEADLINE_S = 30.0
 MAX_BODY_BYTES = 200_000
+
+
+class Shelf:
+    """Templates, each with one version, in memory."""
+
+    def __init__(self) -> None:
+        self.directory = Templates(lambda _: True)
+        self._bodies: dict[int, TemplateBody] = {}
+
+    def put(self, name: str, body: TemplateBody, owner: TenantName | None = TENANT) -> None:
+        version = Version(number=1, digest=b"", created_at_s=0.0, created_by="k")
+        number = len(self._bodies) + 1
+        self._bodies[number] = checked(body)
+        self.directory.put(
+            Template(
+                id=number,
+                owner=owner,
+                name=name,
+                description="",
+                created_at_s=0.0,
+                created_by="k",
+                changes=1,
+                versions={1: version},
+            )
+        )
+
+    async def body(self, template: Template, _: Version) -> TemplateBody:
+        return self._bodies[template.id]
 
 
 class House:
@@ -68,6 +100,7 @@ class House:
         self.metrics = Metrics()
         self.runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None)
         self.runtime.post(up(GPU, limits=LIMITS))
+        self.shelf = Shelf()
         self.base_url = ""
         self.port = 0
         self.server = None
@@ -88,9 +121,11 @@ class House:
                 check,
                 Salts(MASTER, self.directory).scope,
                 self.limiter.limits,
+                TemplateDesk(self.shelf, lambda: {MODEL: model}),
                 self._live,
             ),
             admin=None,
+            templates=None,
         )
         self.asgi = Documented(self.app)
         self.client = EngineClient(engine.socket_path)
@@ -184,7 +219,7 @@ async def open_house(**server: object) -> AsyncIterator[House]:
         engine = await stack.enter_async_context(
             FakeEngine(folder / "s", model=MODEL, block_size=LIMITS.block_size, max_model_len=LIMITS.max_model_len)
         )
-        encoder = PromptEncoder.load(_model_files(folder))
+        encoder = PromptEncoder.load(model_files(folder))
         stack.callback(encoder.close)
         house = House(engine, encoder, config)
         stack.push_async_callback(house.client.close)
@@ -232,13 +267,6 @@ def problem(response: httpx.Response) -> dict[str, str | None]:
     assert response.headers["content-type"] == "application/json"
     assert body["error"]["message"]
     return body["error"]
-
-
-def _model_files(folder: Path) -> Path:
-    """A model's prompts without the model: the demo model's tokenizer of bytes, and its chat template."""
-    _byte_tokenizer().save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": _CHAT_TEMPLATE}))
-    return folder
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

@@ -28,6 +28,14 @@ ROUTES = [
     ("POST", "/admin/v1/gpus/cpu0/restart"),
     ("GET", "/admin/v1/explain/req_1"),
     ("POST", "/admin/v1/explain"),
+    ("GET", "/admin/v1/templates"),
+    ("POST", "/admin/v1/templates"),
+    ("GET", "/admin/v1/templates/x"),
+    ("DELETE", "/admin/v1/templates/x"),
+    ("GET", "/admin/v1/templates/x/versions"),
+    ("POST", "/admin/v1/templates/x/render"),
+    ("PUT", "/admin/v1/templates/x/labels/y"),
+    ("DELETE", "/admin/v1/templates/x/labels/y"),
 ]
 
 
@@ -41,7 +49,10 @@ async def test_every_admin_route_wants_an_operators_key(anyone, tmp_path, method
     assert (tenants.status_code, problem(tenants)["code"]) == (403, "permission_denied")
 
 
-READS = [("GET", path) for method, path in ROUTES if method == "GET"] + [("POST", "/admin/v1/explain")]
+READS = [("GET", path) for method, path in ROUTES if method == "GET"] + [
+    ("POST", "/admin/v1/explain"),
+    ("POST", "/admin/v1/templates/x/render"),
+]
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

@@ -16,6 +16,7 @@ from tests.api.test_schema import make_document
 from tests.cli.running import serving
 
 from preble.daemon.wire.client import AdminClient
+from preble.daemon.wire.templates import TemplateCreate
 
 CHECKS = [
     not_a_server_error,
@@ -25,8 +26,8 @@ CHECKS = [
     response_schema_conformance,
 ]
 EVERYTHING = schemathesis.openapi.from_dict(make_document())
-ADMIN = EVERYTHING.include(path_regex="^/admin/").exclude(path="/admin/v1/live")  # which does not end
-OF_ONE = EVERYTHING.include(path_regex="^/admin/.*{")
+ADMIN = EVERYTHING.include(path_regex="^(/admin|/v1/templates)").exclude(path="/admin/v1/live")  # which does not end
+OF_ONE = EVERYTHING.include(path_regex="^(/admin|/v1/templates).*{")
 THOROUGHLY = settings(max_examples=25)
 
 
@@ -46,11 +47,15 @@ def known(operator) -> dict[str, str]:
     """Names that there are, by the parameter in which they stand. What can be deleted is new each time."""
     tenant = operator.create_tenant(f"t{uuid4().hex}").name
     key_id = operator.create_key(tenant, {}).id
-    return {"name": tenant, "key_id": key_id, "gpu": "cpu0", "request_id": "req_1"}
+    for owner in (None, "default"):
+        operator.register_template(TemplateCreate(name=tenant, text="{{a}}", description=None), owner)
+        operator.label_template(tenant, "production", 1, owner)
+    return {"name": tenant, "label": "production", "key_id": key_id, "gpu": "cpu0", "request_id": "req_1"}
 
 
 def send(case, served) -> None:
-    headers = {"authorization": f"Bearer {served.key('operator')}"}
+    key = served.key("operator" if case.path.startswith("/admin") else "default")
+    headers = {"authorization": f"Bearer {key}"}
     case.call_and_validate(base_url=served.url, headers=headers, checks=CHECKS)
 
 

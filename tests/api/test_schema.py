@@ -17,25 +17,34 @@ from preble.daemon.config import ServerConfig
 from preble.daemon.wire.accounts import KeyCreate, KeyRotate, KeySettings, TenantCreate
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 from preble.daemon.wire.settings import TenantSettings
+from preble.daemon.wire.templates import TemplateCreate, TemplateRender
 
 OPEN = {"/health/live", "/health/ready", "/metrics"}
+TEMPLATES = ("/v1/templates", "/admin/v1/templates")
 BODIES = {
     "/v1/chat/completions": (ChatRequest, {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}),
     "/v1/completions": (CompletionRequest, {"model": MODEL, "prompt": ["x", "y"], "stream_options": None, "top_p": 1}),
     "/admin/v1/tenants": (TenantCreate, {"name": "a"}),
     "/admin/v1/keys": (KeyCreate, {"tenant": "a", "expires_in_days": 0.5}),
     "/admin/v1/keys/{key_id}/rotate": (KeyRotate, {"overlap_s": 60}),
+    **{path: (TemplateCreate, {"name": "a", "text": "{{b}}", "variables": {"b": {}}}) for path in TEMPLATES},
+    **{f"{path}/{{name}}/render": (TemplateRender, {"variables": {"b": 1}}) for path in TEMPLATES},
 }
+LABELS = [f"{path}/{{name}}/labels/{{label}}" for path in TEMPLATES]
 CHANGES = {
     "/admin/v1/tenants/{name}": (TenantSettings, {"weight": 2, "limits": {"requests_per_minute": None}}),
     "/admin/v1/keys/{key_id}": (KeySettings, {"expires_at": "2027-01-01T00:00:00Z"}),
 }
 DRY_RUN = "/admin/v1/explain"
-READERS = [*(("post", path) for path in (*BODIES, DRY_RUN)), *(("patch", path) for path in CHANGES)]
+READERS = [
+    *(("post", path) for path in (*BODIES, DRY_RUN)),
+    *(("patch", path) for path in CHANGES),
+    *(("put", path) for path in LABELS),
+]
 
 
 def make_document():
-    app = make_application(ServerConfig(), health=None, inference=None, admin=None)
+    app = make_application(ServerConfig(), health=None, inference=None, admin=None, templates=None)
     return Documented(app).document
 
 
@@ -72,7 +81,7 @@ async def test_an_unknown_document_is_refused_like_any_unknown_route(path):
 def test_the_document_names_every_route():
     """Chance would have it that one is left out: Litestar documents what it is told to."""
     assert {path for _, path in OPERATIONS} >= {*OPEN, *BODIES, "/v1/models", "/v1/models/{name}", "/v1/usage"}
-    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 21
+    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 29
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -133,7 +142,8 @@ def test_only_routes_that_read_a_body_document_one(document):
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_whatever_changes_something_can_be_tried_first(document, method, path):
     operation = document["paths"][path][method]
-    changes = path.startswith("/admin") and method != "get" and path != DRY_RUN
+    changes = method != "get" and path != DRY_RUN and not path.endswith("/render")
+    changes = changes and path.startswith(("/admin", "/v1/templates"))
     assert ("dry_run" in [each["name"] for each in operation.get("parameters", ())]) == changes
     assert not changes or "PlannedChange" in json.dumps(operation["responses"]["200"])
 
@@ -158,10 +168,10 @@ def test_a_dry_run_is_of_a_chat_or_of_a_completion(document):
 @pytest.mark.parametrize(("method", "path"), READERS)
 async def test_a_bad_bodys_refusal_is_as_documented(tmp_path, method, path):
     where = path.replace("{", "").replace("}", "")
-    if path.startswith("/admin"):
+    if path.startswith(("/admin", "/v1/templates")):
         async with open_admin_app(tmp_path) as admin:
             app = Documented(admin.app)
-            key = (tmp_path / "operator.key").read_text().strip()
+            key = (tmp_path / f"{'operator' if path.startswith('/admin') else 'default'}.key").read_text().strip()
             transport = httpx.ASGITransport(app)
             headers = {"authorization": f"Bearer {key}"}
             async with httpx.AsyncClient(transport=transport, base_url="http://preble", headers=headers) as client:

@@ -112,6 +112,9 @@ class Letters:
             raise NotReproducible("suffix is given")
         return [tokens(body["prompt"])]
 
+    async def render_chat(self, body: dict) -> list[int]:
+        raise EngineError("it is gone")
+
     async def render_completion(self, body: dict) -> list[list[int]]:
         raise EngineError("it is gone")
 
@@ -151,9 +154,10 @@ async def open_admin_app(
     salts = Salts(ensure_master_key(data_dir), accounts.directory)
     encoder = PromptEncoder.load(model_files(data_dir))
     store = await TemplateStore.load(database, accounts.audit, accounts.directory)
-    served = _served(encoder)
+    letters = Letters(encoder.traits)
+    served = _served(encoder, letters)
     desk = TemplateDesk(store, lambda: {MODEL: served.encoder})
-    dry_run = DryRun({MODEL: _served(Letters(encoder.traits))}, salts.scope, runtime.preview, desk)
+    dry_run = DryRun({MODEL: _served(letters, letters)}, salts.scope, runtime.preview, desk)
     gpus = Gpus()
     stack = AsyncExitStack()
     feed = await stack.enter_async_context(feeding(board, config, None))
@@ -170,8 +174,8 @@ async def open_admin_app(
         encoder.close()
 
 
-def _served(letters: Letters | PromptEncoder) -> ServedModel:
-    encoder = ModelEncoder(MODEL, BLOCK, letters, engine=lambda: letters, max_model_len=lambda: LIMITS.max_model_len)
+def _served(tokeniser: Letters | PromptEncoder, letters: Letters) -> ServedModel:
+    encoder = ModelEncoder(MODEL, BLOCK, tokeniser, engine=lambda: letters, max_model_len=lambda: LIMITS.max_model_len)
     return ServedModel(MODEL, 0, encoder, lambda: LIMITS.max_model_len)
 
 

@@ -19,6 +19,7 @@ from preble.daemon.cli.remote import Remote, config_option, json_option, remote_
 from preble.daemon.cli.replay import replay
 from preble.daemon.cli.requests import explain
 from preble.daemon.cli.simulate import simulate
+from preble.daemon.cli.templates import template
 from preble.daemon.cli.tenants import tenant
 from preble.daemon.cli.usage import usage
 from preble.daemon.errors import PrebleError
@@ -97,7 +98,7 @@ def _render(checks: "Sequence[Check]") -> None:
             click.echo(f"{'':<5} {'':<{width}}  mend: {printable(check.mend)}")
 
 
-for command in (tenant, key, gpu, explain, simulate, replay, demo_feed, usage, audit, db, config):
+for command in (tenant, key, template, gpu, explain, simulate, replay, demo_feed, usage, audit, db, config):
     main.add_command(command)
 
 if __name__ == "__main__":

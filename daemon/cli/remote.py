@@ -54,14 +54,19 @@ class Remote:
     config_path: Path | None
 
     @contextmanager
-    def client(self) -> Iterator["AdminClient"]:
-        """A client with the operator's key. Raises `ConfigError`, and with each call `Unreachable` and `Refused`."""
+    def client(self, *, tenants_too: bool = False) -> Iterator["AdminClient"]:
+        """A client with the operator's key; with `tenants_too` it may be a tenant's, for its own routes.
+
+        Raises `ConfigError`, and with each call `Unreachable` and `Refused`.
+        """
+        from preble.daemon.tenancy.keys import is_tenants
         from preble.daemon.wire.client import AdminClient, BadKey
 
         url = self.find_url()
         key, source = self._find_key()
         try:
-            with AdminClient(url, key) as client:
+            routes = "/v1" if tenants_too and key is not None and is_tenants(key) else "/admin/v1"
+            with AdminClient(url, key, routes) as client:
                 yield client
         except BadKey as error:
             what = f"does not take the key from {source}" if key else f"wants an operator's key; {source}"

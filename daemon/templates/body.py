@@ -21,6 +21,10 @@ def checked(body: TemplateBody) -> TemplateBody:
         raise InvalidRequest("A template has either `text` or `messages`.", param="text")
     if body.text is not None and body.tools is not None:
         raise InvalidRequest("`tools` belong to `messages`; a text has none.", param="tools")
+    for at, said in enumerate(body.messages or ()):
+        if said.content is None and not (said.role == "assistant" and said.tool_calls):
+            place = f"messages[{at}].content"
+            raise InvalidRequest(f"`{place}` is missing.", param=place)
     used = set(names_of(body))
     if unused := sorted(body.variables.keys() - used):
         message = f"`variables`: {', '.join(map(repr, unused))} stand nowhere in the template."

@@ -51,6 +51,11 @@ class MintedKey:
         return self.text[-4:]
 
 
+def is_tenants(text: str) -> bool:
+    """Whether a key is a tenant's, rather than an operator's."""
+    return text.startswith("preble_live_")
+
+
 def mint(env: Env, chance: bytes) -> MintedKey:
     """Make a new key of `CHANCE_BYTES` random bytes, which must come from the system's own source of them."""
     assert len(chance) == CHANCE_BYTES, f"{len(chance)} bytes"

@@ -52,6 +52,8 @@ def test_variables_stand_in_every_text_of_a_chat_and_nowhere_else():
         (TemplateBody(), "text"),
         (TemplateBody(text="a", messages=[TemplateMessage(role="user", content="a")]), "text"),
         (TemplateBody(text="a", tools=[{}]), "tools"),
+        (TemplateBody(messages=[TemplateMessage(role="assistant")]), "messages[0].content"),
+        (TemplateBody(messages=[TemplateMessage(role="user", tool_calls=[{}])]), "messages[0].content"),
         (TemplateBody(text="a", variables={"b": Variable()}), "variables.b"),
         (TemplateBody(text="{{b}}", variables={"b": Variable(default="x", required=True)}), "variables.b"),
         (TemplateBody(text="{{b}}", variables={"b": Variable(default="xx", max_length=1)}), "variables.b.default"),

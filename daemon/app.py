@@ -19,7 +19,7 @@ from preble.daemon.api.application import Authenticator, make_application
 from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
 from preble.daemon.api.inference import InferenceService
-from preble.daemon.api.models import ServedModel, models_of
+from preble.daemon.api.models import ServedModel
 from preble.daemon.api.templates import TemplateService
 from preble.daemon.config import DEMO_MODEL, Config, LedgerConfig
 from preble.daemon.engine.demo_model import ensure_demo_model
@@ -133,6 +133,7 @@ async def open_daemon(
         stores.accounts.directory.watch(engines.tell_standing)
         check = Authenticator(stores.accounts.directory, failures, metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
+        dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),
@@ -144,21 +145,8 @@ async def open_daemon(
                 templates,
                 lambda call: engines.live(call, limiter, books),
             ),
-            admin=AdminService(
-                check,
-                stores.accounts,
-                stores.ledger,
-                stores.decisions,
-                desk,
-                DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates),
-                feed,
-            ),
-            templates=TemplateService(
-                check,
-                stores.accounts.directory,
-                templates,
-                lambda who: models_of(engines.served, limiter.limits(who.tenant, who.key_id) if who.tenant else ()),
-            ),
+            admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk, dry_run, feed),
+            templates=TemplateService(check, directory, templates, engines.served, limiter.limits),
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled, feed.close)
 

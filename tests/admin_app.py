@@ -162,7 +162,7 @@ async def open_admin_app(
     stack = AsyncExitStack()
     feed = await stack.enter_async_context(feeding(board, config, None))
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed)
-    templates = TemplateService(check, accounts.directory, desk, lambda _: [MODEL])
+    templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, lambda *_: ())
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates)
     try:
         yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, board, feed)

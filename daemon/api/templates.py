@@ -1,6 +1,6 @@
 """Templates: a tenant's own under `/v1`, the operator's, and any tenant's, under `/admin/v1`. The same routes."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,15 +13,18 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from preble.daemon.api.admin import Limit
 from preble.daemon.api.bodies import convert, read_body, read_object
 from preble.daemon.api.changes import DryRun, IfMatch, answer, author_of, etag, planned, versions
+from preble.daemon.api.models import ServedModel, models_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, TooLarge
 from preble.daemon.flow.templates import TemplateDesk
+from preble.daemon.ids import KeyId, TenantName
 from preble.daemon.store.audit import iso
 from preble.daemon.templates.body import variables_of
 from preble.daemon.templates.directory import Owner, Template, Version
 from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.wire.accounts import PlannedChange
+from preble.daemon.wire.settings import Limits
 from preble.daemon.wire.templates import (
     LATEST,
     LabelMove,
@@ -50,8 +53,14 @@ class TemplateService:
     authenticate: Callable[[AnyRequest, Scope], Principal]
     directory: Directory
     desk: TemplateDesk
-    models: Callable[[Principal], Collection[str]]
-    """Those that somebody may ask."""
+    served: Mapping[str, ServedModel]
+    limits: Callable[[TenantName, KeyId], Iterable[Limits]]
+    """Those that hold for a tenant's key now: all of them."""
+
+    def models(self, principal: Principal) -> Collection[str]:
+        """Those that somebody may ask."""
+        limits = () if principal.tenant is None else self.limits(principal.tenant, principal.key_id)
+        return models_of(self.served, limits)
 
 
 Templates = NamedDependency[TemplateService]

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from preble.daemon.cli.output import emit, say, table
-from preble.daemon.cli.remote import CONFIG_FILE, config_option, json_option
+from preble.daemon.cli.remote import config_option, json_option
+from preble.daemon.wire.reaching import CONFIG_FILE
 
 
 @click.group()

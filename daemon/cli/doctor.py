@@ -14,11 +14,12 @@ from preble.daemon.cli.check_machine import (
 )
 from preble.daemon.cli.check_models import check_gpu_memory, check_memory, check_model, check_plan
 from preble.daemon.cli.checks import Check, fail, ok
-from preble.daemon.cli.remote import CONFIG_FILE, Remote, url_of
+from preble.daemon.cli.remote import Remote
 from preble.daemon.config import Config, load
 from preble.daemon.engine.hardware import Hardware, detect
 from preble.daemon.engine.launch import EngineSpec, plan
 from preble.daemon.errors import ConfigError
+from preble.daemon.wire.reaching import CONFIG_FILE, url_of
 
 
 def diagnose(remote: Remote) -> list[Check]:

@@ -13,11 +13,11 @@ import uvloop
 from preble.daemon.api.server import make_server
 from preble.daemon.app import Daemon, Say, open_daemon
 from preble.daemon.cli.listening import take_address
-from preble.daemon.cli.remote import url_at
 from preble.daemon.config import Config, load
 from preble.daemon.obs.live.tail import LogTail
 from preble.daemon.obs.log import configure
 from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
+from preble.daemon.wire.reaching import url_at
 
 _READY_POLL_S = 1.0
 

@@ -18,6 +18,8 @@ IO = (
 VIOLATIONS = {
     "Decisions are pure: no I/O, no clock, no chance": ("daemon/sched/__init__.py", "import random"),
     "Layers point down": ("daemon/wire/__init__.py", "import preble.daemon.flow.machine"),
+    "The console sees the contract only": ("tui/desk.py", "import preble.daemon.sched"),
+    "The console's logic has no Textual in it": ("tui/query.py", "import textual"),
     "The daemon never sees the console": ("daemon/obs/__init__.py", "import textual"),
     "The daemon process never loads an engine": ("daemon/engine/__init__.py", "def f() -> None:\n    import vllm"),
 }
@@ -80,6 +82,12 @@ def test_the_daemon_loads_neither_engine_nor_console():
 def test_the_command_line_shows_its_help_without_loading_the_daemon():
     code = "from preble.daemon.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
     assert not {*HEAVY, "litestar", "sqlalchemy"} & {*loaded_by(code, (*HEAVY, "litestar", "sqlalchemy"))}
+
+
+def test_the_console_loads_no_server():
+    code = "import preble.tui.main, preble.tui.app, preble.daemon.wire.console"
+    server = ("litestar", "sqlalchemy", "uvicorn", "preble.daemon.api", "preble.daemon.app", "preble.daemon.sched")
+    assert loaded_by(code, (*server, "textual")) == ["textual"]
 
 
 @pytest.mark.parametrize("package", ["preble.daemon.sched", "preble.daemon.templates", "preble.daemon.flow.machine"])

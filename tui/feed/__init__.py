@@ -1,0 +1,1 @@
+"""Where events come from: a daemon, a file, or a simulated cluster."""

@@ -250,8 +250,9 @@ async def test_totals_can_be_by_period_and_by_name(database):
 
 
 async def test_a_cost_is_known_if_that_of_any_request_is(database):
-    free, dear = usage(1, "acme"), usage(2, "zoo", cost_micros=1_500_000)
-    ledger = await written(database, free, dear, usage(3, "zoo"))
+    dear = usage(3, "zoo", cost_micros=1_500_000)
+    for batch in ([usage(1)], [usage(2, "zoo")], [dear], [usage(4, "zoo")]):
+        ledger = await written(database, *batch)
     assert [each.cost for each in await ledger.totals(UsageFilter())] == [None, 1.5]
 
 

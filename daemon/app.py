@@ -216,13 +216,14 @@ async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]
         stack.push_async_callback(decisions.close)
         ledger = Ledger(database, flush_s)
         stack.push_async_callback(ledger.close)
-        forgetting = create_task(_forget_often(ledger, config.ledger))
+        forgetting = create_task(forget_often(ledger, config.ledger))
         stack.callback(forgetting.cancel)
         templates = await TemplateStore.load(database, accounts.audit, accounts.directory)
         yield _Stores(accounts, salts, await TimeModels.load(database), ledger, decisions, templates)
 
 
-async def _forget_often(ledger: Ledger, config: LedgerConfig) -> None:
+async def forget_often(ledger: Ledger, config: LedgerConfig) -> None:
+    """Delete usage that is too old, now and every hour, until cancelled."""
     while True:
         try:
             await ledger.forget(time(), rows_days=config.retention_days, hours_days=config.hours_retention_days)

@@ -199,7 +199,8 @@ async def test_a_client_that_leaves_while_its_request_waits_costs_nothing(house)
         await read(await answering)
     sent = [body for engine in house.engines.values() for body in engine.bodies]
     assert len(sent) == 2
-    assert {one.call.request_id: one.status for one in house.settled}["r3"] == "cancelled"
+    left = next(one for one in house.settled if one.call.request_id == "r3")
+    assert (left.status, left.attempts, left.prompt_tokens, left.gpu_ms) == ("cancelled", 0, 0, 0.0)
 
 
 async def test_an_abort_the_engine_does_not_obey_cuts_the_connection(house, monkeypatch):

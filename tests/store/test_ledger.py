@@ -9,14 +9,15 @@ from pathlib import Path
 from time import time
 
 import pytest
+import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from tests.admin_app import author
 from tests.store import settling
 from tests.store.records import mixed, usage
 
-from preble.daemon.app import budgeted
-from preble.daemon.config import Config
+from preble.daemon.app import budgeted, forget_often
+from preble.daemon.config import Config, LedgerConfig
 from preble.daemon.errors import QuotaExhausted
 from preble.daemon.store import db
 from preble.daemon.store.accounts import Accounts
@@ -333,3 +334,24 @@ async def test_old_requests_are_forgotten_and_their_sums_later(database):
     assert [row.request_id for row in await all_rows(ledger)] == ["req_5", "req_4"]
     assert [each.requests for each in await ledger.totals(UsageFilter())] == [4]
     assert len(await ledger.totals(UsageFilter(), "day")) == 4
+
+
+async def test_a_daemon_forgets_by_itself_and_a_fault_does_not_stop_it(database, monkeypatch):
+    monkeypatch.setattr("preble.daemon.app._FORGET_S", 0.01)
+    async with database.begin() as connection:
+        await connection.execute(text("ALTER TABLE usage_hours RENAME TO away"))
+    ledger = Ledger(database, 0.01)
+    with structlog.testing.capture_logs() as logged:
+        forgetting = asyncio.create_task(forget_often(ledger, LedgerConfig()))
+        while not logged:  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.01)
+        async with database.begin() as connection:
+            await connection.execute(text("ALTER TABLE away RENAME TO usage_hours"))
+        ledger.record(usage(1))
+        ledger.record(usage(2, created_at_s=time()))
+        await ledger.close()
+        while len(await all_rows(ledger)) > 1:
+            await asyncio.sleep(0.01)
+    forgetting.cancel()
+    await asyncio.wait([forgetting])
+    assert [row.request_id for row in await all_rows(ledger)] == ["req_2"]

@@ -350,7 +350,7 @@ async def test_a_daemon_forgets_by_itself_and_a_fault_does_not_stop_it(database,
         ledger.record(usage(1))
         ledger.record(usage(2, created_at_s=time()))
         await ledger.close()
-        while len(await all_rows(ledger)) > 1:
+        while len(await all_rows(ledger)) > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     forgetting.cancel()
     await asyncio.wait([forgetting])

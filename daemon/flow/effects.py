@@ -1,21 +1,20 @@
 """What the machine wants done. Effects name the deed; the host does it."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from preble.daemon.ids import AttemptId, GpuId, RequestId
 from preble.daemon.sched.types import Decision
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True, kw_only=True):
     """A request was given a GPU and now waits for it. To be recorded."""
 
     decision: Decision
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatch:
+class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     """Send the request to its engine now."""
 
     request_id: RequestId
@@ -23,8 +22,7 @@ class Dispatch:
     gpu: GpuId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Abort:
+class Abort(msgspec.Struct, frozen=True, kw_only=True):
     """Stop an attempt in its engine; the host reports `Finished` or `Failed` once it has ended."""
 
     request_id: RequestId
@@ -42,8 +40,7 @@ class Refusal(StrEnum):
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True, kw_only=True):
     """Tell the client that the request will not run."""
 
     request_id: RequestId
@@ -59,8 +56,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The machine has forgotten the request. Exactly one of these per `Arrived`."""
 
     request_id: RequestId

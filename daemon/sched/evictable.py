@@ -111,14 +111,14 @@ class _Front:
         self.count(node)
         if node in self._lost:
             self._weigh(node, self.blocks[node])
-        self.told = {}
+            self.told = {}
 
     def drop(self, node: Node) -> None:
         """One of its nodes has left the order."""
         self.n_blocks -= self.blocks.pop(node)
-        self._lost.pop(node, None)
-        self._chances.pop(node, None)
-        self.told = {}
+        if node in self._lost:
+            del self._lost[node], self._chances[node]
+            self.told = {}
 
     def set(self, loss: Loss, moment: Moment) -> None:
         """Tell by these from now on."""
@@ -193,7 +193,7 @@ class Evictable:
 
     def mark(self, node: Node, tick: int | None = None) -> None:
         """The GPU may evict it; it was let go at `tick`: now, or together with a node that is in the order."""
-        self.unmark(node)
+        self.unmark((node,))
         if tick is None:
             tick = self._clock.tick
         node.released = changed(node.released, self._gpu, tick)
@@ -208,14 +208,20 @@ class Evictable:
         else:
             self._ticks[tick] = _Tie(here, node)
 
-    def unmark(self, node: Node) -> None:
-        """The GPU may not, or has."""
-        tick = node.released.get(self._gpu)
-        if tick is None:
-            return
-        node.released = changed(node.released, self._gpu, 0)
-        if self._front is not None and node in self._front.blocks:
-            self._front.drop(node)
+    def unmark(self, nodes: Collection[Node]) -> None:
+        """The GPU may not evict these, or has; those that are not in the order stay so."""
+        front = self._front
+        if front is not None and not front.blocks.keys().isdisjoint(nodes):
+            for node in nodes:
+                if node in front.blocks:
+                    front.drop(node)
+        for node in nodes:
+            tick = node.released.get(self._gpu)
+            if tick is not None:
+                node.released = changed(node.released, self._gpu, 0)
+                self._take_out(node, tick)
+
+    def _take_out(self, node: Node, tick: int) -> None:
         here = self._ticks[tick]
         if isinstance(here, _Tie):
             del here.nodes[node]

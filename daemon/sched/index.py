@@ -173,7 +173,7 @@ class PrefixIndex:
         for gpu, n_blocks in list(lower.resident.items()):
             lower.resident = changed(lower.resident, gpu, max(0, n_blocks - cut))
             if n_blocks <= cut:
-                self._orders.of(gpu).unmark(lower)
+                self._orders.of(gpu).unmark((lower,))
         self._prune(lower)
         return upper
 
@@ -305,7 +305,7 @@ class PrefixIndex:
         node.resident = changed(node.resident, gpu, n_blocks)
         self._table.report(node, n_blocks)
         if n_blocks == 0:
-            self._orders.of(gpu).unmark(node)
+            self._orders.of(gpu).unmark((node,))
         elif gpu in node.released:
             self._orders.of(gpu).touch((node,))
         elif gpu not in node.active:
@@ -346,17 +346,16 @@ class PrefixIndex:
         """A request that holds this chain runs on the GPU: nothing of it can be evicted."""
         self._computed = {}
         here = self._active_nodes.setdefault(gpu, {})
-        order = self._orders.of(gpu)
+        path = leaf.path()
+        self._orders.of(gpu).unmark(path)
         n_blocks = 0
-        for node in leaf.path():
+        for node in path:
             if gpu in node.active:
                 node.active[gpu] += 1
             else:
                 node.active = changed(node.active, gpu, 1)
                 n_blocks += len(node.keys)
                 here[node] = None
-                if gpu in node.released:
-                    order.unmark(node)
         self._active_blocks[gpu] = self._active_blocks.get(gpu, 0) + n_blocks
 
     def release(self, leaf: Node, gpu: GpuId) -> None:

@@ -81,20 +81,21 @@ def cached_of(stretch: Stretch, gpu: GpuId) -> int:
 
 def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
     """Leading blocks of a matched prompt that each GPU has, or will have once all that was sent there has run."""
-    cached: Counts = {}
-    gpus = list(stretches[0][0].resident.keys() | stretches[0][0].intended.keys()) if stretches else []
+    if not stretches:
+        return {}
+    first, _ = stretches[0]
+    return {gpu: _cached_blocks(stretches, gpu) for gpu in first.resident.keys() | first.intended.keys()}
+
+
+def _cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
     total = 0
     for node, n_blocks in stretches:
-        intended, resident = node.intended, node.resident
-        lacking = [gpu for gpu in gpus if gpu not in intended and resident.get(gpu, 0) < n_blocks]
-        if lacking:
-            for gpu in lacking:
-                cached[gpu] = total + resident.get(gpu, 0)
-            gpus = [gpu for gpu in gpus if gpu not in cached]
-            if not gpus:
-                return cached
+        if gpu not in node.intended:
+            here = node.resident.get(gpu, 0)
+            if here < n_blocks:
+                return total + here
         total += n_blocks
-    return cached | dict.fromkeys(gpus, total)
+    return total
 
 
 def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Stretch | None:
@@ -117,12 +118,10 @@ def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
     """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
     total = 0
     for node, n_blocks in stretches:
-        if gpu in node.active:
-            total += n_blocks
-            continue
-        here = node.resident.get(gpu, 0)
-        if here < n_blocks:
-            return total + here
+        if gpu not in node.active:
+            here = node.resident.get(gpu, 0)
+            if here < n_blocks:
+                return total + here
         total += n_blocks
     return total
 

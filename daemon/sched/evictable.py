@@ -10,14 +10,14 @@ nodes would lose, until something joins it or too little is left of it.
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate, islice
 from math import inf
 from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
 from preble.daemon.sched.loss import NO_LOSS, Loss
-from preble.daemon.sched.node import Node, changed
+from preble.daemon.sched.node import Node, changed, without
 
 _FRONT = 2
 """The front is added up for so many times the blocks asked for: the next prompt may need more."""
@@ -71,6 +71,10 @@ class _Tie:
         self.nodes = dict.fromkeys(nodes)
         self.order: list[Node] | None = None
         """Deepest first, once somebody has looked; nodes that have left since may still be in it."""
+
+    def add(self, nodes: Iterable[Node]) -> None:
+        self.nodes.update(dict.fromkeys(nodes))
+        self.order = None
 
     def in_order(self) -> Iterator[Node]:
         if self.order is None or len(self.order) > 2 * len(self.nodes):
@@ -191,44 +195,46 @@ class Evictable:
         """That of what goes first; None if there is nothing."""
         return next(iter(self._ticks), None)
 
-    def mark(self, node: Node, tick: int | None = None) -> None:
-        """The GPU may evict it; it was let go at `tick`: now, or together with a node that is in the order."""
-        self.unmark((node,))
+    def mark(self, nodes: Collection[Node], tick: int | None = None) -> None:
+        """The GPU may evict these, which are not in the order yet.
+
+        They were let go at `tick`: now, or together with a node that is in the order.
+        """
+        if not nodes:
+            return
         if tick is None:
             tick = self._clock.tick
-        node.released = changed(node.released, self._gpu, tick)
         if self._front is not None and tick <= self._front.last_tick:
             self._front = None
+        for node in nodes:
+            node.released = changed(node.released, self._gpu, tick)
         here = self._ticks.get(tick)
-        if here is None:
-            self._ticks[tick] = node
-        elif isinstance(here, _Tie):
-            here.nodes[node] = None
-            here.order = None
+        if isinstance(here, _Tie):
+            here.add(nodes)
+        elif here is not None:
+            self._ticks[tick] = _Tie(here, *nodes)
         else:
-            self._ticks[tick] = _Tie(here, node)
+            self._ticks[tick] = _Tie(*nodes) if len(nodes) > 1 else next(iter(nodes))
 
     def unmark(self, nodes: Collection[Node]) -> None:
         """The GPU may not evict these, or has; those that are not in the order stay so."""
-        front = self._front
+        gpu, ticks, front = self._gpu, self._ticks, self._front
         if front is not None and not front.blocks.keys().isdisjoint(nodes):
             for node in nodes:
                 if node in front.blocks:
                     front.drop(node)
         for node in nodes:
-            tick = node.released.get(self._gpu)
-            if tick is not None:
-                node.released = changed(node.released, self._gpu, 0)
-                self._take_out(node, tick)
-
-    def _take_out(self, node: Node, tick: int) -> None:
-        here = self._ticks[tick]
-        if isinstance(here, _Tie):
+            tick = node.released.get(gpu)
+            if tick is None:
+                continue
+            node.released = without(node.released, gpu)
+            here = ticks[tick]
+            if not isinstance(here, _Tie):
+                del ticks[tick]
+                continue
             del here.nodes[node]
             if len(here.nodes) == 1:
-                self._ticks[tick] = next(iter(here.nodes))
-        else:
-            del self._ticks[tick]
+                ticks[tick] = next(iter(here.nodes))
 
     def touch(self, nodes: Collection[Node]) -> None:
         """What is counted on these nodes has changed; some of them may be in the order."""

@@ -10,11 +10,11 @@ prompt shares all of it, and a binary search how much of the last one.
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.blocktable import BlockTable
-from preble.daemon.sched.evictable import Evictable, Orders, Victim
+from preble.daemon.sched.evictable import Evictable, Orders
 from preble.daemon.sched.node import (
     Children,
     Counts,
@@ -29,6 +29,7 @@ from preble.daemon.sched.node import (
     depth_after,
     shared_blocks,
     walk,
+    without,
 )  # fmt: skip
 
 __all__ = ["Node", "PrefixIndex", "Stretch", "cached_of"]
@@ -94,10 +95,6 @@ class PrefixIndex:
     def held_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
         """Blocks of a matched prompt that running requests hold on the GPU already."""
         return sum([n_blocks for node, n_blocks in stretches if gpu in node.active])
-
-    def victims(self, gpu: GpuId, n_blocks: int, keep: Iterable[Stretch] = ()) -> Iterator[Victim]:
-        """What the GPU's LRU would evict to free `n_blocks`, first victim first; never a node of `keep`."""
-        return self._orders.of(gpu).victims(n_blocks, {node for node, _ in keep})
 
     def evictable(self, gpu: GpuId) -> Evictable:
         """What the GPU may evict, always the same object. To be read only."""
@@ -169,7 +166,7 @@ class PrefixIndex:
         for gpu in upper.active:
             self._active_nodes[gpu][upper] = None
         for gpu, tick in lower.released.items():
-            self._orders.of(gpu).mark(upper, tick)
+            self._orders.of(gpu).mark((upper,), tick)
         for gpu, n_blocks in list(lower.resident.items()):
             lower.resident = changed(lower.resident, gpu, max(0, n_blocks - cut))
             if n_blocks <= cut:
@@ -262,7 +259,8 @@ class PrefixIndex:
             node = self._split(node, depth - node.start)
         elif node is not None and self._is_tail(node, gpu):
             self._lengthen(node, keys)
-            self._orders.of(gpu).mark(node)
+            self._orders.of(gpu).unmark((node,))
+            self._orders.of(gpu).mark((node,))
             return node
         return self._append(node, keys)
 
@@ -304,12 +302,13 @@ class PrefixIndex:
         self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
         node.resident = changed(node.resident, gpu, n_blocks)
         self._table.report(node, n_blocks)
+        order = self._orders.of(gpu)
         if n_blocks == 0:
-            self._orders.of(gpu).unmark((node,))
+            order.unmark((node,))
         elif gpu in node.released:
-            self._orders.of(gpu).touch((node,))
+            order.touch((node,))
         elif gpu not in node.active:
-            self._orders.of(gpu).mark(node)
+            order.mark((node,))
 
     def clear(self, gpu: GpuId) -> None:
         """The GPU's cache is empty."""
@@ -339,7 +338,7 @@ class PrefixIndex:
             if node.intended[gpu] > 1:
                 node.intended[gpu] -= 1
             else:
-                node.intended = changed(node.intended, gpu, 0)
+                node.intended = without(node.intended, gpu)
         self._prune(leaf)
 
     def acquire(self, leaf: Node, gpu: GpuId) -> None:
@@ -363,16 +362,17 @@ class PrefixIndex:
         self._computed = {}
         self._orders.clock.advance()
         here = self._active_nodes[gpu]
-        order = self._orders.of(gpu)
+        let_go = []
         for node in leaf.path():
             if node.active[gpu] > 1:
                 node.active[gpu] -= 1
             else:
-                node.active = changed(node.active, gpu, 0)
+                node.active = without(node.active, gpu)
                 self._active_blocks[gpu] -= len(node.keys)
                 del here[node]
                 if gpu in node.resident:
-                    order.mark(node)
+                    let_go.append(node)
+        self._orders.of(gpu).mark(let_go)
         self._prune(leaf)
 
     def use(self, leaf: Node, gpu: GpuId) -> None:
@@ -394,6 +394,6 @@ class PrefixIndex:
             if node.uses[gpu] > 1:
                 node.uses[gpu] -= 1
             else:
-                node.uses = changed(node.uses, gpu, 0)
+                node.uses = without(node.uses, gpu)
         self._orders.of(gpu).touch(path)
         self._prune(leaf)

@@ -134,9 +134,14 @@ def changed(counts: Counts, gpu: GpuId, count: int) -> Counts:
         counts[gpu] = count
         return counts
     assert count == 0, f"{gpu}: a count fell to {count}"
-    if len(counts) == 1 and gpu in counts:
+    return without(counts, gpu) if gpu in counts else counts
+
+
+def without(counts: Counts, gpu: GpuId) -> Counts:
+    """The dict without this count, which is in it: the same one, unless it becomes empty."""
+    if len(counts) == 1:
         return _NONE
-    counts.pop(gpu, None)
+    del counts[gpu]
     return counts
 
 

@@ -47,7 +47,7 @@ def test_lru_evicts_the_oldest_first_and_children_before_parents():
         index.acquire(leaf, A)
         index.set_chain_resident(leaf, A)
         index.release(leaf, A)
-    order = [victim.node.keys for victim in index.victims(A, 100)]
+    order = [victim.node.keys for victim in index.evictable(A).victims(100)]
     assert order == [keys("abcd")[2:], keys("abxy")[2:], keys("ab"), keys("mn")]
 
 
@@ -58,7 +58,7 @@ def test_a_hit_refreshes_the_whole_path():
         index.acquire(leaf, A)
         index.set_chain_resident(leaf, A)
         index.release(leaf, A)
-    assert [victim.node.keys for victim in index.victims(A, 100)] == [keys("mn"), keys("ab")]
+    assert [victim.node.keys for victim in index.evictable(A).victims(100)] == [keys("mn"), keys("ab")]
 
 
 def test_what_runs_is_no_victim_and_only_as_much_is_taken_as_needed():
@@ -68,7 +68,7 @@ def test_what_runs_is_no_victim_and_only_as_much_is_taken_as_needed():
         index.acquire(leaf, A)
         index.set_chain_resident(leaf, A)
     index.release(idle, A)
-    assert [(victim.node, victim.n_blocks) for victim in index.victims(A, 2)] == [(idle, 2)]
+    assert [(victim.node, victim.n_blocks) for victim in index.evictable(A).victims(2)] == [(idle, 2)]
 
 
 def test_eviction_from_the_end_leaves_a_cached_prefix():
@@ -170,20 +170,20 @@ class Forest(RuleBasedStateMachine):
             assert self.index.resident_blocks(gpu) == len(self.resident[gpu])
             held = {t for text, g in self.active if g == gpu for t in _prefixes(text)}
             assert self.index.active_blocks(gpu) == len(held)
-            evictable = sum(victim.n_blocks for victim in self.index.victims(gpu, 10**6))
+            evictable = sum(victim.n_blocks for victim in self.index.evictable(gpu).victims(10**6))
             assert evictable == len(self.resident[gpu] - held)
 
     @invariant()
     def what_eviction_loses_is_that_of_each_victim(self):
-        kept = self.index.match(keys("ab"))
+        kept = [node for node, _ in self.index.match(keys("ab"))]
         for gpu in GPUS:
             for n_blocks, keep in ((1, ()), (4, ()), (4, kept), (100, ())):
-                victims = self.index.victims(gpu, n_blocks, keep)
+                victims = self.index.evictable(gpu).victims(n_blocks, keep)
                 lost = sum(
                     LOSS.chance(victim.node.uses.get(gpu, 0), 0.0) * LOSS.again_ms(victim.n_blocks)
                     for victim in victims
                 )
-                assert self.index.evictable(gpu).loss(n_blocks, [node for node, _ in keep], LOSS) == lost
+                assert self.index.evictable(gpu).loss(n_blocks, keep, LOSS) == lost
 
     @invariant()
     def nothing_is_kept_for_nobody(self):

@@ -27,9 +27,11 @@ import psutil
 
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.errors import PrebleError
-from preble.daemon.ids import GpuId
+from preble.daemon.ids import GpuId, TenantName
+from preble.daemon.sim.demand import DEFAULT_TENANT
 from preble.daemon.sim.prompts import token_ids
 from preble.daemon.sim.types import Outcome, SimRequest
+from preble.daemon.wire.accounts import KeyCreated
 from preble.daemon.wire.client import AdminClient
 
 MODEL = "preble-demo"
@@ -59,6 +61,7 @@ port = {{port}}
 drain_timeout_s = 5.0
 [scheduler]
 policy = "{{policy}}"
+fairness = "{{fairness}}"
 [log]
 level = "warning"
 [[models]]
@@ -86,9 +89,16 @@ class Daemon:
     data_dir: Path
     pid: int
 
-    @property
-    def key(self) -> str:
-        return (self.data_dir / "default.key").read_text().strip()
+    def key(self, tenant: str) -> str:
+        """Of the tenant that is always there, or of one that is made now."""
+        if tenant == DEFAULT_TENANT:
+            return (self.data_dir / f"{tenant}.key").read_text().strip()
+        with AdminClient(self.url, (self.data_dir / "operator.key").read_text().strip()) as client:
+            client.create_tenant(tenant)
+            created = client.create_key(tenant, {"name": "bench"})
+        assert isinstance(created, KeyCreated)
+        assert created.key is not None
+        return created.key
 
     def sockets(self) -> list[Path]:
         """The engines' own."""
@@ -103,7 +113,12 @@ class Daemon:
 
 @contextmanager
 def serving(
-    workshop: Path, *, policy: str = "e2", kv_blocks: int = 0, engine_args: Sequence[str] = ()
+    workshop: Path,
+    *,
+    policy: str = "e2",
+    fairness: str = "d2lpm",
+    kv_blocks: int = 0,
+    engine_args: Sequence[str] = (),
 ) -> Iterator[Daemon]:
     """A fresh daemon on two fresh engines: only the model's files in `workshop` outlive it."""
     shutil.rmtree(workshop / "data", ignore_errors=True)
@@ -113,7 +128,9 @@ def serving(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    config = CONFIG.format(port=port, policy=policy, kv_blocks=kv_blocks, engine_args=json.dumps(list(engine_args)))
+    config = CONFIG.format(
+        port=port, policy=policy, fairness=fairness, kv_blocks=kv_blocks, engine_args=json.dumps(list(engine_args))
+    )
     (workshop / "preble.toml").write_text(config)
     with (workshop / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
@@ -244,12 +261,14 @@ class Load:
         self._outcomes: list[Outcome] = []
         self._answers: dict[int, list[int]] = {}
         """What the engine really said, by the content number that later prompts of the session have for it."""
+        self._keys: dict[TenantName, str] = {}
         self._start_s = 0.0
 
     async def play(self, requests: Iterable[SimRequest]) -> list[Outcome]:
         """All of them, to the end; outcomes in the order of ends."""
         todo = [(request, None if request.session else self._body(request)) for request in requests]
-        headers = {"authorization": f"Bearer {self._daemon.key}", "content-type": "application/json"}
+        self._keys = {tenant: self._daemon.key(tenant) for tenant in {request.tenant for request, _ in todo}}
+        headers = {"content-type": "application/json"}
         timeout = aiohttp.ClientTimeout(total=REQUEST_DEADLINE_S)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout) as http:
@@ -292,7 +311,8 @@ class Load:
         first_s: float | None = None
         raw, head = b"", {}
         try:
-            async with http.post(f"{self._daemon.url}/v1/completions", data=body) as response:
+            key = {"authorization": f"Bearer {self._keys[request.tenant]}"}
+            async with http.post(f"{self._daemon.url}/v1/completions", data=body, headers=key) as response:
                 head = response.headers
                 async for some in response.content.iter_any():
                     first_s = first_s or time.perf_counter() - self._start_s

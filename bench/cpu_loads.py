@@ -99,10 +99,10 @@ def table(header: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
 
 
-def fill(parts: dict[str, str]) -> None:
-    """Put parts of the document between their markers."""
-    text = DOCUMENT.read_text()
+def fill(parts: dict[str, str], document: Path = DOCUMENT) -> None:
+    """Put parts of a document between their markers."""
+    text = document.read_text()
     for name, lines in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         text = pattern.sub(lambda found, lines=lines: f"{found[1]}{lines}\n{found[2]}", text)
-    DOCUMENT.write_text(text)
+    document.write_text(text)

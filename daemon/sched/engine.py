@@ -131,10 +131,10 @@ class Engine:
         requests = self._requests
         if self._traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
-            # half of those who wait or run here then wait for it. So computing again what is cached elsewhere is cheap
-            # on an idle GPU and dear on a busy one. A little of L keeps new prefixes apart: between idle GPUs the one
-            # that had less to do lately is better for what will follow.
-            waits = 1 + _KEPT_WAITING * requests
+            # half of those who run here, or wait and have no turn before it, then wait for it. So computing again what
+            # is cached elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new prefixes
+            # apart: between idle GPUs the one that had less to do lately is better for what will follow.
+            waits = 1 + _KEPT_WAITING * (len(self.running) + self.waiting.kept_waiting(spec.tenant))
             cost_ms = wait_ms + waits * (evict_ms + prefill_ms) + decode_ms + self._traits.load_weight * load_ms
         else:
             cost_ms = load_ms + evict_ms + prefill_ms

@@ -17,6 +17,13 @@ _T = TypeVar("_T")
 class Turns(Protocol):
     """Accounts of all tenants' service, over all engines. All times are the caller's."""
 
+    @property
+    def are_by_tenant(self) -> bool:
+        """Whether it matters whose a request is."""
+
+    def weight(self, tenant: TenantName) -> float:
+        """Its share, by those of the others."""
+
     def joined(self, tenant: TenantName, now_s: float) -> None:
         """A request begins to wait."""
 
@@ -45,6 +52,9 @@ class FairLine(Generic[_T]):
         self._turns = turns
         self._grouped = grouped
         self._lines: dict[TenantName, WaitingLine[_T]] = {}
+        self._weights: dict[TenantName, float] = {}
+        """Of whom something waits, as it was when that began."""
+        self._all_weights = 0.0
         self._places: dict[str, tuple[TenantName, int]] = {}
         """Of every name its tenant, and its place in the order of arrival."""
         self._arrivals = count()
@@ -63,6 +73,8 @@ class FairLine(Generic[_T]):
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = WaitingLine(self._share, grouped=self._grouped)
+            self._weights[tenant] = self._turns.weight(tenant)
+            self._all_weights += self._weights[tenant]
         line.add(name, item)
         self._places[name] = tenant, next(self._arrivals)
 
@@ -79,7 +91,20 @@ class FairLine(Generic[_T]):
         item = how(self._lines[tenant], name)
         if not self._lines[tenant]:
             del self._lines[tenant]
+            self._all_weights = self._all_weights - self._weights.pop(tenant) if self._lines else 0.0
         return item
+
+    def kept_waiting(self, tenant: TenantName) -> float:
+        """How many wait for what the tenant would add: its own, and those of others whose turns come in between.
+
+        The rest of what others wait for comes before, or is what they asked for beyond their share.
+        """
+        if not self._turns.are_by_tenant:
+            return len(self._places)
+        line = self._lines.get(tenant)
+        if line is None:
+            return 0
+        return min(len(self._places), len(line) * self._all_weights / self._weights[tenant])
 
     def first(self) -> _T | None:
         """The next to start, which `start` then takes out. None if nobody waits."""

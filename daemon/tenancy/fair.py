@@ -43,6 +43,9 @@ class _Account:
 class _Accounts:
     """Who waits, runs and is batch: what all kinds of turns have in common. All times are the caller's."""
 
+    are_by_tenant = True
+    """Whether it matters within a class whose a request is."""
+
     def __init__(self, batch_share: float) -> None:
         """Batch gets no less than `batch_share` (0 to 1) of the service while it waits for interactive requests."""
         self._accounts: dict[TenantName, _Account] = {}
@@ -59,6 +62,11 @@ class _Accounts:
         self._waiting[account.is_batch] -= account.waiting
         self._waiting[is_batch] += account.waiting
         account.weight, account.is_batch = weight, is_batch
+
+    def weight(self, tenant: TenantName) -> float:
+        """Its share, by those of the others."""
+        account = self._accounts.get(tenant)
+        return account.weight if account is not None else 1.0
 
     def joined(self, tenant: TenantName, now_s: float) -> None:
         """A request begins to wait."""
@@ -143,6 +151,8 @@ class _Accounts:
 
 class Everybody(_Accounts):
     """No fairness within a class: whoever is next by locality or arrival."""
+
+    are_by_tenant = False
 
 
 class Credits(_Accounts):

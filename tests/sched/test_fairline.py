@@ -11,8 +11,13 @@ from preble.daemon.sched.fairline import FairLine
 class Turns:
     """Says what it is told to say."""
 
-    def __init__(self):
+    def __init__(self, weights=None, *, are_by_tenant=True):
         self.only = None
+        self.are_by_tenant = are_by_tenant
+        self._weights = weights or {}
+
+    def weight(self, tenant):
+        return self._weights.get(tenant, 1.0)
 
     def admissible(self, tenants):
         return [tenant for tenant in tenants if self.only in (None, tenant)]
@@ -50,6 +55,18 @@ def test_whose_turn_it_is_not_does_not_start_whatever_is_cached():
     fair = line({"a": ("x", 0.9), "b": ("y", 0.0)}, turns)
     turns.only = "y"
     assert fair.first() == "b"
+
+
+def test_others_wait_for_a_tenants_requests_as_far_as_their_turns_come_in_between():
+    waiting = {"a": ("x", 0), "b": ("x", 0), **{f"c{number}": ("y", 0) for number in range(20)}}
+    fair = line(waiting, Turns({"y": 3.0}))
+    assert fair.kept_waiting("x") == 2 + 2 * 3
+    assert fair.kept_waiting("y") == 22  # 20 and a third of it, but there are not so many
+    assert fair.kept_waiting("z") == 0
+    assert line(waiting, Turns({"y": 3.0}, are_by_tenant=False)).kept_waiting("z") == 22
+    for name in list(fair):
+        fair.remove(name)
+    assert fair.kept_waiting("x") == 0
 
 
 def test_what_waits_is_listed_in_the_order_of_arrival():

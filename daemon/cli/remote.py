@@ -50,14 +50,14 @@ class Remote(Reach):
         Raises `ConfigError`, and with each call `Unreachable` and `Refused`.
         """
         from preble.daemon.tenancy.keys import is_tenants
-        from preble.daemon.wire.client import AdminClient, BadKey
+        from preble.daemon.wire.client import OPERATORS, TENANTS, AdminClient, BadKey
 
         url = self.find_url()
         key, source = self.find_key()
         if key is not None:
             _check(key, source)
         try:
-            routes = "/v1" if tenants_too and key is not None and is_tenants(key) else "/admin/v1"
+            routes = TENANTS if tenants_too and key is not None and is_tenants(key) else OPERATORS
             with AdminClient(url, key, routes) as client:
                 yield client
         except BadKey as error:

@@ -185,7 +185,7 @@ class TemplateDesk:
         encoder = self._encoders()[model]
         prompts: list[TokenIds] = []
         refusal: InvalidRequest | None = None
-        for request in variants(body, fixed):
+        for request in variants(body, fixed, merges=encoder.traits.merges):
             await sleep(0)  # others have their turn: each takes its time
             try:
                 tokens = await encoder.tokens({**request, "model": model}, scope)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
+import msgspec
+
 from preble.daemon.errors import InvalidRequest
 from preble.daemon.prompt.chat import read_body
 from preble.daemon.prompt.files import ModelFiles
@@ -41,6 +43,8 @@ class Traits:
     """Texts that become tokens of their own, or by which the chat template tells one message from the next."""
     added_ids: frozenset[int]
     """Tokens that no ordinary text becomes."""
+    merges: bool
+    """What follows a text can change its last tokens."""
     text_of: Callable[[int], str]
     """A token as text; what is no whole character is shown as U+FFFD."""
 
@@ -54,6 +58,7 @@ def read_traits(files: ModelFiles) -> Traits:
         fingerprint=_fingerprint(files, templates),
         markers=tuple(sorted({*filter(str.strip, added), *roles})),
         added_ids=frozenset(added.values()),
+        merges=bool(msgspec.json.decode(files.tokenizer.to_str())["model"].get("merges", True)),
         text_of=lambda token_id: files.tokenizer.decode([token_id], skip_special_tokens=False),
     )
 

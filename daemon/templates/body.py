@@ -1,7 +1,7 @@
 """A template's body: whether it is one, where its variables stand, and what identifies it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 
 import msgspec
@@ -78,23 +78,23 @@ def variables_of(body: TemplateBody) -> dict[str, Variable]:
     return {name: body.variables.get(name, Variable()) for name in names_of(body)}
 
 
-def filled(body: TemplateBody, values: dict[str, str]) -> TemplateBody:
+def filled(body: TemplateBody, values: Mapping[str, str]) -> TemplateBody:
     """The body with these in place of its variables; there must be one for each."""
+    return rewritten(body, lambda text: PLACE.sub(lambda at: at[0][1:] if at[1] else values[at[2]], text))
+
+
+def rewritten(body: TemplateBody, rewrite: Callable[[str], str]) -> TemplateBody:
+    """The body with each text in which variables can stand as `rewrite` makes it."""
     if body.text is not None:
-        return replace(body, text=_filled(body.text, values))
+        return replace(body, text=rewrite(body.text))
     messages = []
     for message in body.messages or ():
         if isinstance(message.content, str):
-            message = replace(message, content=_filled(message.content, values))
+            message = replace(message, content=rewrite(message.content))
         elif message.content is not None:
-            parts = [TextPart(text=_filled(part.text, values)) for part in message.content]
-            message = replace(message, content=parts)
+            message = replace(message, content=[TextPart(text=rewrite(part.text)) for part in message.content])
         messages.append(message)
     return replace(body, messages=messages)
-
-
-def _filled(text: str, values: dict[str, str]) -> str:
-    return PLACE.sub(lambda match: match[0][1:] if match[1] else values[match[2]], text)
 
 
 def _check(name: str, variable: Variable) -> None:

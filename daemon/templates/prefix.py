@@ -5,6 +5,7 @@ template may move, trim or leave out what it is given. So the template is render
 begin, and with different things after it; what all of these have in common is the prefix.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 
 from preble.daemon.sched.blocks import TokenIds
-from preble.daemon.templates.body import filled, names_of
+from preble.daemon.templates.body import PLACE, filled, names_of, rewritten
 from preble.daemon.wire.templates import TemplateBody
 
 FILLERS = ("", "a", "Z", "7", " b", "  ", "\n", "\n\n", ".", ",", "-", "(", "'s", '"', "é", "東", "\u0301", "ing", "s")
@@ -23,6 +24,12 @@ _TAILS: Sequence[Sequence[Mapping[str, Any]]] = (
     ({"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}),
 )
 """What requests may append to a chat. A chat template that wants turns to alternate takes some of these only."""
+
+_LAST_WORD = re.compile(r"\s*\S{0,16}\Z")
+"""Tokenizers that merge do so within words, with the white space before them; few tokens are longer."""
+
+_UNLIKE = ("Z", "\n")
+"""What follows in place of that word: no tokens are common to both."""
 
 
 def request_body(body: TemplateBody) -> dict[str, Any]:
@@ -39,10 +46,18 @@ def bare(body: TemplateBody) -> dict[str, Any]:
     return alone if body.text is not None else {**alone, "add_generation_prompt": False}
 
 
-def variants(body: TemplateBody, fixed: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Requests of which all have the prefix in common, and nothing else. The variables `fixed` are left empty."""
+def variants(body: TemplateBody, fixed: Sequence[str] = (), *, merges: bool) -> Iterator[dict[str, Any]]:
+    """Requests of which all have the prefix in common, and nothing else. The variables `fixed` are left empty.
+
+    Where a tokenizer `merges`, any value may make other tokens of the word before it: that is then no part of it.
+    """
     names = names_of(body)
     free = [name for name in names if name not in fixed]
+    if merges:
+        held_back = rewritten(body, lambda text: _held_back(text, free, at_end=body.text is not None))
+        for filler in _UNLIKE:
+            shorter = request_body(filled(held_back, {name: filler if name in free else "" for name in names}))
+            yield shorter if free or "prompt" not in shorter else {"prompt": shorter["prompt"] + filler}
     empty = request_body(filled(body, dict.fromkeys(names, "")))
     yield from _followed(empty)
     for filler in FILLERS[1:] if free else ():
@@ -69,6 +84,13 @@ def shared_tokens(one: TokenIds, other: TokenIds) -> int:
 def whole_blocks(n_tokens: int, block_tokens: int) -> int:
     """The tokens of those that fill blocks."""
     return n_tokens - n_tokens % block_tokens
+
+
+def _held_back(text: str, free: Sequence[str], *, at_end: bool) -> str:
+    """Without the word before the first variable, or before what is appended."""
+    places = (match.start() for match in PLACE.finditer(text) if not match[1] and match[2] in free)
+    end = next(places, len(text) if at_end else None)
+    return text if end is None else _LAST_WORD.sub("", text[:end]) + text[end:]
 
 
 def _followed(request: dict[str, Any]) -> Iterator[dict[str, Any]]:

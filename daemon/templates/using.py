@@ -56,9 +56,10 @@ def _completed(body: TemplateBody, values: Mapping[str, str], markers: Collectio
     neutral = filled(body, dict.fromkeys(values, _NEUTRAL))
     done = filled(body, dict(values))
     for written, before, after in zip(texts_of(body), texts_of(neutral), texts_of(done), strict=True):
-        for marker in markers:
+        names = names_in(written)
+        for marker in markers if names else ():
             if after.count(marker) > before.count(marker):
-                yield from ((name, f"makes {marker!r} of what is around it") for name in names_in(written))
+                yield from ((name, f"makes {marker!r} of what is around it") for name in names)
 
 
 def _joined(template: dict[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,6 +40,8 @@ _PATIENT = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S)
 _LIVE = httpx.Timeout(None, connect=_CONNECT_TIMEOUT_S, read=2 * _TIMEOUT_S)
 _decode_event = msgspec.json.Decoder(LiveEvent).decode
 _WHOLE_PAGE = "1000"
+OPERATORS, TENANTS = "/admin/v1", "/v1"
+"""Where the routes are, by whose keys they want."""
 _T = TypeVar("_T")
 
 
@@ -71,7 +73,8 @@ class AdminClient:
     only what is about templates works.
     """
 
-    def __init__(self, url: str, key: str | None, routes: str = "/admin/v1") -> None:
+    def __init__(self, url: str, key: str | None, routes: str = OPERATORS) -> None:
+        self._routes = routes
         self._url = url.rstrip("/")
         self._http = httpx.Client(
             base_url=f"{self._url}{routes}",
@@ -193,10 +196,10 @@ class AdminClient:
 
     def templates(self, tenant: str | None = None) -> list[TemplateRow]:
         """Every template that can be seen."""
-        page = self._get("/templates", TemplatePage, limit=_WHOLE_PAGE, tenant=tenant)
+        page = self._get("/templates", TemplatePage, limit=_WHOLE_PAGE, **self._of(tenant))
         rows = page.rows
         while page.next is not None:
-            page = self._get("/templates", TemplatePage, limit=_WHOLE_PAGE, tenant=tenant, after=page.next)
+            page = self._get("/templates", TemplatePage, limit=_WHOLE_PAGE, **self._of(tenant), after=page.next)
             rows += page.rows
         return rows
 
@@ -205,29 +208,31 @@ class AdminClient:
     ) -> TemplateVersion | PlannedChange:
         """Make a version, unless there is one that says the same."""
         body = msgspec.to_builtins(template)
-        return self._change("POST", "/templates", TemplateVersion, body, dry_run=dry_run, query=_of(tenant))
+        return self._change("POST", "/templates", TemplateVersion, body, dry_run=dry_run, query=self._of(tenant))
 
     def template(
         self, name: str, version: int | None = None, label: str | None = None, tenant: str | None = None
     ) -> TemplateVersion:
         """One version; with neither number nor label the one that requests get."""
         number = None if version is None else str(version)
-        return self._get(f"/templates/{_segment(name)}", TemplateVersion, version=number, label=label, tenant=tenant)
+        return self._get(
+            f"/templates/{_segment(name)}", TemplateVersion, version=number, label=label, **self._of(tenant)
+        )
 
     def template_versions(self, name: str, tenant: str | None = None) -> list[VersionRow]:
         """All versions, newest first."""
         path = f"/templates/{_segment(name)}/versions"
-        page = self._get(path, VersionPage, limit=_WHOLE_PAGE, tenant=tenant)
+        page = self._get(path, VersionPage, limit=_WHOLE_PAGE, **self._of(tenant))
         rows = page.rows
         while page.next is not None:
-            page = self._get(path, VersionPage, limit=_WHOLE_PAGE, tenant=tenant, before=str(page.next))
+            page = self._get(path, VersionPage, limit=_WHOLE_PAGE, **self._of(tenant), before=str(page.next))
             rows += page.rows
         return rows
 
     def render_template(self, name: str, use: TemplateRender, tenant: str | None = None) -> Rendered:
         """A version with values in place of its variables."""
         path = f"/templates/{_segment(name)}/render"
-        return self._call("POST", path, Rendered, json=msgspec.to_builtins(use), params=_of(tenant))
+        return self._call("POST", path, Rendered, json=msgspec.to_builtins(use), params=self._of(tenant))
 
     def label_template(
         self,
@@ -242,14 +247,16 @@ class AdminClient:
         """Point a label to a version, or take it away (None), if the template still has so many changes."""
         path = f"/templates/{_segment(name)}/labels/{_segment(label)}"
         method, body = ("DELETE", None) if version is None else ("PUT", {"version": version})
-        return self._change(method, path, TemplateRow, body, if_version=if_version, dry_run=dry_run, query=_of(tenant))
+        return self._change(
+            method, path, TemplateRow, body, if_version=if_version, dry_run=dry_run, query=self._of(tenant)
+        )
 
     def delete_template(
         self, name: str, tenant: str | None = None, *, if_version: int | None = None, dry_run: bool = False
     ) -> TemplateRow | PlannedChange:
         """Delete one with all its versions."""
         path = f"/templates/{_segment(name)}"
-        return self._change("DELETE", path, TemplateRow, if_version=if_version, dry_run=dry_run, query=_of(tenant))
+        return self._change("DELETE", path, TemplateRow, if_version=if_version, dry_run=dry_run, query=self._of(tenant))
 
     def gpus(self) -> list[GpuRow]:
         """Every engine."""
@@ -295,6 +302,12 @@ class AdminClient:
                         yield _decode_event(line[len("data: ") :])
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
+
+    def _of(self, tenant: str | None) -> dict[str, str]:
+        """Whose templates. Raises `Refused`: with a tenant's key there is no choice."""
+        if tenant is not None and self._routes != OPERATORS:
+            raise Refused("this is a tenant's key: leave out --tenant, or take an operator's")
+        return {} if tenant is None else {"tenant": tenant}
 
     def _get(self, path: str, kind: type[_T], **query: str | None) -> _T:
         return self._call("GET", path, kind, params={name: value for name, value in query.items() if value is not None})
@@ -345,10 +358,6 @@ class AdminClient:
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise BadKey(message)
         raise Refused(message) if response.is_client_error else PrebleError(message)
-
-
-def _of(tenant: str | None) -> dict[str, str]:
-    return {} if tenant is None else {"tenant": tenant}
 
 
 def _segment(text: str) -> str:

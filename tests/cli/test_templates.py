@@ -94,6 +94,12 @@ def test_an_operator_shares_templates_and_has_those_of_tenants(daemon, folder, t
     assert "no template" in refusal("show", name + "x")
 
 
+def test_a_tenants_key_is_for_its_own_templates_alone(key, folder):
+    assert "leave out --tenant" in refusal("list", "--tenant", "acme", PREBLE_KEY=key)
+    assert "leave out --tenant" in refusal("register", folder / "plain.txt", "--tenant", "acme", PREBLE_KEY=key)
+    assert preble("tenant", "list", PREBLE_KEY=key).exit_code == Exit.REFUSED
+
+
 def test_what_can_be_cached_is_reported(own, key, folder):
     [analysis] = own("register", folder / "chat.yaml")["analyses"]
     assert analysis["cacheable_tokens"] > len(LONG) - 16

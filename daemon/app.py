@@ -21,17 +21,19 @@ from preble.daemon.api.health import HealthService
 from preble.daemon.api.inference import InferenceService
 from preble.daemon.api.models import ServedModel
 from preble.daemon.api.templates import TemplateService
-from preble.daemon.config import DEMO_MODEL, Config, LedgerConfig
+from preble.daemon.config import DEMO_MODEL, AuthConfig, Config, LedgerConfig
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.hardware import detect
 from preble.daemon.engine.launch import EngineSpec, plan
 from preble.daemon.errors import ConfigError, EngineError, Unavailable
+from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event, TenantStands
 from preble.daemon.flow.gpus import GpuDesk
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost, end_of
+from preble.daemon.flow.lives import Lives
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.recording import Record
 from preble.daemon.flow.request import Call, RequestLife
@@ -120,20 +122,17 @@ async def open_daemon(
             tell=lambda settled: board.ended(end_of(settled), monotonic()),
         )
         await stack.enter_async_context(engines.running())
-        desk = GpuDesk(engines.fleet, engines.runtime.views, books.ttft_p50_ms, engines.runtime.returns)
+        runtime = engines.runtime
+        desk = GpuDesk(engines.fleet, runtime.views, books.ttft_p50_ms, runtime.returns, runtime.foresee)
         metrics.track_gpus(desk.gauges)
         metrics.track_returns(engines.returns)
         directory = stores.accounts.directory
         metrics.track_tenants(lambda: engines.runtime.standings([tenant.name for tenant in directory.tenants()]))
-        failures = FailureLimiter(
-            per_minute=config.auth.failures_per_minute,
-            at_once=config.auth.failures_at_once,
-            addresses_kept=config.auth.addresses_kept,
-        )
         stores.accounts.directory.watch(engines.tell_standing)
-        check = Authenticator(stores.accounts.directory, failures, metrics.auth_failure)
+        check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
+        console = ConsoleDesk(runtime, engines.lives, config.scheduler, lambda: list(engines.served))
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),
@@ -145,7 +144,7 @@ async def open_daemon(
                 templates,
                 lambda call: engines.live(call, limiter, books),
             ),
-            admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk, dry_run, feed),
+            admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk, dry_run, feed, console),
             templates=TemplateService(check, directory, templates, engines.served, limiter.limits),
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled, feed.close)
@@ -232,6 +231,12 @@ async def forget_often(ledger: Ledger, config: LedgerConfig) -> None:
         await sleep(_FORGET_S)
 
 
+def _failures(config: AuthConfig) -> FailureLimiter:
+    return FailureLimiter(
+        per_minute=config.failures_per_minute, at_once=config.failures_at_once, addresses_kept=config.addresses_kept
+    )
+
+
 async def budgeted(config: Config, directory: Directory, ledger: Ledger) -> Limiter:
     """A limiter that knows what was spent of the budgets before."""
     limiter, now_s = Limiter(directory, config.limits), time()
@@ -263,6 +268,7 @@ class Engines:
         self._devices = {spec.gpu: spec.device for spec in specs}
         self.runtime = Runtime(Machine(config.scheduler), on_step_s=on_step_s, record=record)
         self.fleet = Fleet(config, specs, self._post, self._running, say, self._known_time)
+        self.lives = Lives()
         self._tokenisers: dict[ModelName, PromptEncoder] = {}
         self.served: dict[str, ServedModel] = {}
         for spec in specs:
@@ -326,14 +332,15 @@ class Engines:
 
     def live(self, call: Call, limiter: Limiter, books: Bookkeeper) -> RequestLife:
         """Begin a request's life."""
-        return RequestLife(
+        life = RequestLife(
             call,
             runtime=self.runtime,
             limiter=limiter,
             door=self.fleet.client,
-            settle=books.settle,
+            settle=self.lives.settled(books.settle),
             timeout_s=self._config.server.request_timeout_s,
         )
+        return self.lives.begin(call, life)
 
     def returns(self) -> list[tuple[str, ReturnCounts]]:
         """What became of sessions that called tools, by model."""

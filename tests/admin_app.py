@@ -18,9 +18,11 @@ from preble.daemon.api.models import ServedModel
 from preble.daemon.api.templates import TemplateService
 from preble.daemon.config import Config, LiveConfig, ServerConfig
 from preble.daemon.errors import EngineError, NotFound
+from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost
+from preble.daemon.flow.lives import Lives
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.templates import TemplateDesk
@@ -92,6 +94,9 @@ class Gpus:
     async def restart(self, gpu: str) -> None:
         self._change(gpu, restarts=1)
 
+    def foresee(self, gpu: str, order: str) -> list[str]:
+        return [f"{order} of {gpu}: 3 running requests finish first."]
+
     def _change(self, gpu: str, **changes: object) -> None:
         if gpu not in self._rows:
             raise NotFound(f"there is no GPU {gpu!r}; there are cpu0, cpu1", param="gpu")
@@ -131,6 +136,7 @@ class AdminApp:
     """Of the GPU gpu0, which serves a model."""
     board: Board
     feed: LiveFeed
+    lives: Lives
 
 
 @asynccontextmanager
@@ -159,13 +165,14 @@ async def open_admin_app(
     desk = TemplateDesk(store, lambda: {MODEL: served.encoder})
     dry_run = DryRun({MODEL: _served(letters, letters)}, salts.scope, runtime.preview, desk)
     gpus = Gpus()
-    stack = AsyncExitStack()
+    stack, lives = AsyncExitStack(), Lives()
+    console = ConsoleDesk(runtime, lives, CONFIG, lambda: [MODEL])
     feed = await stack.enter_async_context(feeding(board, config, None))
-    service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed)
+    service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed, console)
     templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, lambda *_: ())
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates)
     try:
-        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, board, feed)
+        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, board, feed, lives)
     finally:
         await stack.aclose()
         await ledger.close()

@@ -1,7 +1,7 @@
 """The operator's routes for engines, and why a request went where it went."""
 
 from asyncio import create_task, sleep
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
@@ -18,6 +18,7 @@ from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TooLarge, Unavailable
 from preble.daemon.obs.live.feed import LiveFeed
+from preble.daemon.sched.browse import Order
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
@@ -25,6 +26,7 @@ from preble.daemon.tenancy.audit import Change
 from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.admin import Explanation, GpuRow
+from preble.daemon.wire.live import PrefixPage
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
 AnyRequest = Request[Any, Any, Any]
@@ -47,6 +49,27 @@ class GpuOperations(Protocol):
     async def restart(self, gpu: str) -> None:
         """Drain it, end it and start it again."""
 
+    def foresee(self, gpu: str, order: str) -> list[str]:
+        """What `drain`, `undrain` or `restart` would do now, in sentences."""
+
+
+class ConsoleOperations(Protocol):
+    """What the console asks beyond the live feed."""
+
+    def prefixes(
+        self, model: str | None, parent: str | None, order: Order, gpu: str | None, limit: int, after: str | None
+    ) -> PrefixPage:
+        """A page of the prefix index; of the first model if None is named. Raises `NotFound` and `InvalidRequest`."""
+
+    def suppose(self, known: Explanation, without: Collection[str]) -> Explanation:
+        """A decision as it would have been without these GPUs. Raises `InvalidRequest`."""
+
+    def request(self, request_id: str) -> dict[str, Any]:
+        """A request that waits or runs. Raises `NotFound`."""
+
+    def cancel(self, request_id: str) -> None:
+        """End it. Raises `NotFound`."""
+
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
@@ -59,6 +82,7 @@ class AdminService:
     gpus: GpuOperations
     dry_run: DryRun
     feed: LiveFeed
+    console: ConsoleOperations
 
 
 Admin = NamedDependency[AdminService]
@@ -143,15 +167,16 @@ async def _order(
     author = author_of(request, admin.authenticate(request, Scope.ADMIN_WRITE))
     row = _gpu_row(admin.gpus, gpu)
     before = {"state": row.state, "draining": row.draining} if row is not None else {}
+    order = request.url.path.rpartition("/")[2]
     change = Change(
-        action=f"gpu.{request.url.path.rpartition('/')[2]}",
+        action=f"gpu.{order}",
         target=gpu,
         tenant=None,
         before=before,
         after={**before, **after},
     )
     if dry_run and row is not None:
-        return Response(planned(change))
+        return Response(planned(change, admin.gpus.foresee(gpu, order)))
     acting = create_task(act(gpu))
     await sleep(0)  # whatever refuses it does so before it waits for anything
     if not acting.done() or acting.exception() is None:

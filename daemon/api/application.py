@@ -9,6 +9,7 @@ from litestar.di import Provide
 
 from preble.daemon.api.admin import AdminController, AdminService
 from preble.daemon.api.audit import AuditController
+from preble.daemon.api.console import ConsoleController
 from preble.daemon.api.health import HealthController, HealthService
 from preble.daemon.api.inference import InferenceController, InferenceService
 from preble.daemon.api.keys import KeysController
@@ -70,6 +71,7 @@ def make_application(
             LiveController,
             TemplatesController,
             AdminTemplatesController,
+            ConsoleController,
         ],
         dependencies={
             "health": _provide(health),

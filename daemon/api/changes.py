@@ -1,6 +1,6 @@
 """What routes that change something have in common: who does it, on which version, really or not, and the answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import time
 from typing import Annotated, Any, TypeVar
 
@@ -9,6 +9,7 @@ from litestar import Request, Response
 from litestar.params import HeaderParameter, QueryParameter
 
 from preble.daemon.api.request_ids import request_id
+from preble.daemon.store.audit import iso
 from preble.daemon.tenancy.audit import Author, Change, Outcome
 from preble.daemon.tenancy.model import Principal
 from preble.daemon.wire.accounts import PlannedChange
@@ -51,6 +52,13 @@ def answer(
     return Response(row(outcome.value), status_code=status, headers=headers)
 
 
-def planned(change: Change) -> PlannedChange:
-    """A change that was not made."""
-    return PlannedChange(action=change.action, target=change.target, before=change.before, after=change.after)
+def planned(change: Change, effect: Sequence[str] | None = None) -> PlannedChange:
+    """A change that was not made, and what would have followed from it."""
+    return PlannedChange(
+        action=change.action,
+        target=change.target,
+        before=change.before,
+        after=change.after,
+        effect=tuple(effect or ()),
+        computed_at=None if effect is None else iso(time()),
+    )

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from preble.daemon.wire.admin import GpuRow
 
 
+_dry_run_option = click.option("--dry-run", is_flag=True, help="Say what would happen, and change nothing.")
+
+
 @click.group()
 def gpu() -> None:
     """Engines, one per GPU."""
@@ -28,31 +31,39 @@ def list_gpus(remote: Remote, as_json: bool) -> None:
 
 @gpu.command("drain")
 @click.argument("name", metavar="GPU")
+@_dry_run_option
 @remote_command
-def drain(remote: Remote, name: str, as_json: bool) -> None:
+def drain(remote: Remote, name: str, dry_run: bool, as_json: bool) -> None:
     """Place nothing new on a GPU; what runs there finishes."""
-    _order(remote, name, "drain", as_json)
+    _order(remote, name, "drain", dry_run, as_json)
 
 
 @gpu.command("undrain")
 @click.argument("name", metavar="GPU")
+@_dry_run_option
 @remote_command
-def undrain(remote: Remote, name: str, as_json: bool) -> None:
+def undrain(remote: Remote, name: str, dry_run: bool, as_json: bool) -> None:
     """Put a GPU back to work."""
-    _order(remote, name, "undrain", as_json)
+    _order(remote, name, "undrain", dry_run, as_json)
 
 
 @gpu.command("restart")
 @click.argument("name", metavar="GPU")
+@_dry_run_option
 @remote_command
-def restart(remote: Remote, name: str, as_json: bool) -> None:
+def restart(remote: Remote, name: str, dry_run: bool, as_json: bool) -> None:
     """Let a GPU's requests finish, then start its engine again."""
-    say(f"{name}: waiting for its running requests")
-    _order(remote, name, "restart", as_json)
+    if not dry_run:
+        say(f"{name}: waiting for its running requests")
+    _order(remote, name, "restart", dry_run, as_json)
 
 
-def _order(remote: Remote, name: str, order: str, as_json: bool) -> None:
+def _order(remote: Remote, name: str, order: str, dry_run: bool, as_json: bool) -> None:
     with remote.client() as client:
+        if dry_run:
+            plan = client.plan_gpu(name, order)
+            emit(plan, as_json, lambda: click.echo(printable("\n".join(plan.effect))))
+            return
         row = client.order_gpu(name, order)
     emit(row, as_json, lambda: _gpu_table([row]))
 

@@ -14,6 +14,7 @@ from preble.daemon.cli.db import db
 from preble.daemon.cli.demo_feed import demo_feed
 from preble.daemon.cli.gpus import gpu
 from preble.daemon.cli.keys import key
+from preble.daemon.cli.live import request, tail, tree
 from preble.daemon.cli.output import STYLES, Exit, emit, exit_code, printable, say
 from preble.daemon.cli.remote import Remote, config_option, json_option, remote_command
 from preble.daemon.cli.replay import replay
@@ -98,7 +99,10 @@ def _render(checks: "Sequence[Check]") -> None:
             click.echo(f"{'':<5} {'':<{width}}  mend: {printable(check.mend)}")
 
 
-for command in (tenant, key, template, gpu, explain, simulate, replay, demo_feed, usage, audit, db, config):
+_ALL = (
+    tenant, key, template, gpu, request, explain, tail, tree, simulate, replay, demo_feed, usage, audit, db, config,
+)  # fmt: skip
+for command in _ALL:
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from preble.daemon.errors import ConfigError, Refused
 from preble.daemon.wire.reaching import CONFIG_FILE, Reach
 
 if TYPE_CHECKING:
-    from preble.daemon.wire.client import AdminClient
+    pass
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -44,13 +44,14 @@ class Remote(Reach):
     """How to reach the daemon."""
 
     @contextmanager
-    def client(self, *, tenants_too: bool = False) -> Iterator["AdminClient"]:
+    def client(self, *, tenants_too: bool = False) -> Iterator["ConsoleClient"]:
         """A client with the operator's key; with `tenants_too` it may be a tenant's, for its own routes.
 
         Raises `ConfigError`, and with each call `Unreachable` and `Refused`.
         """
         from preble.daemon.tenancy.keys import is_tenants
-        from preble.daemon.wire.client import OPERATORS, TENANTS, AdminClient, BadKey
+        from preble.daemon.wire.client import OPERATORS, TENANTS, BadKey
+        from preble.daemon.wire.console import ConsoleClient
 
         url = self.find_url()
         key, source = self.find_key()
@@ -58,7 +59,7 @@ class Remote(Reach):
             _check(key, source)
         try:
             routes = TENANTS if tenants_too and key is not None and is_tenants(key) else OPERATORS
-            with AdminClient(url, key, routes) as client:
+            with ConsoleClient(url, key, routes) as client:
                 yield client
         except BadKey as error:
             what = f"does not take the key from {source}" if key else f"wants an operator's key; {source}"

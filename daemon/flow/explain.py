@@ -1,9 +1,16 @@
 """Decisions for people, of requests that have ended and of those that nobody sent."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
+from msgspec.structs import asdict, replace
+
+from preble.daemon.config import SchedulerConfig
+from preble.daemon.errors import InvalidRequest
 from preble.daemon.flow.request import Settled
+from preble.daemon.ids import GpuId
 from preble.daemon.sched.types import Candidate, Decision
+from preble.daemon.sched.whatif import choose_without
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation
 
 
@@ -17,12 +24,33 @@ def explain(settled: Settled, decision: Decision) -> Explanation:
         output_tokens=settled.output_tokens,
         status=settled.status,
     )
-    return _explanation(decision, settled.received_at_s, settled.attempts, actual)
+    return replace(_explanation(decision, settled.received_at_s, settled.attempts, actual), tenant=settled.call.tenant)
 
 
 def foretell(decision: Decision, decided_at_s: float) -> Explanation:
     """The same of a request that was not run. `decided_at_s` is in seconds since the epoch."""
     return _explanation(decision, decided_at_s, 0, None)
+
+
+def suppose(known: Explanation, without: Collection[str], config: SchedulerConfig) -> Explanation:
+    """A decision as it would have been without these GPUs. Raises `InvalidRequest` if that cannot be told."""
+    there = {row.gpu for row in known.candidates}
+    if unknown := sorted(set(without) - there):
+        raise InvalidRequest(f"{unknown[0]!r} was none of {', '.join(sorted(there))}.", param="without")
+    if there <= set(without):
+        raise InvalidRequest("Without all of them there is nothing to decide.", param="without")
+    candidates = [Candidate(**{**asdict(row), "gpu": GpuId(row.gpu)}) for row in known.candidates]
+    choice, left = choose_without(config, candidates, without)
+    return replace(
+        known,
+        gpu=choice.chosen.gpu,
+        mode=choice.mode.value,
+        reason=choice.reason,
+        predicted_cached_tokens=choice.chosen.cached_tokens,
+        candidates=[_candidate_row(candidate) for candidate in left],
+        attempts=0,
+        actual=None,
+    )
 
 
 def _explanation(decision: Decision, decided_at_s: float, attempts: int, actual: Actual | None) -> Explanation:

@@ -5,12 +5,14 @@ from collections.abc import Callable
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.metrics import EngineMetrics
 from preble.daemon.engine.supervisor import EngineStatus
+from preble.daemon.flow.foresight import Foresight, drained, restarted, undrained
 from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.obs.metrics import GpuGauge
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.wire.admin import GpuRow
 
+_ORDERS = {"drain": drained, "undrain": undrained, "restart": restarted}
 Views = Callable[[], tuple[EngineView, ...]]
 
 
@@ -23,11 +25,13 @@ class GpuDesk:
         views: Views,
         ttft_p50_ms: Callable[[GpuId], float | None],
         returns: Callable[[ModelName], ReturnCounts],
+        foresee: Callable[[GpuId], Foresight | None],
     ) -> None:
         self._fleet = fleet
         self._views = views
         self._ttft_p50_ms = ttft_p50_ms
         self._returns = returns
+        self._foresee = foresee
 
     def rows(self) -> list[GpuRow]:
         """One row per engine, in the order of the configuration."""
@@ -45,6 +49,13 @@ class GpuDesk:
     async def restart(self, gpu: str) -> None:
         """Drain, end and start it again; returns when that has begun. Raises `NotFound`, `Conflict`."""
         await self._fleet.restart(GpuId(gpu))
+
+    def foresee(self, gpu: str, order: str) -> list[str]:
+        """What `drain`, `undrain` or `restart` would do now, in sentences."""
+        seen = self._foresee(GpuId(gpu))
+        if seen is None:
+            return [f"{gpu} has not been in service yet."]
+        return _ORDERS[order](gpu, seen)
 
     def gauges(self) -> list[GpuGauge]:
         """The same for `/metrics`."""

@@ -24,14 +24,19 @@ from preble.daemon.flow.events import (
     KvReported,
     TenantStands,
 )
+from preble.daemon.flow.foresight import Foresight, foresee
+from preble.daemon.flow.prefixes import prefix_page
 from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
+from preble.daemon.sched.browse import Browser, Order, Owners
 from preble.daemon.sched.engine import Engine
+from preble.daemon.sched.index import PrefixIndex
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.scheduler import Scheduler
 from preble.daemon.sched.types import Decision, RequestSpec
 from preble.daemon.tenancy.fair import make_turns
 from preble.daemon.tenancy.standing import Standing
+from preble.daemon.wire.live import PrefixPage
 
 
 class Machine:
@@ -52,6 +57,7 @@ class Machine:
         self._gpu_ms: dict[RequestId, float] = {}
         """GPU time of the attempts of live requests that are over."""
         self._draining: set[GpuId] = set()
+        self._browser, self._owners = Browser(), Owners()
         self._now_s = float("-inf")
 
     def step(self, event: Event, now_s: float) -> tuple[Effect, ...]:
@@ -97,6 +103,31 @@ class Machine:
         index = self._scheduler.index(model)
         return index.cached_blocks(index.match(keys))
 
+    def foresee(self, gpu: GpuId, now_s: float) -> Foresight | None:
+        """What would become of what is at a GPU without it; None if it was never up. Ages the load windows only."""
+        now_s = max(now_s, self._now_s)
+        self._scheduler.age(now_s)
+        engine = self._scheduler.engines.get(gpu)
+        return None if engine is None else foresee(self._scheduler, engine, now_s)
+
+    def prefixes(
+        self, model: ModelName, *, parent: str | None, order: Order, gpu: GpuId | None, limit: int, after: str | None
+    ) -> PrefixPage:
+        """What comes behind a stretch of the model's prefix index. Raises `NotFound` and `InvalidRequest`."""
+        block_size = self._scheduler.block_size(model)
+        index = self._scheduler.index(model) if block_size else PrefixIndex()
+        return prefix_page(
+            index,
+            self._browser,
+            self._owners,
+            block_size,
+            parent=parent,
+            order=order,
+            gpu=gpu,
+            limit=limit,
+            after=after,
+        )
+
     def indexed_blocks(self, model: ModelName) -> int:
         """Blocks in the model's prefix index."""
         return len(self._scheduler.index(model))
@@ -131,6 +162,8 @@ class Machine:
             yield Refuse(request_id=spec.request_id, why=refusal)
             yield Ended(request_id=spec.request_id, outcome=Outcome.REFUSED)
             return
+        if spec.prompt.block_keys:
+            self._owners.note(spec.prompt.block_keys[0], spec.tenant)
         yield from self._place(spec, number=1)
 
     def _refusal(self, spec: RequestSpec) -> Refusal | None:

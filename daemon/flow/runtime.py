@@ -10,13 +10,16 @@ import structlog
 from preble.daemon.errors import ApiError, EngineFailed, InvalidRequest, Unavailable
 from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
 from preble.daemon.flow.events import Arrived, Event
+from preble.daemon.flow.foresight import Foresight
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.recording import Record, no_record
-from preble.daemon.ids import ModelName, RequestId, TenantName
+from preble.daemon.ids import GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import EngineView
+from preble.daemon.sched.browse import Order
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import Decision, RequestSpec
 from preble.daemon.tenancy.standing import Standing
+from preble.daemon.wire.live import PrefixPage
 
 _RETRY_SOON_S = 1.0
 _log = structlog.get_logger(__name__)
@@ -109,9 +112,24 @@ class Runtime:
             raise _refusal(foreseen)
         return foreseen
 
+    def placed_at(self, request_id: RequestId) -> GpuId | None:
+        """Where a live request waits or runs; None if it is still on its way here, or has ended."""
+        ticket = self._tickets.get(request_id)
+        return ticket.decision.gpu if ticket is not None and ticket.decision is not None else None
+
     def views(self) -> tuple[EngineView, ...]:
         """What every engine is doing now."""
         return self._machine.views(self._clock())
+
+    def foresee(self, gpu: GpuId) -> Foresight | None:
+        """What would become of what is at a GPU without it; None if it was never up."""
+        return self._machine.foresee(gpu, self._clock())
+
+    def prefixes(
+        self, model: ModelName, *, parent: str | None, order: Order, gpu: GpuId | None, limit: int, after: str | None
+    ) -> PrefixPage:
+        """A page of the model's prefix index. Raises `NotFound` and `InvalidRequest`."""
+        return self._machine.prefixes(model, parent=parent, order=order, gpu=gpu, limit=limit, after=after)
 
     def standings(self, tenants: Collection[TenantName]) -> dict[TenantName, Standing]:
         """How these tenants stand towards each other; those that never asked for anything may be missing."""

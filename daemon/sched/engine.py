@@ -238,6 +238,11 @@ class Engine:
         return attempt if attempt is not None and (not self.running or self._fits(attempt)) else None
 
     @property
+    def sequences(self) -> int:
+        """Of the requests that run here."""
+        return self._sequences
+
+    @property
     def is_hungry(self) -> bool:
         """Whether it takes new requests and has none to prefill."""
         return self.takes_new and self._unprefilled_tokens == 0 and not self.waiting

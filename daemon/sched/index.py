@@ -44,7 +44,7 @@ class PrefixIndex:
 
     def __init__(self, max_blocks: int = sys.maxsize) -> None:
         self._max_blocks = max_blocks
-        self._roots: Children = {}
+        self.roots: Children = {}
         self._n_blocks = 0
         self._table = BlockTable()
         self._uncached: OrderedDict[Node, None] = OrderedDict()
@@ -76,7 +76,7 @@ class PrefixIndex:
         """The known part of a prompt, first stretch first. O(nodes on the path + log blocks)."""
         if self._matched is not None and self._matched[0] is keys:
             return self._matched[1]
-        stretches = walk(self._roots, keys, 0)
+        stretches = walk(self.roots, keys, 0)
         self._remember(keys, stretches)
         return stretches
 
@@ -143,7 +143,7 @@ class PrefixIndex:
     def _adopt(self, parent: Node | None, child: Node) -> None:
         self._matched = None
         if parent is None:
-            self._roots[child.keys[0]] = child
+            self.roots[child.keys[0]] = child
         elif parent.children:
             parent.children[child.keys[0]] = child
         else:
@@ -197,7 +197,7 @@ class PrefixIndex:
     def _drop(self, node: Node) -> None:
         """Take a node with nothing behind it out of the forest. It keeps its way up, for what is counted on it."""
         self._matched = None
-        del (node.parent.children if node.parent else self._roots)[node.keys[0]]
+        del (node.parent.children if node.parent else self.roots)[node.keys[0]]
         self._uncached.pop(node, None)
         self._n_blocks -= len(node.keys)
         self._table.drop(node)
@@ -249,7 +249,7 @@ class PrefixIndex:
         if node is not None and first < node.end:
             known = shared_blocks(node.keys, first - node.start, keys, 0)
         if node is None or first + known == node.end:
-            for below, n_blocks in walk(node.children if node else self._roots, keys, known):
+            for below, n_blocks in walk(node.children if node else self.roots, keys, known):
                 node, known = below, known + n_blocks
         return node, known
 

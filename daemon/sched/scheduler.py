@@ -101,6 +101,11 @@ class Scheduler:
         """The model's engines that take new requests, in the order of names."""
         return [engine for engine in self._engines_of.get(model, ()) if engine.up and not engine.draining]
 
+    def block_size(self, model: ModelName) -> int:
+        """Tokens per KV block of the model's engines; 0 before one was up."""
+        engines = self._engines_of.get(model)
+        return engines[0].limits.block_size if engines else 0
+
     def waiting(self, model: ModelName) -> int:
         """Requests that wait at the model's engines."""
         return self._pools[model].waiting if model in self._pools else 0
@@ -137,9 +142,9 @@ class Scheduler:
                 returns.found()
         return self._give(spec, number, weighed, choice, now_s, waits_since_s=now_s)
 
-    def preview(self, spec: RequestSpec, now_s: float) -> Decision:
-        """What `place` would decide about a new request. Changes nothing."""
-        weighed = self._weigh(spec, self.serving(spec.model))
+    def preview(self, spec: RequestSpec, now_s: float, engines: Sequence[Engine] | None = None) -> Decision:
+        """What `place` would decide about a new request, among these engines if they are given. Changes nothing."""
+        weighed = self._weigh(spec, self.serving(spec.model) if engines is None else engines)
         policy = deepcopy(self._policy(spec.model))  # which may remember, as whose turn it was
         return _decision(spec, _NO_ATTEMPT, weighed, self._choose(policy, weighed, now_s), now_s)
 
@@ -250,8 +255,7 @@ class Scheduler:
         with the most tokens, and so forgets a session's history behind a longer system prompt that every GPU has.
         """
         if self._policy(model).traits.exploits_longest:
-            enough = max(1, _NEARLY * max(blocks))
-            return [n_blocks >= enough for n_blocks in blocks], None
+            return have_nearly_most(blocks), None
         biggest = self.index(model).biggest_cached(stretches, [engine.gpu for engine in engines])
         if biggest is None:
             return [False] * len(engines), None
@@ -288,6 +292,12 @@ class Scheduler:
         )
         engine.enqueue(attempt, now_s)
         return attempt
+
+
+def have_nearly_most(cached: Sequence[int]) -> list[bool]:
+    """Of what each GPU caches of a prompt, which of them have about as much as the one that has most, and something."""
+    enough = max(1, _NEARLY * max(cached))
+    return [amount >= enough for amount in cached]
 
 
 def _decision(spec: RequestSpec, attempt_id: AttemptId, weighed: _Weighed, choice: Choice, now_s: float) -> Decision:

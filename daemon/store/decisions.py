@@ -5,8 +5,8 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from preble.daemon.store.batch import BatchWriter
-from preble.daemon.store.tables import decisions
-from preble.daemon.wire.admin import Explanation
+from preble.daemon.store.tables import decisions, usage
+from preble.daemon.wire.admin import Explanation, ExplanationPage
 
 _SWEEP_EVERY = 1000
 
@@ -37,6 +37,24 @@ class DecisionLog:
         async with self._engine.connect() as connection:
             body = (await connection.execute(query)).scalar_one_or_none()
         return msgspec.json.decode(body, type=Explanation) if body is not None else None
+
+    async def page(
+        self, *, tenant: str | None, gpu: str | None, mode: str | None, limit: int, before: int | None
+    ) -> ExplanationPage:
+        """Those that are written, newest first, that match all that is not None and came `before` that number."""
+        query = select(decisions.c.number, decisions.c.explanation).order_by(decisions.c.number.desc())
+        wanted = {"tenant": tenant, "gpu": gpu, "mode": mode}
+        if any("\0" in (value or "") for value in wanted.values()):
+            return ExplanationPage(rows=[], next=None)  # as above
+        if any(value is not None for value in wanted.values()):
+            query = query.join(usage, usage.c.request_id == decisions.c.request_id)
+            query = query.where(*(usage.c[name] == value for name, value in wanted.items() if value is not None))
+        if before is not None:
+            query = query.where(decisions.c.number < before)
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(query.limit(limit + 1))).all()
+        found = [msgspec.json.decode(body, type=Explanation) for _, body in rows[:limit]]
+        return ExplanationPage(rows=found, next=rows[limit - 1][0] if len(rows) > limit else None)
 
     @property
     def fault(self) -> str | None:

@@ -122,6 +122,10 @@ class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
     """None: there is none yet."""
     after: dict[str, Any] | None
     """None: there would be none any more."""
+    effect: tuple[str, ...] = ()
+    """What would follow from it, a sentence each, where that can be told."""
+    computed_at: str | None = None
+    """When that was so."""
 
 
 class AuditRow(msgspec.Struct, frozen=True, kw_only=True):

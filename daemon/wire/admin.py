@@ -151,3 +151,19 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """None: it was not run."""
     predicted_output_tokens: int | None = None
     """Of all its sequences; None in explanations from before this was kept."""
+    tenant: str | None = None
+    """Whose it is; None in explanations from before this was kept."""
+
+
+class CancelledRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that has been told to end."""
+
+    request_id: str
+
+
+class ExplanationPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Decisions, newest first."""
+
+    rows: list[Explanation]
+    next: int | None
+    """`after` of the next page; None: this is the last."""

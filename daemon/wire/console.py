@@ -1,17 +1,43 @@
 """What the console asks the daemon beyond the command line: the prefix tree, what-ifs, and plans of changes."""
 
 from preble.daemon.wire.accounts import PlannedChange
-from preble.daemon.wire.admin import Explanation
+from preble.daemon.wire.admin import CancelledRequest, Explanation, ExplanationPage
 from preble.daemon.wire.client import _PATIENT, AdminClient, _segment
-from preble.daemon.wire.live import LiveRequest, LiveTemplate, PrefixPage, PrefixText, WhatIf
+from preble.daemon.wire.live import LiveTemplate, PrefixPage, PrefixText, WhatIf
 
 
 class ConsoleClient(AdminClient):
     """An `AdminClient` for the console. Every method raises `Unreachable` and `Refused`."""
 
-    def prefixes(self, parent: str | None, after: str | None, limit: int) -> PrefixPage:
-        """Some of a prefix's continuations, those with most requests first; `parent` None: of the empty prefix."""
-        return self._get("/prefixes", PrefixPage, parent=parent, after=after, limit=str(limit))
+    def prefixes(
+        self,
+        parent: str | None,
+        after: str | None,
+        limit: int,
+        *,
+        model: str | None = None,
+        order: str = "requests",
+        gpu: str | None = None,
+    ) -> PrefixPage:
+        """Some of a prefix's continuations, those of which there is most first; `parent` None: of the empty prefix."""
+        return self._get(
+            "/prefixes", PrefixPage, model=model, parent=parent, order=order, gpu=gpu, limit=str(limit), after=after
+        )
+
+    def decisions(
+        self,
+        *,
+        tenant: str | None = None,
+        gpu: str | None = None,
+        mode: str | None = None,
+        limit: int = 50,
+        after: int | None = None,
+    ) -> ExplanationPage:
+        """Why requests went where they went, newest first."""
+        start = None if after is None else str(after)
+        return self._get(
+            "/decisions", ExplanationPage, tenant=tenant, gpu=gpu, mode=mode, limit=str(limit), after=start
+        )
 
     def prefix_text(self, prefix: str) -> PrefixText:
         """The text of a stretch; the audit says who has read it."""
@@ -26,10 +52,10 @@ class ConsoleClient(AdminClient):
         """What `order_gpu` would do."""
         return self._plan(f"/gpus/{_segment(gpu)}/{order}")
 
-    def cancel_request(self, request_id: str, *, dry_run: bool = False) -> LiveRequest | PlannedChange:
+    def cancel_request(self, request_id: str, *, dry_run: bool = False) -> CancelledRequest | PlannedChange:
         """End a request before its time."""
         path = f"/requests/{_segment(request_id)}/cancel"
-        return self._plan(path) if dry_run else self._call("POST", path, LiveRequest)
+        return self._plan(path) if dry_run else self._call("POST", path, CancelledRequest)
 
     def order_template(self, name: str, order: str, *, dry_run: bool = False) -> LiveTemplate | PlannedChange:
         """`pin`, `unpin` or `warm` one."""

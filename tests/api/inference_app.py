@@ -25,6 +25,7 @@ from preble.daemon.config import LimitsConfig, ServerConfig
 from preble.daemon.engine.client import EngineClient
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineDown
+from preble.daemon.flow.lives import Lives
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.request import RequestLife
 from preble.daemon.flow.runtime import Runtime
@@ -91,6 +92,7 @@ class House:
         self.encoder = encoder
         self.config = server
         self.settled = []
+        self.lives = Lives()
         self.directory = Directory()
         self.put_tenant(TENANT)
         self.limiter = Limiter(self.directory, LimitsConfig())
@@ -134,14 +136,15 @@ class House:
         return LIMITS.max_model_len if self.up else None
 
     def _live(self, call):
-        return RequestLife(
+        life = RequestLife(
             call,
             runtime=self.runtime,
             limiter=self.limiter,
             door=lambda _: self.client,
-            settle=self.settled.append,
+            settle=self.lives.settled(self.settled.append),
             timeout_s=self.config.request_timeout_s,
         )
+        return self.lives.begin(call, life)
 
     def put_tenant(self, name: TenantName, *, salt_epoch: int = 0, **settings: object) -> None:
         """Have a tenant of these settings from the next request on."""

@@ -36,6 +36,10 @@ ROUTES = [
     ("POST", "/admin/v1/templates/x/render"),
     ("PUT", "/admin/v1/templates/x/labels/y"),
     ("DELETE", "/admin/v1/templates/x/labels/y"),
+    ("POST", "/admin/v1/explain/req_1/what-if"),
+    ("GET", "/admin/v1/prefixes"),
+    ("GET", "/admin/v1/decisions"),
+    ("POST", "/admin/v1/requests/req_1/cancel"),
 ]
 
 
@@ -52,6 +56,7 @@ async def test_every_admin_route_wants_an_operators_key(anyone, tmp_path, method
 READS = [("GET", path) for method, path in ROUTES if method == "GET"] + [
     ("POST", "/admin/v1/explain"),
     ("POST", "/admin/v1/templates/x/render"),
+    ("POST", "/admin/v1/explain/req_1/what-if"),
 ]
 
 

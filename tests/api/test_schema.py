@@ -15,17 +15,20 @@ from preble.daemon import __version__
 from preble.daemon.api.application import make_application
 from preble.daemon.config import ServerConfig
 from preble.daemon.wire.accounts import KeyCreate, KeyRotate, KeySettings, TenantCreate
+from preble.daemon.wire.live import WhatIf
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 from preble.daemon.wire.settings import TenantSettings
 from preble.daemon.wire.templates import TemplateCreate, TemplateRender
 
 OPEN = {"/health/live", "/health/ready", "/metrics"}
 TEMPLATES = ("/v1/templates", "/admin/v1/templates")
+WHAT_IF = "/admin/v1/explain/{request_id}/what-if"
 BODIES = {
     "/v1/chat/completions": (ChatRequest, {"model": MODEL, "messages": [{"role": "user", "content": "x"}]}),
     "/v1/completions": (CompletionRequest, {"model": MODEL, "prompt": ["x", "y"], "stream_options": None, "top_p": 1}),
     "/admin/v1/tenants": (TenantCreate, {"name": "a"}),
     "/admin/v1/keys": (KeyCreate, {"tenant": "a", "expires_in_days": 0.5}),
+    WHAT_IF: (WhatIf, {"without": ["gpu0"]}),
     "/admin/v1/keys/{key_id}/rotate": (KeyRotate, {"overlap_s": 60}),
     **{path: (TemplateCreate, {"name": "a", "text": "{{b}}", "variables": {"b": {}}}) for path in TEMPLATES},
     **{f"{path}/{{name}}/render": (TemplateRender, {"variables": {"b": 1}}) for path in TEMPLATES},
@@ -81,7 +84,7 @@ async def test_an_unknown_document_is_refused_like_any_unknown_route(path):
 def test_the_document_names_every_route():
     """Chance would have it that one is left out: Litestar documents what it is told to."""
     assert {path for _, path in OPERATIONS} >= {*OPEN, *BODIES, "/v1/models", "/v1/models/{name}", "/v1/usage"}
-    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 29
+    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 33
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -142,7 +145,7 @@ def test_only_routes_that_read_a_body_document_one(document):
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
 def test_whatever_changes_something_can_be_tried_first(document, method, path):
     operation = document["paths"][path][method]
-    changes = method != "get" and path != DRY_RUN and not path.endswith("/render")
+    changes = method != "get" and path not in (DRY_RUN, WHAT_IF) and not path.endswith("/render")
     changes = changes and path.startswith(("/admin", "/v1/templates"))
     assert ("dry_run" in [each["name"] for each in operation.get("parameters", ())]) == changes
     assert not changes or "PlannedChange" in json.dumps(operation["responses"]["200"])

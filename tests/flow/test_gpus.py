@@ -51,7 +51,11 @@ def bench():
 
 def desk(bench, *rows, returns=NO_RETURNS):
     return GpuDesk(
-        SimpleNamespace(rows=rows), lambda: bench.machine.views(bench.now_s), lambda _: 7.0, lambda _: returns
+        SimpleNamespace(rows=rows),
+        lambda: bench.machine.views(bench.now_s),
+        lambda _: 7.0,
+        lambda _: returns,
+        lambda gpu: bench.machine.foresee(gpu, bench.now_s),
     )
 
 

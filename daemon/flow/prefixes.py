@@ -1,0 +1,53 @@
+"""A page of the prefix index as the console shows it."""
+
+from preble.daemon.errors import InvalidRequest, NotFound
+from preble.daemon.ids import GpuId
+from preble.daemon.sched.browse import Browser, Order, Owners, name_of, requests_of
+from preble.daemon.sched.index import Node, PrefixIndex
+from preble.daemon.wire.live import PrefixPage, PrefixRow
+
+
+def prefix_page(
+    index: PrefixIndex,
+    browser: Browser,
+    owners: Owners,
+    block_size: int,
+    *,
+    parent: str | None,
+    order: Order,
+    gpu: GpuId | None,
+    limit: int,
+    after: str | None,
+) -> PrefixPage:
+    """What comes behind the stretch `parent`, or all beginnings. Raises `NotFound` and `InvalidRequest`."""
+    node = None if parent is None else browser.find(parent)
+    if parent is not None and node is None:
+        message = f"There is no stretch {parent!r}: it was never listed, has been split, or is forgotten."
+        raise NotFound(message, param="parent")
+    if after is not None and not (after.isascii() and after.isdigit() and len(after) < 10):
+        raise InvalidRequest(f"{after!r} is not where a page starts; take `next` of the page before.", param="after")
+    page = browser.page(index, node, order=order, gpu=gpu, limit=limit, start=int(after or 0))
+    return PrefixPage(
+        rows=[_row(each, owners, block_size) for each in page.nodes],
+        total=page.total,
+        next=None if page.next is None else str(page.next),
+    )
+
+
+def _row(node: Node, owners: Owners, block_size: int) -> PrefixRow:
+    n_blocks = len(node.keys)
+    return PrefixRow(
+        id=name_of(node),
+        parent=name_of(node.parent) if node.parent is not None else None,
+        tokens=n_blocks * block_size,
+        depth_tokens=node.end * block_size,
+        children=len(node.children),
+        requests=requests_of(node),
+        by_gpu={str(gpu): count for gpu, count in sorted(node.uses.items())},
+        reported_tokens={str(gpu): count * block_size for gpu, count in sorted(node.resident.items())},
+        believed=sorted(str(gpu) for gpu in node.intended if node.resident.get(gpu, 0) < n_blocks),
+        active={str(gpu): count for gpu, count in sorted(node.active.items())},
+        tenant=owners.of(node),
+        template=None,
+        expected_output_tokens=round(node.outputs.value, 1) if node.outputs is not None else None,
+    )

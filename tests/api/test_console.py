@@ -1,0 +1,208 @@
+"""What the console asks beyond the live feed: the prefix index, decisions, what if, and the end of a request."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from tests.admin_app import explanation, usage
+from tests.api.calling import Caller, problem
+from tests.api.documented import Documented
+from tests.api.inference_app import open_client, open_house, until
+from tests.core import BLOCK, MODEL, spec, stored
+
+PREFIXES, DECISIONS = "/admin/v1/prefixes", "/admin/v1/decisions"
+WHAT_IF = "/admin/v1/explain/req_1/what-if"
+
+
+@pytest.fixture
+async def anyone(admin):
+    documented = Documented(admin.app)
+    transport = httpx.ASGITransport(documented)
+    async with httpx.AsyncClient(transport=transport, base_url="http://preble") as client:
+        yield client
+    assert not documented.faults
+
+
+@pytest.fixture
+def operator(anyone, tmp_path):
+    return Caller(anyone, (tmp_path / "operator.key").read_text().strip())
+
+
+def send(admin, name, text, tenant="t"):
+    admin.runtime.submit(spec(name, text, tenant=tenant), lambda _: None)
+
+
+# --- the prefix index ---
+
+
+async def test_prompts_are_listed_by_what_they_share(admin, operator):
+    for number, rest in enumerate(("ijkl", "mnop", "mnopqrst")):
+        send(admin, f"r{number}", "abcdefgh" + rest)
+    admin.runtime.post(stored("gpu0", "abcdefgh"))
+    page = (await operator.get(PREFIXES)).json()
+    [root] = page["rows"]
+    assert (page["total"], page["next"]) == (1, None)
+    assert (root["tokens"], root["depth_tokens"], root["children"], root["requests"]) == (8, 8, 2, 3)
+    assert (root["parent"], root["tenant"], root["by_gpu"]) == (None, "t", {"gpu0": 3})
+    assert root["reported_tokens"] == {"gpu0": 8}
+    behind = (await operator.get(PREFIXES, parent=root["id"])).json()["rows"]
+    assert [(row["requests"], row["tokens"], row["parent"]) for row in behind] == [
+        (2, BLOCK, root["id"]),
+        (1, BLOCK, root["id"]),
+    ]
+    assert behind[0]["believed"] == ["gpu0"]
+    assert behind[0]["reported_tokens"] == {}
+
+
+async def test_pages_follow_each_other_without_gap_or_repetition(admin, operator):
+    for number in range(7):
+        for again in range(7 - number):
+            send(admin, f"r{number}.{again}", f"{number:04}" * 2)
+    found, after = [], {}
+    while after is not None:
+        page = (await operator.get(PREFIXES, limit=3, **after)).json()
+        assert page["total"] == 7
+        found += [row["requests"] for row in page["rows"]]
+        after = {"after": page["next"]} if page["next"] else None
+    assert found == [7, 6, 5, 4, 3, 2, 1]
+
+
+async def test_a_prefix_that_two_tenants_share_is_nobodys_own(admin, operator):
+    for tenant in ("one", "two"):
+        send(admin, tenant, "abcdefgh", tenant=tenant)
+    assert (await operator.get(PREFIXES)).json()["rows"][0]["tenant"] is None
+
+
+async def test_with_a_gpu_only_what_it_has_or_was_sent_is_listed(admin, operator):
+    send(admin, "r", "abcdefgh")
+    assert len((await operator.get(PREFIXES, gpu="gpu0")).json()["rows"]) == 1
+    assert (await operator.get(PREFIXES, gpu="gpu1")).json() == {"rows": [], "total": 0, "next": None}
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "param"),
+    [
+        ({"parent": "ffff"}, 404, "parent"),
+        ({"model": "unknown"}, 404, "model"),
+        ({"after": "x"}, 400, "after"),
+        ({"order": "age"}, 400, None),
+        ({"limit": "0"}, 400, "limit"),
+    ],
+)
+async def test_what_is_not_there_or_no_page_is_refused(operator, query, status, param):
+    refused = await operator.get(PREFIXES, **query)
+    assert refused.status_code == status
+    if param:
+        assert problem(refused)["param"] == param
+
+
+# --- decisions ---
+
+
+async def written(admin):
+    for number in range(1, 6):
+        tenant = "acme" if number % 2 else "zoo"
+        admin.ledger.record(usage(number, tenant))
+        admin.decisions.record(explanation(f"req_{number}"))
+    await admin.ledger.close()
+    await admin.decisions.close()
+
+
+async def test_decisions_come_newest_first_a_page_at_a_time(admin, operator):
+    await written(admin)
+    first = (await operator.get(DECISIONS, limit=3)).json()
+    assert [row["request_id"] for row in first["rows"]] == ["req_5", "req_4", "req_3"]
+    second = (await operator.get(DECISIONS, limit=3, after=first["next"])).json()
+    assert [row["request_id"] for row in second["rows"]] == ["req_2", "req_1"]
+    assert second["next"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"tenant": "acme"}, ["req_5", "req_3", "req_1"]),
+        ({"tenant": "nobody"}, []),
+        ({"gpu": "cpu0", "mode": "exploit", "tenant": "zoo"}, ["req_4", "req_2"]),
+        ({"mode": "explore"}, []),
+        ({"mode": "\0"}, []),
+    ],
+)
+async def test_decisions_are_chosen_by_tenant_gpu_and_mode(admin, operator, query, found):
+    await written(admin)
+    page = (await operator.get(DECISIONS, **query)).json()
+    assert [row["request_id"] for row in page["rows"]] == found
+
+
+# --- what if ---
+
+
+async def test_what_if_asks_the_policy_again_without_some_gpus(admin, operator):
+    admin.decisions.record(explanation())
+    dear = (await operator.post(WHAT_IF, {"without": []})).json()
+    assert (dear["gpu"], dear["mode"], dear["actual"]) == ("gpu5", "rebalance", None)
+    other = (await operator.post(WHAT_IF, {"without": ["gpu5"]})).json()
+    assert (other["gpu"], other["mode"], other["predicted_cached_tokens"]) == ("gpu0", "exploit", 2410)
+    assert [row["gpu"] for row in other["candidates"]] == ["gpu0", "gpu1"]
+    neither = (await operator.post(WHAT_IF, {"without": ["gpu0", "gpu1"]})).json()
+    assert (neither["gpu"], neither["mode"], neither["predicted_cached_tokens"]) == ("gpu5", "explore", 0)
+
+
+@pytest.mark.parametrize("without", [["gpu0", "gpu1", "gpu5"], ["gpu9"]])
+async def test_what_if_without_anybody_or_without_a_stranger_is_refused(admin, operator, without):
+    admin.decisions.record(explanation())
+    refused = await operator.post(WHAT_IF, {"without": without})
+    assert (refused.status_code, problem(refused)["param"]) == (400, "without")
+
+
+async def test_what_if_of_nothing_is_404_and_of_nonsense_400(operator):
+    assert (await operator.post(WHAT_IF, {"without": []})).status_code == 404
+    refused = await operator.post(WHAT_IF, {"with": []})
+    assert refused.status_code == 400
+
+
+# --- the end of a request ---
+
+
+async def test_there_is_nothing_to_cancel_where_nothing_lives(operator):
+    refused = await operator.post("/admin/v1/requests/req_1/cancel")
+    assert (refused.status_code, problem(refused)["param"]) == (404, "request_id")
+
+
+async def test_an_operator_tries_first_and_then_ends_a_request(admin, operator):
+    ended = []
+    call = type("Call", (), {"request_id": "req_1", "tenant": "default", "model": MODEL})()
+    admin.lives.begin(call, type("Life", (), {"abandon": staticmethod(ended.append)})())
+    planned = (await operator.post("/admin/v1/requests/req_1/cancel", dry_run=True)).json()
+    assert planned["effect"] == ["req_1 of default ends; its client gets an error that says so."]
+    assert not ended
+    assert (await operator.post("/admin/v1/requests/req_1/cancel")).json() == {"request_id": "req_1"}
+    assert ended[0].code == "cancelled_by_operator"
+    [change] = (await operator.get("/admin/v1/audit", limit=1)).json()["rows"]
+    assert (change["action"], change["target"], change["tenant"]) == ("request.cancel", "req_1", "default")
+
+
+async def cancelled(stream):
+    """What the client of a long request gets that an operator ends."""
+    async with open_house() as house, open_client(house) as client:
+        body = {"model": MODEL, "prompt": "Once", "max_tokens": 1900, "stream": stream}
+        asking = asyncio.create_task(client.post("/v1/completions", json=body))
+        await until(lambda: house.engine.running)
+        [request_id] = house.lives._lives
+        house.lives.cancel(request_id)
+        answer = await asking
+        assert house.engine.generation_tokens < 1900
+        assert not house.lives._lives
+        return answer
+
+
+async def test_the_client_of_a_cancelled_request_is_told():
+    answer = await cancelled(stream=False)
+    assert (answer.status_code, problem(answer)["code"]) == (499, "cancelled_by_operator")
+
+
+async def test_so_is_one_that_streams_where_its_stream_ends():
+    answer = await cancelled(stream=True)
+    if answer.status_code == 200:  # else its first token had not come
+        *_, last = answer.text.strip().split("\n\n")
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "cancelled_by_operator"

@@ -13,7 +13,7 @@ from preble.daemon.errors import ConfigError, Refused
 from preble.daemon.wire.reaching import CONFIG_FILE, Reach
 
 if TYPE_CHECKING:
-    pass
+    from preble.daemon.wire.console import ConsoleClient
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

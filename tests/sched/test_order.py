@@ -5,7 +5,7 @@ from collections import Counter
 import hypothesis.strategies as st
 from hypothesis import given
 
-from preble.daemon.sched.order import GROUPS, MOST_PICKS, WaitingLine
+from preble.daemon.sched.order import GROUPS, MOST_PICKS, REFRESHED, WaitingLine
 
 
 def line(shares, *, grouped=True):
@@ -43,6 +43,13 @@ def test_the_share_is_that_of_the_moment_of_the_start():
     waiting = line(shares)
     shares.update(b=0.95, c=0.0)
     assert drain(waiting)[0] == "b"
+
+
+def test_whoever_is_about_to_start_is_looked_at_again_in_a_long_line_too():
+    shares = {f"{n}": 0.0 for n in range(REFRESHED)} | {"cached": 0.95}
+    waiting = line(shares)
+    shares["cached"] = 0.0
+    assert drain(waiting)[0] == "0"
 
 
 def test_a_share_that_changes_far_back_in_a_long_line_is_seen_within_a_few_starts():

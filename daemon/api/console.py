@@ -15,7 +15,7 @@ from preble.daemon.tenancy.audit import Change
 from preble.daemon.tenancy.model import Scope
 from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.admin import CancelledRequest, Explanation, ExplanationPage
-from preble.daemon.wire.live import PrefixPage, WhatIf
+from preble.daemon.wire.live import PrefixPage, PrefixText, WhatIf
 
 AnyRequest = Request[Any, Any, Any]
 Limit = Annotated[int, QueryParameter(ge=1, le=200)]
@@ -43,6 +43,16 @@ class ConsoleController(Controller):
         """What comes behind a prefix of the index, or its beginnings; with a GPU only what that has or was sent."""
         admin.authenticate(request, Scope.ADMIN_READ)
         return admin.console.prefixes(model, parent, order, gpu, limit, after)
+
+    @get("/prefixes/{prefix:str}/text", operation_class=keyed(NotFound))
+    async def prefix_text(self, request: AnyRequest, admin: Admin, prefix: FromPath[str]) -> PrefixText:
+        """Tell the text of a stretch of the index, where it is kept; this daemon keeps none.
+
+        It takes a key with `prompts:read`, which no operator's key has unless it was made so.
+        """
+        admin.authenticate(request, Scope.PROMPTS_READ)
+        kept = "of prompts Preble keeps the keys of their blocks, from which no text can be read"
+        raise NotFound(f"The text of {prefix!r} is not kept: {kept}.", param="prefix")
 
     @get("/decisions", operation_class=keyed(InvalidRequest))
     async def decisions(

@@ -231,9 +231,10 @@ def _checked(owner: TenantName | None, spec: KeySpec) -> frozenset[Scope]:
     """The scopes that are meant. Raises `InvalidRequest`, also for a name that would steer a terminal."""
     if not spec.name.isprintable():
         raise InvalidRequest("A key's name has no control characters.", param="name")
-    possible = OPERATOR_SCOPES if owner is None else TENANT_SCOPES
+    usual = OPERATOR_SCOPES if owner is None else TENANT_SCOPES
     if spec.scopes is None:
-        return possible
+        return usual
+    possible = usual | {Scope.PROMPTS_READ} if owner is None else usual
     if beyond := sorted(spec.scopes - possible):
         whose = "an operator's" if owner is None else "a tenant's"
         raise InvalidRequest(f"The scope {beyond[0].value!r} is none of {whose} key.", param="scopes")

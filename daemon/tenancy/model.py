@@ -19,10 +19,13 @@ class Scope(StrEnum):
     USAGE_READ = "usage:read"
     ADMIN_READ = "admin:read"
     ADMIN_WRITE = "admin:write"
+    PROMPTS_READ = "prompts:read"
+    """What tenants have asked, in their words: an operator's key has it only where it is named."""
 
 
 TENANT_SCOPES = frozenset({Scope.INFERENCE, Scope.TEMPLATES, Scope.USAGE_READ})
 OPERATOR_SCOPES = frozenset({Scope.USAGE_READ, Scope.ADMIN_READ, Scope.ADMIN_WRITE})
+"""Those that an operator's key has if nobody says."""
 
 
 def is_tenant_name(text: str) -> bool:

@@ -7,8 +7,8 @@ import msgspec
 
 from preble.daemon.wire.settings import NAME, NO_LIMITS, Limits, TenantSettings
 
-ScopeName = Literal["inference", "templates", "usage:read", "admin:read", "admin:write"]
-Scopes = Annotated[tuple[ScopeName, ...], msgspec.Meta(min_length=1, max_length=5)]
+ScopeName = Literal["inference", "templates", "usage:read", "admin:read", "admin:write", "prompts:read"]
+Scopes = Annotated[tuple[ScopeName, ...], msgspec.Meta(min_length=1, max_length=6)]
 KeyName = Annotated[str, msgspec.Meta(max_length=200)]
 
 _DAYS = 36_500
@@ -84,7 +84,7 @@ class KeyCreate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """None: for an operator."""
     name: KeyName = ""
     scopes: Scopes | None = None
-    """None: all that such a key can have."""
+    """None: all that such a key can have, but for `prompts:read`."""
     expires_in_days: Annotated[float, msgspec.Meta(gt=0, le=_DAYS)] | None = None
     limits: Limits = NO_LIMITS
 

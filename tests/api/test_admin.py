@@ -38,6 +38,7 @@ ROUTES = [
     ("DELETE", "/admin/v1/templates/x/labels/y"),
     ("POST", "/admin/v1/explain/req_1/what-if"),
     ("GET", "/admin/v1/prefixes"),
+    ("GET", "/admin/v1/prefixes/x/text"),
     ("GET", "/admin/v1/decisions"),
     ("POST", "/admin/v1/requests/req_1/cancel"),
 ]
@@ -53,7 +54,8 @@ async def test_every_admin_route_wants_an_operators_key(anyone, tmp_path, method
     assert (tenants.status_code, problem(tenants)["code"]) == (403, "permission_denied")
 
 
-READS = [("GET", path) for method, path in ROUTES if method == "GET"] + [
+PROMPTS = "/admin/v1/prefixes/x/text"
+READS = [("GET", path) for method, path in ROUTES if method == "GET" and path != PROMPTS] + [
     ("POST", "/admin/v1/explain"),
     ("POST", "/admin/v1/templates/x/render"),
     ("POST", "/admin/v1/explain/req_1/what-if"),

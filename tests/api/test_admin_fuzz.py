@@ -50,7 +50,14 @@ def known(operator) -> dict[str, str]:
     for owner in (None, "default"):
         operator.register_template(TemplateCreate(name=tenant, text="{{a}}", description=None), owner)
         operator.label_template(tenant, "production", 1, owner)
-    return {"name": tenant, "label": "production", "key_id": key_id, "gpu": "cpu0", "request_id": "req_1"}
+    return {
+        "name": tenant,
+        "label": "production",
+        "key_id": key_id,
+        "gpu": "cpu0",
+        "request_id": "req_1",
+        "prefix": "ff",
+    }
 
 
 def send(case, served) -> None:

@@ -97,6 +97,18 @@ async def test_what_is_not_there_or_no_page_is_refused(operator, query, status, 
         assert problem(refused)["param"] == param
 
 
+async def test_texts_take_a_scope_that_no_operators_key_has_by_itself(anyone, operator):
+    path = f"{PREFIXES}/ff/text"
+    assert (await operator.get(path)).status_code == 403
+    plain = (await operator.post("/admin/v1/keys", {"tenant": None})).json()
+    assert "prompts:read" not in plain["scopes"]
+    made = (await operator.post("/admin/v1/keys", {"tenant": None, "scopes": ["prompts:read"]})).json()
+    refused = await Caller(anyone, made["key"]).get(path)
+    assert (refused.status_code, problem(refused)["param"]) == (404, "prefix")
+    tenants = await operator.post("/admin/v1/keys", {"tenant": "default", "scopes": ["prompts:read"]})
+    assert (tenants.status_code, problem(tenants)["param"]) == (400, "scopes")
+
+
 # --- decisions ---
 
 

@@ -152,7 +152,7 @@ class Console(App[None]):
     def on_mount(self) -> None:
         """Read the feed, and draw."""
         self.set_class(self.no_color, "-no-color")
-        self.run_worker(self._read(), name="feed")
+        self.run_worker(self._read, name="feed")
         if self._draws_by_itself:
             self._timer = self.set_interval(PACES_S[self._pace], self.draw)
 
@@ -175,8 +175,10 @@ class Console(App[None]):
 
     def back(self) -> None:
         """Where somebody came from."""
-        if self._places:
+        base = self.base
+        if self._places and base is not None:
             place = self._places.pop()
+            self._before = base.NAME
             self._switch(place.screen, place.filter, None)
 
     def previous(self) -> None:

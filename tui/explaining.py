@@ -47,8 +47,8 @@ def verdict(candidate: CandidateRow, explanation: Explanation) -> Cell:
     if more_ms > 0:
         return cell(f"costs {fmt.duration(more_ms)} more", "muted")
     if chosen.holds_prefix and not candidate.holds_prefix:
-        return cell("cheaper, but holds less of the prefix", "warn")
-    return cell("as cheap" if more_ms == 0 else "cheaper, but not what the rule looks for", "warn")
+        return cell("cheaper, holds less", "warn")
+    return cell("as cheap" if more_ms == 0 else "cheaper, other rule", "warn")
 
 
 def outcome_lines(explanation: Explanation, width: int) -> list[Cell]:

@@ -149,7 +149,7 @@ def request(number: int, **changes) -> LiveRequest:
         model="llama-3.1-8b",
         template=TEMPLATES[number % 4],
         state=state,
-        gpu=f"gpu{number % 7}" if is_placed else None,
+        gpu=f"gpu{(3, 1, 2, 6, 4, 5, 0)[number % 7]}" if is_placed else None,
         mode=MODES[number % 6] if is_placed else None,
         prompt_tokens=prompt,
         predicted_cached_tokens=prompt // 2 if is_placed else None,

@@ -11,6 +11,7 @@ from preble.daemon.wire.settings import NO_LIMITS
 from preble.tui.app import Console, Options
 from preble.tui.desk import Desk
 
+PATIENCE_S = 60.0
 SMALL, LARGE = (80, 24), (160, 45)
 
 
@@ -110,16 +111,16 @@ class Running:
 
     async def settle(self) -> None:
         """Let workers and messages come to rest, then draw what is known."""
-        for _ in range(3):
-            await self.pilot.pause()
-            self.console.draw()
+        await self.pilot.pause()
+        self.console.draw()
         await self.pilot.pause()
 
     async def until(self, holds) -> None:
-        """Wait for workers in threads; the test's own time limit ends a wait in vain."""
-        while not holds():
-            await self.settle()
-            await asyncio.sleep(0.01)
+        """Wait for workers, however slow the machine is."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():
+                await self.settle()
+                await asyncio.sleep(0.01)
 
     async def press(self, *keys) -> None:
         await self.pilot.press(*keys)

@@ -314,8 +314,10 @@ class BaseScreen(Screen[None]):
             pieces.append((cell(f" {number} {key_table.TITLES[screen]}{gap}", role), f"go('{screen}')"))
         tabs.show_pieces(pieces)
         note = self.query_one("#note", Bar)
-        note.display = bool(self.note)
-        note.show([cell(" " + fmt.clean(self.note), "accent")])
+        link = self.console.state.link
+        fault = link.reason if link.kind == "lost" else ""
+        note.display = bool(self.note or fault)
+        note.show([cell(f" {fmt.clean(self.note or fault)}", "accent" if self.note else "bad")])
         self._draw_keys(fresh)
 
     def _draw_keys(self, fresh: Freshness) -> None:

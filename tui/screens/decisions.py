@@ -1,6 +1,7 @@
 """Why requests went where they went: each candidate with what it would have cost, and what then really happened."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
@@ -62,7 +63,7 @@ class DecisionsScreen(BaseScreen):
             col.milliseconds("decode", "decode ms", 9, lambda row: row.decode_ms, priority=5),
             col.number("requests", "reqs", 4, lambda row: row.requests, fmt.count, priority=6),
             col.milliseconds("cost", "cost ms", 7, lambda row: row.cost_ms),
-            Column(id="verdict", title="verdict", width=14, show=self._verdict, value=lambda row: None, grows=True),
+            Column(id="verdict", title="verdict", width=19, show=self._verdict, value=lambda row: None, grows=True),
         ]
         with Vertical(id="explained"):
             yield Lines(id="explained-head")
@@ -125,7 +126,7 @@ class DecisionsScreen(BaseScreen):
         without = [explanation.gpu]
         if self.focused is candidates or candidates.rows.marked:
             without = [row.gpu for row in candidates.rows.chosen()] or without
-        self.run_worker(self._ask_what_if(explanation.request_id, without), exclusive=True, group="what-if")
+        self.run_worker(partial(self._ask_what_if, explanation.request_id, without), exclusive=True, group="what-if")
 
     def action_copy_json(self) -> None:
         """The whole explanation."""
@@ -161,7 +162,7 @@ class DecisionsScreen(BaseScreen):
 
     def _ask(self) -> None:
         if self.shown_id is not None:
-            self.run_worker(self._fetch(self.shown_id), exclusive=True, group="explain")
+            self.run_worker(partial(self._fetch, self.shown_id), exclusive=True, group="explain")
 
     async def _fetch(self, request_id: str) -> None:
         try:

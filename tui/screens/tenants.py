@@ -1,5 +1,6 @@
 """Tenants: their shares, what they wait, what is refused; below, more about the one under the cursor."""
 
+from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
@@ -116,12 +117,12 @@ class TenantsScreen(BaseScreen):
     def action_edit(self) -> None:
         """Ask what to change of the tenant under the cursor."""
         if self.selected is not None and self._may_change():
-            self.run_worker(self._edit(self.selected.tenant), exclusive=True)
+            self.run_worker(partial(self._edit, self.selected.tenant), exclusive=True)
 
     def action_revoke(self) -> None:
         """Ask which key of the tenant under the cursor to revoke."""
         if self.selected is not None and self._may_change():
-            self.run_worker(self._revoke(self.selected.tenant), exclusive=True)
+            self.run_worker(partial(self._revoke, self.selected.tenant), exclusive=True)
 
     def _may_change(self) -> bool:
         if not self.console.can_write:

@@ -1,5 +1,6 @@
 """The prefix tree: what prompts share, and on which GPUs it is cached. Fetched page by page, as it is opened."""
 
+from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
@@ -82,7 +83,7 @@ class TreeScreen(BaseScreen):
         is_due = self._fetched_s is None or (now_s - self._fetched_s >= _REFETCH_S and not self.console.is_paused)
         if is_due and not self._is_fetching and view.snapshot is not None:
             self._fetched_s, self._is_fetching = now_s, True
-            self.run_worker(self._refetch(), name="prefixes")
+            self.run_worker(self._refetch, name="prefixes")
 
     def on_live_table_opened(self, event: LiveTable.Opened) -> None:
         """Open or close a branch, or fetch more of one."""
@@ -90,10 +91,10 @@ class TreeScreen(BaseScreen):
         if row is None:
             return
         if row.prefix is None:
-            self.run_worker(self._fetch(row.parent, self.prefixes.next_of(row.parent)))
+            self.run_worker(partial(self._fetch, row.parent, self.prefixes.next_of(row.parent)))
         elif row.prefix.children:
             if self.prefixes.toggle(row.key) and not self.prefixes.is_fetched(row.key):
-                self.run_worker(self._fetch(row.key, None))
+                self.run_worker(partial(self._fetch, row.key, None))
             self.draw()
 
     def decisions_of(self, row: TreeRow) -> tuple[str, str | None] | None:
@@ -126,7 +127,7 @@ class TreeScreen(BaseScreen):
 
         def chosen(answer: str | None) -> None:
             if answer == "show":
-                self.run_worker(self._show_text(key))
+                self.run_worker(partial(self._show_text, key))
 
         options = [("no", "Cancel"), ("show", "Show it; the audit will say that you have read it")]
         self.app.push_screen(Choose(f"Show the prompt's text of {_short(key)}?", options), chosen)

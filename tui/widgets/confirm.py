@@ -56,7 +56,7 @@ class Confirm(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """Ask for the effect."""
-        self.run_worker(self._plan(), exclusive=True)
+        self.run_worker(self._plan, exclusive=True)
 
     def draw(self) -> None:
         """Show how old the effect is, and whether it may still be done."""
@@ -82,7 +82,7 @@ class Confirm(ModalScreen[str | None]):
             self.dismiss(None)
         elif not self._is_busy:
             self._is_busy = True
-            self.run_worker(self._do(), exclusive=True)
+            self.run_worker(self._do, exclusive=True)
 
     def action_copy(self) -> None:
         """Copy the command."""

@@ -1,0 +1,205 @@
+"""Whatever changes the world: who may, what is asked before, and on which row it is done."""
+
+import pytest
+from tests.tui.feeds import gpu, request, snapshot, tick
+from tests.tui.running import running
+from textual.widgets import Button, Input
+
+from preble.daemon.errors import Refused
+from preble.tui.state import Link
+from preble.tui.widgets.confirm import Confirm
+
+GPU_KEYS = {"D": "drain", "U": "undrain", "R": "restart"}
+TEMPLATE_KEYS = {"P": "pin", "U": "unpin", "W": "warm"}
+
+
+def is_asking(run) -> bool:
+    return isinstance(run.console.screen, Confirm)
+
+
+async def planned(run) -> None:
+    await run.until(lambda: is_asking(run) and run.console.screen.planned is not None)
+
+
+async def confirm(run, name: str | None = None) -> None:
+    """Type the name if it is asked for, and press the button that is not Cancel."""
+    await planned(run)
+    if name is not None:
+        run.console.screen.query_one(Input).focus()
+        await run.press(*name)
+    run.console.screen.query_one("#do", Button).press()
+    await run.until(lambda: not is_asking(run))
+
+
+@pytest.mark.parametrize(("key", "order"), GPU_KEYS.items())
+async def test_orders_to_gpus(key, order):
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("2")
+        await run.choose("gpu3")
+        await run.press(key)
+        await planned(run)
+        assert run.client.planned == [(order, "gpu3")]
+        text = run.text()
+        assert "draining: false → true" in text
+        assert f"preble gpu {order} gpu3" in text
+        assert "computed 0.0s ago" in text
+        assert run.console.focused.id == "cancel"
+        assert run.client.done == []
+        await confirm(run, None if order == "undrain" else "gpu3")
+        assert run.client.done == [(order, "gpu3")]
+        assert "done" in run.base.note
+
+
+@pytest.mark.parametrize(("key", "order"), TEMPLATE_KEYS.items())
+async def test_orders_to_templates(key, order):
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("5")
+        await run.choose("rag-7")
+        await run.press(key)
+        await confirm(run)
+        assert run.client.done == [(order, "rag-7")]
+
+
+async def test_enter_cancels():
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("2", "D")
+        await planned(run)
+        await run.press("enter")
+        assert not is_asking(run)
+        assert run.client.done == []
+
+
+async def test_the_worst_need_the_name():
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("2")
+        await run.choose("gpu3")
+        await run.press("R")
+        await planned(run)
+        button, box = run.console.screen.query_one("#do", Button), run.console.screen.query_one(Input)
+        assert button.disabled
+        box.focus()
+        await run.press(*"gpu2")
+        assert button.disabled
+        await run.press("backspace", "3")
+        assert not button.disabled
+        await run.press("enter")
+        assert run.client.done == [], "enter only goes on to the button"
+        assert run.console.focused is button
+
+
+async def test_it_is_done_to_the_row_of_the_key_press():
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("2")
+        await run.choose("gpu3")
+        await run.press("U")
+        await planned(run)
+        await run.tell(
+            tick(2, gpus=[gpu(number, load_ms=float(number)) for number in range(8)], gone_gpus=["gpu0", "gpu1"])
+        )
+        await confirm(run)
+        assert run.client.done == [("undrain", "gpu3")]
+
+
+async def test_a_row_that_has_gone_is_refused():
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("2")
+        await run.choose("gpu3")
+        await run.press("U")
+        await planned(run)
+        await run.tell(tick(2, gone_gpus=["gpu3"]))
+        assert run.console.screen.query_one("#do", Button).disabled
+        assert "gpu3 is not there any more" in run.text()
+        assert run.client.done == []
+
+
+@pytest.mark.parametrize("loss", ["stale", "lost"])
+async def test_nothing_is_changed_on_old_data(loss):
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("2", "U")
+        await planned(run)
+        if loss == "lost":
+            await run.tell(Link("lost", "gone", None))
+        else:
+            run.clock.now_s += 60
+            await run.settle()
+        assert run.console.screen.query_one("#do", Button).disabled
+        assert f"not while the data is {loss.upper()}" in run.text()
+        await run.press("escape", "U")
+        assert not is_asking(run)
+        assert loss.upper() in run.base.note
+        assert run.client.done == []
+
+
+async def test_without_write_nothing_is_even_asked():
+    async with running(with_client=True) as run:
+        for screen, keys in (("2", "DUR"), ("4", "ER"), ("5", "PUW"), ("6", "K")):
+            await run.press(screen)
+            assert "read-only" in run.text()
+            for key in keys:
+                await run.press(key)
+                assert "--write" in run.base.note
+        assert run.client.planned == run.client.done == []
+
+
+async def test_a_refusal_is_told():
+    async with running(can_write=True, with_client=True) as run:
+        run.client.fault = Refused("gpu0 is the last one")
+        await run.press("2", "U")
+        await run.until(lambda: "gpu0 is the last one" in run.text())
+        assert run.console.screen.query_one("#do", Button).disabled
+
+
+@pytest.mark.parametrize(
+    ("downs", "typed", "settings"),
+    [
+        (0, "3", {"weight": 3.0}),
+        (1, "60", {"limits": {"requests_per_minute": 60}}),
+        (6, "none", {"limits": {"tokens_per_day": None}}),
+    ],
+)
+async def test_changing_a_tenant(downs, typed, settings):
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("4")
+        await run.choose("acme")
+        await run.press("E")
+        await run.until(lambda: run.console.screen is not run.base)
+        await run.press(*["down"] * downs, "enter")
+        run.console.focused.value = "much"
+        await run.press("enter")
+        assert "not that" in run.text()
+        run.console.focused.value = typed
+        await run.press("enter")
+        await confirm(run)
+        assert run.client.done == [("change", "acme", settings)]
+
+
+async def test_revoking_a_key():
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("4")
+        await run.choose("acme")
+        await run.press("R")
+        await run.until(lambda: run.console.screen is not run.base)
+        assert "wxyz" in run.text()
+        await run.press("enter")
+        await confirm(run, "KEY1")
+        assert run.client.done == [("revoke", "KEY1")]
+
+
+async def test_cancelling_a_request():
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("6")
+        await run.choose("req-00055")
+        await run.press("K")
+        await confirm(run)
+        assert run.client.done == [("cancel", "req-00055")]
+        await run.tell(tick(2, requests=[request(55, state="finished")]))
+        await run.press("K")
+        assert "not there any more" in run.base.note
+
+
+async def test_copying_the_command():
+    async with running(snapshot(), can_write=True, with_client=True) as run:
+        await run.press("2", "U")
+        await planned(run)
+        await run.press("y")
+        assert run.console.copied == "preble gpu undrain gpu0"

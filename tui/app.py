@@ -31,6 +31,7 @@ from preble.tui.state import ConsoleState, Freshness, Link
 from preble.tui.theme import DARK, LIGHT, PALETTES, AsciiOnly, Palette, WithoutColour
 from preble.tui.widgets.confirm import Confirm
 from preble.tui.widgets.help import Help
+from preble.tui.working import start
 
 PACES_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 """How often it can draw."""
@@ -152,7 +153,7 @@ class Console(App[None]):
     def on_mount(self) -> None:
         """Read the feed, and draw."""
         self.set_class(self.no_color, "-no-color")
-        self.run_worker(self._read, name="feed")
+        start(self, self._read)
         if self._draws_by_itself:
             self._timer = self.set_interval(PACES_S[self._pace], self.draw)
 

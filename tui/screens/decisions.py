@@ -1,7 +1,6 @@
 """Why requests went where they went: each candidate with what it would have cost, and what then really happened."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
@@ -20,6 +19,7 @@ from preble.tui.screens.requests import request_columns
 from preble.tui.state import ConsoleState
 from preble.tui.widgets.lines import Lines
 from preble.tui.widgets.table import LiveTable
+from preble.tui.working import start
 
 _COLUMNS = ("time", "id", "tenant", "template", "prompt", "hit", "gpu", "mode", "ttft", "state")
 _DEBOUNCE_S = 0.1
@@ -126,7 +126,7 @@ class DecisionsScreen(BaseScreen):
         without = [explanation.gpu]
         if self.focused is candidates or candidates.rows.marked:
             without = [row.gpu for row in candidates.rows.chosen()] or without
-        self.run_worker(partial(self._ask_what_if, explanation.request_id, without), exclusive=True, group="what-if")
+        start(self, self._ask_what_if, explanation.request_id, without, group="what-if")
 
     def action_copy_json(self) -> None:
         """The whole explanation."""
@@ -162,7 +162,7 @@ class DecisionsScreen(BaseScreen):
 
     def _ask(self) -> None:
         if self.shown_id is not None:
-            self.run_worker(partial(self._fetch, self.shown_id), exclusive=True, group="explain")
+            start(self, self._fetch, self.shown_id, group="explain")
 
     async def _fetch(self, request_id: str) -> None:
         try:

@@ -1,6 +1,5 @@
 """Tenants: their shares, what they wait, what is refused; below, more about the one under the cursor."""
 
-from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
@@ -20,6 +19,7 @@ from preble.tui.widgets.ask import Ask
 from preble.tui.widgets.choose import Choose
 from preble.tui.widgets.lines import Lines, wrapped
 from preble.tui.widgets.table import LiveTable
+from preble.tui.working import start
 
 SETTINGS = {
     "weight": "weight: its share, by those of the others",
@@ -117,12 +117,12 @@ class TenantsScreen(BaseScreen):
     def action_edit(self) -> None:
         """Ask what to change of the tenant under the cursor."""
         if self.selected is not None and self._may_change():
-            self.run_worker(partial(self._edit, self.selected.tenant), exclusive=True)
+            start(self, self._edit, self.selected.tenant, group="ask")
 
     def action_revoke(self) -> None:
         """Ask which key of the tenant under the cursor to revoke."""
         if self.selected is not None and self._may_change():
-            self.run_worker(partial(self._revoke, self.selected.tenant), exclusive=True)
+            start(self, self._revoke, self.selected.tenant, group="ask")
 
     def _may_change(self) -> bool:
         if not self.console.can_write:

@@ -1,6 +1,5 @@
 """The prefix tree: what prompts share, and on which GPUs it is cached. Fetched page by page, as it is opened."""
 
-from functools import partial
 from typing import Any
 
 from textual.app import ComposeResult
@@ -18,6 +17,7 @@ from preble.tui.widgets.choose import Choose
 from preble.tui.widgets.lines import Lines
 from preble.tui.widgets.page import TextPage
 from preble.tui.widgets.table import LiveTable
+from preble.tui.working import start
 
 _REFETCH_S = 5.0
 _MOST_BRANCHES = 12
@@ -83,7 +83,7 @@ class TreeScreen(BaseScreen):
         is_due = self._fetched_s is None or (now_s - self._fetched_s >= _REFETCH_S and not self.console.is_paused)
         if is_due and not self._is_fetching and view.snapshot is not None:
             self._fetched_s, self._is_fetching = now_s, True
-            self.run_worker(self._refetch, name="prefixes")
+            start(self, self._refetch)
 
     def on_live_table_opened(self, event: LiveTable.Opened) -> None:
         """Open or close a branch, or fetch more of one."""
@@ -91,10 +91,10 @@ class TreeScreen(BaseScreen):
         if row is None:
             return
         if row.prefix is None:
-            self.run_worker(partial(self._fetch, row.parent, self.prefixes.next_of(row.parent)))
+            start(self, self._fetch, row.parent, self.prefixes.next_of(row.parent))
         elif row.prefix.children:
             if self.prefixes.toggle(row.key) and not self.prefixes.is_fetched(row.key):
-                self.run_worker(partial(self._fetch, row.key, None))
+                start(self, self._fetch, row.key, None)
             self.draw()
 
     def decisions_of(self, row: TreeRow) -> tuple[str, str | None] | None:
@@ -127,7 +127,7 @@ class TreeScreen(BaseScreen):
 
         def chosen(answer: str | None) -> None:
             if answer == "show":
-                self.run_worker(partial(self._show_text, key))
+                start(self, self._show_text, key)
 
         options = [("no", "Cancel"), ("show", "Show it; the audit will say that you have read it")]
         self.app.push_screen(Choose(f"Show the prompt's text of {_short(key)}?", options), chosen)

@@ -12,6 +12,7 @@ from preble.daemon.errors import PrebleError
 from preble.daemon.wire.accounts import PlannedChange
 from preble.tui import format as fmt
 from preble.tui.actions import Change, differences
+from preble.tui.working import start
 
 if TYPE_CHECKING:
     from preble.tui.app import Console
@@ -56,7 +57,7 @@ class Confirm(ModalScreen[str | None]):
 
     def on_mount(self) -> None:
         """Ask for the effect."""
-        self.run_worker(self._plan, exclusive=True)
+        start(self, self._plan, group="ask")
 
     def draw(self) -> None:
         """Show how old the effect is, and whether it may still be done."""
@@ -82,7 +83,7 @@ class Confirm(ModalScreen[str | None]):
             self.dismiss(None)
         elif not self._is_busy:
             self._is_busy = True
-            self.run_worker(self._do, exclusive=True)
+            start(self, self._do, group="ask")
 
     def action_copy(self) -> None:
         """Copy the command."""

@@ -172,8 +172,7 @@ class Machine:
             return Refusal.NO_ENGINE
         if all(spec.prompt.n_tokens >= e.limits.kv_blocks * e.limits.block_size for e in engines):
             return Refusal.TOO_LARGE
-        is_full = self._scheduler.waiting(spec.model) >= self._config.max_waiting_requests
-        return Refusal.QUEUE_FULL if is_full else None
+        return None if self._scheduler.has_place(spec) else Refusal.QUEUE_FULL
 
     def _place(self, spec: RequestSpec, number: int) -> Iterator[Effect]:
         yield from self._placed(self._scheduler.place(spec, number, self._now_s))

@@ -106,9 +106,9 @@ class Scheduler:
         engines = self._engines_of.get(model)
         return engines[0].limits.block_size if engines else 0
 
-    def waiting(self, model: ModelName) -> int:
-        """Requests that wait at the model's engines."""
-        return self._pools[model].waiting if model in self._pools else 0
+    def has_place(self, spec: RequestSpec) -> bool:
+        """Whether another request of its tenant may wait at the model's engines, of which one at least has been up."""
+        return self._pools[spec.model].has_place(spec.tenant, self._config.max_waiting_requests)
 
     def age(self, now_s: float) -> None:
         """Let the windows pass, and give up returns that should have come: before anything else that happens then.
@@ -178,7 +178,7 @@ class Scheduler:
         itself, since a second copy of a prefix takes room from others. Looked at are the last few of the line of the
         engine that has most to do.
         """
-        if not self.waiting(model) or not self._policy(model).traits.moves:
+        if not self._pools[model].waiting or not self._policy(model).traits.moves:
             return None
         hungry = [engine for engine in self.serving(model) if engine.is_hungry]
         lines = [engine for engine in self._engines_of[model] if engine.waiting]

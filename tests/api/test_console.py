@@ -5,6 +5,7 @@ import json
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from tests.admin_app import explanation, usage
 from tests.api.calling import Caller, problem
 from tests.api.documented import Documented
@@ -158,6 +159,14 @@ async def test_what_if_asks_the_policy_again_without_some_gpus(admin, operator):
     assert [row["gpu"] for row in other["candidates"]] == ["gpu0", "gpu1"]
     neither = (await operator.post(WHAT_IF, {"without": ["gpu0", "gpu1"]})).json()
     assert (neither["gpu"], neither["mode"], neither["predicted_cached_tokens"]) == ("gpu5", "explore", 0)
+
+
+async def test_without_those_that_had_most_whoever_has_most_of_the_rest_is_exploited(admin, operator):
+    known = explanation()
+    rest = replace(known.candidates[2], cached_tokens=1800, missed_tokens=1320, holds_prefix=False)
+    admin.decisions.record(replace(known, candidates=[*known.candidates[:2], rest]))
+    other = (await operator.post(WHAT_IF, {"without": ["gpu0", "gpu1"]})).json()
+    assert (other["gpu"], other["mode"], other["candidates"][0]["holds_prefix"]) == ("gpu5", "exploit", True)
 
 
 @pytest.mark.parametrize("without", [["gpu0", "gpu1", "gpu5"], ["gpu9"]])

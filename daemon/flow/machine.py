@@ -31,9 +31,10 @@ from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.browse import Browser, Order, Owners
 from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.index import PrefixIndex
+from preble.daemon.sched.node import reported_blocks
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.scheduler import Scheduler
-from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.sched.types import Decision, RequestSpec, TimeModel
 from preble.daemon.tenancy.fair import make_turns
 from preble.daemon.tenancy.standing import Standing
 from preble.daemon.wire.live import PrefixPage
@@ -128,6 +129,16 @@ class Machine:
             after=after,
         )
 
+    def residency(self, model: ModelName, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
+        """The same by what engines have reported, or shown by a first token; GPUs that have none are left out."""
+        index = self._scheduler.index(model)
+        return reported_blocks(index.match(keys))
+
+    def time_model(self, gpu: GpuId) -> TimeModel | None:
+        """How long a GPU takes, as far as that is known; None if it was never up."""
+        engine = self._scheduler.engines.get(gpu)
+        return engine.time_model if engine is not None else None
+
     def indexed_blocks(self, model: ModelName) -> int:
         """Blocks in the model's prefix index."""
         return len(self._scheduler.index(model))
@@ -167,14 +178,21 @@ class Machine:
         yield from self._place(spec, number=1)
 
     def _refusal(self, spec: RequestSpec) -> Refusal | None:
-        engines = self._scheduler.serving(spec.model)
+        engines = self._for(spec)
         if not engines:
             return Refusal.NO_ENGINE
         if all(spec.prompt.n_tokens >= e.limits.kv_blocks * e.limits.block_size for e in engines):
             return Refusal.TOO_LARGE
         return None if self._scheduler.has_place(spec) else Refusal.QUEUE_FULL
 
+    def _for(self, spec: RequestSpec) -> list[Engine]:
+        """Engines that could take a request now."""
+        engines = self._scheduler.serving(spec.model)
+        return engines if spec.warms is None else [engine for engine in engines if engine.gpu == spec.warms]
+
     def _place(self, spec: RequestSpec, number: int) -> Iterator[Effect]:
+        if spec.warms is not None:
+            self._turns.stand(spec.lane, self._turns.weight(spec.tenant), is_batch=True)
         yield from self._placed(self._scheduler.place(spec, number, self._now_s))
 
     def _feed_idle(self, model: ModelName) -> Iterator[Effect]:
@@ -233,10 +251,16 @@ class Machine:
             yield from self._place_again(attempt, number=attempt.number + 1)
 
     def _place_again(self, attempt: Attempt, number: int) -> Iterator[Effect]:
-        """Find another engine for a live request that has none, or park it until one is up."""
+        """Find another engine for a live request that has none, or park it until one is up.
+
+        What was to warm an engine that is gone has nothing to do any more.
+        """
         self._by_attempt.pop(attempt.attempt_id, None)
-        if self._scheduler.serving(attempt.spec.model):
+        if self._for(attempt.spec):
             yield from self._place(attempt.spec, number)
+        elif attempt.spec.warms is not None:
+            yield Refuse(request_id=attempt.spec.request_id, why=Refusal.NO_ENGINE)
+            yield self._end(attempt, Outcome.FAILED)
         else:
             attempt.running = False
             attempt.number = number

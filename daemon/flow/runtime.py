@@ -1,7 +1,7 @@
 """The only owner of the machine in the daemon: gives it events with the time, and does what it asks for."""
 
 from asyncio import Future, Task, get_running_loop
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -13,11 +13,11 @@ from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.foresight import Foresight
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.recording import Record, no_record
-from preble.daemon.ids import GpuId, ModelName, RequestId, TenantName
+from preble.daemon.ids import BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.browse import Order
 from preble.daemon.sched.returns import ReturnCounts
-from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.sched.types import Decision, RequestSpec, TimeModel
 from preble.daemon.tenancy.standing import Standing
 from preble.daemon.wire.live import PrefixPage
 
@@ -116,6 +116,14 @@ class Runtime:
         """Where a live request waits or runs; None if it is still on its way here, or has ended."""
         ticket = self._tickets.get(request_id)
         return ticket.decision.gpu if ticket is not None and ticket.decision is not None else None
+
+    def residency(self, model: ModelName, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
+        """Of a prompt's leading blocks, how many each GPU has reported to cache."""
+        return self._machine.residency(model, keys)
+
+    def time_model(self, gpu: GpuId) -> TimeModel | None:
+        """How long a GPU takes, as far as that is known."""
+        return self._machine.time_model(gpu)
 
     def views(self) -> tuple[EngineView, ...]:
         """What every engine is doing now."""

@@ -216,7 +216,7 @@ class Engine:
         self._decode_us += attempt.decode_us
         attempt.private_blocks = self._private_blocks_of(attempt)
         self._requests += 1
-        self.waiting.add(attempt.spec.request_id, attempt.spec.tenant, attempt)
+        self.waiting.add(attempt.spec.request_id, attempt.spec.lane, attempt)
         self._pool.joined(attempt, now_s)
 
     def withdraw(self, attempt: Attempt, now_s: float) -> Attempt:

@@ -126,6 +126,20 @@ def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
     return total
 
 
+def reported_blocks(stretches: Sequence[Stretch]) -> Counts:
+    """Leading blocks of a matched prompt that each GPU has."""
+    found: Counts = {}
+    for gpu in stretches[0][0].resident if stretches else ():
+        total = 0
+        for node, n_blocks in stretches:
+            here = min(node.resident.get(gpu, 0), n_blocks)
+            total += here
+            if here < n_blocks:
+                break
+        found[gpu] = total
+    return found
+
+
 def changed(counts: Counts, gpu: GpuId, count: int) -> Counts:
     """The dict with this count: the same one, unless it is or becomes empty."""
     if count > 0:

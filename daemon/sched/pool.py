@@ -25,22 +25,22 @@ class Pool:
         """It waits."""
         self.waiting += 1
         self._waiting_of[attempt.spec.tenant] = self._waiting_of.get(attempt.spec.tenant, 0) + 1
-        self.turns.joined(attempt.spec.tenant, now_s)
+        self.turns.joined(attempt.spec.lane, now_s)
 
     def left(self, attempt: Attempt, now_s: float) -> None:
         """It waits no more, and has not started."""
         self._waits_no_more(attempt.spec.tenant)
-        self.turns.left(attempt.spec.tenant, now_s)
+        self.turns.left(attempt.spec.lane, now_s)
 
     def started(self, attempt: Attempt, expected_ms: float) -> None:
         """It starts, and is charged for what is expected."""
         self._waits_no_more(attempt.spec.tenant)
         attempt.charged_ms = expected_ms
-        self.turns.started(attempt.spec.tenant, expected_ms)
+        self.turns.started(attempt.spec.lane, expected_ms)
 
     def ended(self, attempt: Attempt, service_ms: float, now_s: float) -> None:
         """It has left its engine, which spent so long on it."""
-        self.turns.ended(attempt.spec.tenant, service_ms - attempt.charged_ms, now_s)
+        self.turns.ended(attempt.spec.lane, service_ms - attempt.charged_ms, now_s)
         attempt.charged_ms = service_ms
 
     def _waits_no_more(self, tenant: TenantName) -> None:

@@ -131,6 +131,8 @@ class Scheduler:
     def place(self, spec: RequestSpec, number: int, now_s: float) -> Attempt:
         """Choose an engine for try `number` of a request and let it wait there. Some engine must be serving it."""
         weighed = self._weigh(spec, self.serving(spec.model))
+        if spec.warms is not None:
+            return self._give(spec, number, weighed, _warming(spec, weighed), now_s, waits_since_s=now_s)
         choice = self._choose(self._policy(spec.model), weighed, now_s)
         if choice.mode is Mode.REPLICATE and weighed.biggest is not None and weighed.biggest.queueing is not None:
             weighed.biggest.queueing.add(choice.chosen.gpu, now_s)
@@ -145,6 +147,8 @@ class Scheduler:
     def preview(self, spec: RequestSpec, now_s: float, engines: Sequence[Engine] | None = None) -> Decision:
         """What `place` would decide about a new request, among these engines if they are given. Changes nothing."""
         weighed = self._weigh(spec, self.serving(spec.model) if engines is None else engines)
+        if spec.warms is not None:
+            return _decision(spec, _NO_ATTEMPT, weighed, _warming(spec, weighed), now_s)
         policy = deepcopy(self._policy(spec.model))  # which may remember, as whose turn it was
         return _decision(spec, _NO_ATTEMPT, weighed, self._choose(policy, weighed, now_s), now_s)
 
@@ -187,6 +191,8 @@ class Scheduler:
         busiest = max(lines, key=lambda engine: engine.outstanding_ms)
         best: tuple[float, Attempt, _Weighed, Choice] | None = None
         for attempt in busiest.waiting.last(_MOVABLE):
+            if attempt.spec.warms is not None:
+                continue
             weighed = self._weigh(attempt.spec, hungry)
             there = min(
                 weighed.candidates, key=lambda candidate: (candidate.prefill_ms + candidate.evict_ms, candidate.gpu)
@@ -208,7 +214,7 @@ class Scheduler:
 
     def started(self, attempt: Attempt, now_s: float) -> None:
         """It goes to its engine now: learn how long requests with its prefixes wait."""
-        if attempt.leaf is None or not self._policy(attempt.spec.model).traits.replicates:
+        if attempt.leaf is None or attempt.spec.warms or not self._policy(attempt.spec.model).traits.replicates:
             return
         wait_ms = 1000 * (now_s - attempt.waits_since_s)
         for node in attempt.leaf.path():
@@ -222,6 +228,8 @@ class Scheduler:
 
     def finished(self, attempt: Attempt, output_tokens: int, calls_tools: bool, now_s: float) -> None:
         """Learn from an answer; the attempt is still counted as running."""
+        if attempt.spec.warms is not None:
+            return  # nobody wanted its answer
         self.engines[attempt.decision.gpu].learn_output(now_s, output_tokens)
         spec = attempt.spec
         self._outputs[spec.model].learn(attempt.leaf, spec.tenant, output_tokens / spec.n_sequences)
@@ -298,6 +306,13 @@ def have_nearly_most(cached: Sequence[int]) -> list[bool]:
     """Of what each GPU caches of a prompt, which of them have about as much as the one that has most, and something."""
     enough = max(1, _NEARLY * max(cached))
     return [amount >= enough for amount in cached]
+
+def _warming(spec: RequestSpec, weighed: _Weighed) -> Choice:
+    """The GPU that is to be warm."""
+    chosen = next(candidate for candidate in weighed.candidates if candidate.gpu == spec.warms)
+    there = chosen.cached_tokens
+    reason = f"it is to be cached there: {there} tokens are and {chosen.missed_tokens} are not"
+    return Choice(chosen, Mode.WARM, reason)
 
 
 def _decision(spec: RequestSpec, attempt_id: AttemptId, weighed: _Weighed, choice: Choice, now_s: float) -> Decision:

@@ -32,6 +32,13 @@ class RequestSpec:
     """The most it can produce per sequence: the client's cap, or what is left of the context."""
     n_sequences: int = 1
     """Sequences it runs in the engine at once (`n`, times the prompts of a batch)."""
+    warms: GpuId | None = None
+    """It only brings its prompt into the cache of this GPU: it runs nowhere else, and waits as batch work does."""
+
+    @property
+    def lane(self) -> TenantName:
+        """Whose turn it waits for: its tenant's, or that of what is warmed up for its tenant."""
+        return self.tenant if self.warms is None else TenantName(f"{self.tenant}:warm")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +102,8 @@ class Mode(StrEnum):
     """Most of it is cached somewhere, but whoever caches it has far too much to do (section 3.2)."""
     REPLICATE = "replicate"
     """Most of it is cached somewhere, but requests with its biggest part wait ever longer there (section 3.2)."""
+    WARM = "warm"
+    """It brings a registered prefix into the cache of a GPU that was chosen before."""
     MOVED = "moved"
     """It waited elsewhere until this GPU had nothing to do."""
     ROUND_ROBIN = "round_robin"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import partial
 from pathlib import Path
 from time import monotonic, time
 from typing import ParamSpec
@@ -20,6 +21,7 @@ from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
 from preble.daemon.api.inference import InferenceService
 from preble.daemon.api.models import ServedModel
+from preble.daemon.api.pins import PinService
 from preble.daemon.api.templates import TemplateService
 from preble.daemon.config import DEMO_MODEL, AuthConfig, Config, LedgerConfig
 from preble.daemon.engine.demo_model import ensure_demo_model
@@ -40,6 +42,7 @@ from preble.daemon.flow.request import Call, RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.flow.templates import TemplateDesk
+from preble.daemon.flow.warming import Reports, Warmer
 from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.obs.live.tail import LogTail
 from preble.daemon.obs.metrics import Metrics
@@ -110,7 +113,8 @@ async def open_daemon(
         limiter = await budgeted(config, stores.accounts.directory, stores.ledger)
         host = DaemonHost(stores.accounts.directory, limiter, stores.faults)
         board = make_board(config, host)
-        told, timed = every(record, board.stepped), every(metrics.observe_decision, board.decided)
+        reports = Reports()
+        told, timed = every(record, board.stepped, reports.stepped), every(metrics.observe_decision, board.decided)
         engines = Engines(config, specs, paths, stores.time_models, say, timed, told)
         host.attach(engines.fleet, engines.runtime)
         feed = await stack.enter_async_context(feeding(board, config, tail))
@@ -121,6 +125,7 @@ async def open_daemon(
             prices=Prices(config.prices),
             tell=lambda settled: board.ended(end_of(settled), monotonic()),
         )
+        live = partial(engines.live, limiter=limiter, books=books)
         await stack.enter_async_context(engines.running())
         runtime = engines.runtime
         desk = GpuDesk(engines.fleet, runtime.views, books.ttft_p50_ms, runtime.returns, runtime.foresee)
@@ -142,10 +147,13 @@ async def open_daemon(
                 stores.salts.scope,
                 limiter.limits,
                 templates,
-                lambda call: engines.live(call, limiter, books),
+                live,
             ),
             admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk, dry_run, feed, console),
             templates=TemplateService(check, directory, templates, engines.served, limiter.limits),
+            pins=PinService(
+                Warmer(engines.runtime, templates, stores.salts.scope, live, reports), stores.accounts.audit
+            ),
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled, feed.close)
 

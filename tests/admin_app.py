@@ -15,20 +15,28 @@ from preble.daemon.api.application import Authenticator, make_application
 from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.health import HealthService
 from preble.daemon.api.models import ServedModel
+from preble.daemon.api.pins import PinService
 from preble.daemon.api.templates import TemplateService
+from preble.daemon.app import every
 from preble.daemon.config import Config, LiveConfig, ServerConfig
 from preble.daemon.errors import EngineError, NotFound
 from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
+from preble.daemon.flow.events import BlocksStored, KvReported
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost
 from preble.daemon.flow.lives import Lives
 from preble.daemon.flow.machine import Machine
+from preble.daemon.flow.request import Call, RequestLife
 from preble.daemon.flow.runtime import Runtime
+from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.flow.templates import TemplateDesk
+from preble.daemon.flow.warming import Reports, Warmer
 from preble.daemon.obs.live.board import Board
 from preble.daemon.obs.live.feed import LiveFeed
+from preble.daemon.obs.metrics import Metrics
 from preble.daemon.prompt import NotReproducible, PromptEncoder, Traits
+from preble.daemon.sched.blocks import BlockHasher, root_key
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
 from preble.daemon.store.db import Place, open_database
@@ -39,12 +47,14 @@ from preble.daemon.tenancy.audit import LOCAL, Author
 from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.tenancy.limits import Limiter
+from preble.daemon.tenancy.prices import Prices
 from preble.daemon.tenancy.salts import Salts
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation, GpuRow
 from tests.byte_model import model_files
 from tests.core import BLOCK, CONFIG, LIMITS, MODEL, tokens, up
 
 FLUSH_S = 0.001
+GPUS = ("gpu0", "gpu1")
 FAILURES_AT_ONCE = 20
 LIVE = LiveConfig(interval_ms=100, max_consoles=3, ticks_kept=1000)
 
@@ -124,6 +134,37 @@ class Letters:
         raise EngineError("it is gone")
 
 
+class Prefiller:
+    """An engine that computes whatever it is sent, at once, and reports it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.sent: list[tuple[str, dict]] = []
+        """GPUs and bodies."""
+        self.broken = False
+
+    def of(self, gpu: str) -> "Prefiller":
+        self.gpu = gpu
+        return self
+
+    @asynccontextmanager
+    async def stream(self, path: str, body: bytes, headers: dict) -> AsyncIterator[SimpleNamespace]:
+        wanted = msgspec.json.decode(body)
+        self.sent.append((self.gpu, wanted))
+        if self.broken:
+            raise EngineError("it is gone")
+        root = root_key(MODEL, salt=wanted["cache_salt"])
+        chain = tuple(BlockHasher(BLOCK).chain(root, np.asarray(wanted["prompt"], dtype=np.uint32)))
+        self._runtime.post(KvReported(gpu=self.gpu, epoch=1, changes=(BlocksStored(keys=chain, parent=None),)))
+        usage = {"prompt_tokens": len(wanted["prompt"]), "completion_tokens": 1, "total_tokens": 1}
+        answer = msgspec.json.encode({"choices": [], "usage": usage})
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield answer
+
+        yield SimpleNamespace(status=200, headers={"content-type": "application/json"}, chunks=chunks())
+
+
 @dataclass(frozen=True)
 class AdminApp:
     app: Litestar
@@ -133,7 +174,8 @@ class AdminApp:
     gpus: Gpus
     salts: Salts
     runtime: Runtime
-    """Of the GPU gpu0, which serves a model."""
+    """Of the GPUs gpu0 and gpu1, which serve a model."""
+    engines: Prefiller
     board: Board
     feed: LiveFeed
     lives: Lives
@@ -154,9 +196,11 @@ async def open_admin_app(
     config = Config(live=live)
     host = DaemonHost(accounts.directory, Limiter(accounts.directory, config.limits), lambda: [ledger.fault])
     board = make_board(config, host)
-    runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None, record=board.stepped)
+    reports = Reports()
+    runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None, record=every(board.stepped, reports.stepped))
     host.attach(SimpleNamespace(rows=()), runtime)
-    runtime.post(up("gpu0"))
+    for gpu in GPUS:
+        runtime.post(up(gpu))
     salts = Salts(ensure_master_key(data_dir), accounts.directory)
     encoder = PromptEncoder.load(model_files(data_dir))
     store = await TemplateStore.load(database, accounts.audit, accounts.directory)
@@ -170,9 +214,23 @@ async def open_admin_app(
     feed = await stack.enter_async_context(feeding(board, config, None))
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed, console)
     templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, lambda *_: ())
-    app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates)
+    engines = Prefiller(runtime)
+    books = Bookkeeper(
+        record_usage=ledger.record,
+        record_explanation=decisions.record,
+        metrics=Metrics(),
+        prices=Prices(config.prices),
+    )
+    limiter = Limiter(accounts.directory, config.limits)
+
+    def live(call: Call) -> RequestLife:
+        return RequestLife(call, runtime=runtime, limiter=limiter, door=engines.of, settle=books.settle, timeout_s=30.0)
+
+    warmer = Warmer(runtime, desk, salts.scope, live, reports)
+    pins = PinService(warmer, accounts.audit)
+    app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates, pins=pins)
     try:
-        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, board, feed, lives)
+        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, engines, board, feed, lives)
     finally:
         await stack.aclose()
         await ledger.close()

@@ -14,6 +14,7 @@ from preble.daemon.api.health import HealthController, HealthService
 from preble.daemon.api.inference import InferenceController, InferenceService
 from preble.daemon.api.keys import KeysController
 from preble.daemon.api.live import LiveController
+from preble.daemon.api.pins import AdminPinsController, PinsController, PinService
 from preble.daemon.api.problems import exception_handlers
 from preble.daemon.api.request_ids import tell_request_id
 from preble.daemon.api.schema import openapi_config
@@ -56,6 +57,7 @@ def make_application(
     inference: InferenceService,
     admin: AdminService,
     templates: TemplateService,
+    pins: PinService,
 ) -> Litestar:
     """Put the routes together with what they need."""
     return Litestar(
@@ -72,12 +74,15 @@ def make_application(
             TemplatesController,
             AdminTemplatesController,
             ConsoleController,
+            PinsController,
+            AdminPinsController,
         ],
         dependencies={
             "health": _provide(health),
             "inference": _provide(inference),
             "admin": _provide(admin),
             "templates": _provide(templates),
+            "pins": _provide(pins),
         },
         exception_handlers=exception_handlers(),
         before_send=[tell_request_id],

@@ -217,7 +217,9 @@ class _TemplateRoutes(Controller):
         return answer(done, _row, dry_run=dry_run, version=None)
 
 
-def _tenant() -> Callable[..., Caller]:
+def tenant() -> Callable[..., Caller]:
+    """Finds the caller of a tenant's route."""
+
     def find(request: AnyRequest, templates: Templates) -> Caller:
         principal = templates.authenticate(request, Scope.TEMPLATES)
         assert principal.tenant is not None, "only tenants' keys have the scope"
@@ -226,7 +228,9 @@ def _tenant() -> Callable[..., Caller]:
     return find
 
 
-def _operator(scope: Scope) -> Callable[..., Caller]:
+def operator(scope: Scope) -> Callable[..., Caller]:
+    """Finds the caller of an operator's route, which may be about one `tenant`."""
+
     def find(request: AnyRequest, templates: Templates, tenant: FromQuery[str | None] = None) -> Caller:
         principal = templates.authenticate(request, scope)
         owner = None if tenant is None else templates.directory.tenant(tenant).name
@@ -241,8 +245,8 @@ class TemplatesController(_TemplateRoutes):
     path = "/v1/templates"
     tags = ("templates",)
     dependencies = {  # noqa: RUF012 - Litestar's own type
-        "reader": Provide(_tenant(), sync_to_thread=False),
-        "writer": Provide(_tenant(), sync_to_thread=False),
+        "reader": Provide(tenant(), sync_to_thread=False),
+        "writer": Provide(tenant(), sync_to_thread=False),
     }
 
 
@@ -252,8 +256,8 @@ class AdminTemplatesController(_TemplateRoutes):
     path = "/admin/v1/templates"
     tags = ("operators",)
     dependencies = {  # noqa: RUF012 - Litestar's own type
-        "reader": Provide(_operator(Scope.ADMIN_READ), sync_to_thread=False),
-        "writer": Provide(_operator(Scope.ADMIN_WRITE), sync_to_thread=False),
+        "reader": Provide(operator(Scope.ADMIN_READ), sync_to_thread=False),
+        "writer": Provide(operator(Scope.ADMIN_WRITE), sync_to_thread=False),
     }
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from preble.daemon.wire.client import AdminClient
     from preble.daemon.wire.templates import Analysis, TemplateCreate, TemplateRow, TemplateVersion, VersionRow
 
-_tenant = click.option("--tenant", help="A tenant's own; else those that all share. Not with a tenant's key.")
+tenant_option = click.option("--tenant", help="A tenant's own; else those that all share. Not with a tenant's key.")
 _label = click.option("--label", help="Point this label to what was registered.")
 _folder = click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-_REFERENCE = "NAME[@VERSION|@LABEL]"
+REFERENCE = "NAME[@VERSION|@LABEL]"
 
 
 @click.group()
@@ -36,7 +36,7 @@ def template() -> None:
 @click.option("--name", help="Its name.  [default: as the file says, or as it is called]")
 @click.option("--format", "file_format", type=click.Choice(sorted(set(FORMATS.values()))), help="Of the file.")
 @_label
-@_tenant
+@tenant_option
 @dry_run_option
 @remote_command
 def register(
@@ -64,7 +64,7 @@ def register(
 
 
 @template.command("list")
-@_tenant
+@tenant_option
 @remote_command
 def list_templates(remote: Remote, tenant: str | None, as_json: bool) -> None:
     """List templates."""
@@ -74,8 +74,8 @@ def list_templates(remote: Remote, tenant: str | None, as_json: bool) -> None:
 
 
 @template.command("show")
-@click.argument("reference", metavar=_REFERENCE)
-@_tenant
+@click.argument("reference", metavar=REFERENCE)
+@tenant_option
 @remote_command
 def show(remote: Remote, reference: str, tenant: str | None, as_json: bool) -> None:
     """Show a version and what of it can be cached; without one, that which requests get."""
@@ -86,7 +86,7 @@ def show(remote: Remote, reference: str, tenant: str | None, as_json: bool) -> N
 
 @template.command("versions")
 @click.argument("name")
-@_tenant
+@tenant_option
 @remote_command
 def list_versions(remote: Remote, name: str, tenant: str | None, as_json: bool) -> None:
     """List the versions of a template, newest first."""
@@ -96,9 +96,9 @@ def list_versions(remote: Remote, name: str, tenant: str | None, as_json: bool) 
 
 
 @template.command("diff")
-@click.argument("one", metavar=f"A={_REFERENCE}")
+@click.argument("one", metavar=f"A={REFERENCE}")
 @click.argument("other", metavar="B")
-@_tenant
+@tenant_option
 @remote_command
 def diff(remote: Remote, one: str, other: str, tenant: str | None, as_json: bool) -> None:
     """Show what two versions have that the other has not."""
@@ -114,7 +114,7 @@ def diff(remote: Remote, one: str, other: str, tenant: str | None, as_json: bool
 @click.argument("label")
 @click.argument("version", type=click.IntRange(min=1), required=False)
 @click.option("--remove", is_flag=True, help="Take the label away.")
-@_tenant
+@tenant_option
 @if_version_option
 @dry_run_option
 @remote_command
@@ -138,9 +138,9 @@ def move_label(
 
 
 @template.command("render")
-@click.argument("reference", metavar=_REFERENCE)
+@click.argument("reference", metavar=REFERENCE)
 @click.option("--var", "variables", multiple=True, metavar="NAME=VALUE", help="A variable's value.")
-@_tenant
+@tenant_option
 @remote_command
 def render(remote: Remote, reference: str, variables: tuple[str, ...], tenant: str | None, as_json: bool) -> None:
     """Print a template with values in place of its variables."""
@@ -165,7 +165,7 @@ def render(remote: Remote, reference: str, variables: tuple[str, ...], tenant: s
 
 @template.command("delete")
 @click.argument("name")
-@_tenant
+@tenant_option
 @if_version_option
 @dry_run_option
 @remote_command
@@ -180,7 +180,7 @@ def delete(remote: Remote, name: str, tenant: str | None, if_version: int | None
 @template.command("import")
 @_folder
 @_label
-@_tenant
+@tenant_option
 @dry_run_option
 @remote_command
 def import_folder(
@@ -199,7 +199,7 @@ def import_folder(
 
 @template.command("export")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
-@_tenant
+@tenant_option
 @remote_command
 def export_folder(remote: Remote, folder: Path, tenant: str | None, as_json: bool) -> None:
     """Write the newest version of every template to FOLDER, as YAML, for `import` and for git."""
@@ -236,10 +236,16 @@ def _registered(
 
 def _find(client: "AdminClient", reference: str, tenant: str | None) -> "TemplateVersion":
     """What `NAME`, `NAME@3` or `NAME@production` stands for."""
+    name, version, label = split(reference)
+    return client.template(name, version, label, tenant)
+
+
+def split(reference: str) -> tuple[str, int | None, str | None]:
+    """A name, and the version or the label behind it, if there is one."""
     name, _, which = reference.partition("@")
     if which.isascii() and which.isdigit():
-        return client.template(name, int(which), tenant=tenant)
-    return client.template(name, label=which or None, tenant=tenant)
+        return name, int(which), None
+    return name, None, which or None
 
 
 def _values(row: "TemplateVersion", given: Sequence[str]) -> dict[str, Any]:

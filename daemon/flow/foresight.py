@@ -63,7 +63,8 @@ def foresee(scheduler: Scheduler, engine: Engine, now_s: float) -> Foresight:
 def _moves(
     scheduler: Scheduler, others: Sequence[Engine], waiting: Sequence[Attempt], now_s: float
 ) -> dict[GpuId, int]:
-    return dict(Counter(scheduler.preview(attempt.spec, now_s, others).gpu for attempt in waiting).most_common())
+    movable = [attempt.spec for attempt in waiting if attempt.spec.warms is None]  # what was to warm this one ends
+    return dict(Counter(scheduler.preview(spec, now_s, others).gpu for spec in movable).most_common())
 
 
 def _left_s(engine: Engine, attempt: Attempt, now_s: float) -> float:

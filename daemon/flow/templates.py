@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from preble.daemon.errors import ApiError, EngineError, InvalidRequest, NotFound
 from preble.daemon.flow.encode import ModelEncoder
@@ -71,16 +72,25 @@ class TemplateDesk:
         row = await self._token_row(template, version, model)
         return row.prefix[: whole_blocks(len(row.prefix), self._encoders()[model].block_tokens)]
 
-    async def block_keys(self, template: Template, version: Version, model: ModelName, salt: str) -> list[BlockKey]:
-        """The same as a chain of blocks, for those whose cached prefixes have this salt. Raises as `prefix`."""
-        return self._encoders()[model].block_keys(salt, await self.prefix(template, version, model))
+    def chain(self, model: ModelName, salt: str, tokens: TokenIds) -> tuple[BlockKey, ...]:
+        """Tokens as a chain of blocks, for those whose cached prefixes have this salt."""
+        return tuple(self._encoders()[model].block_keys(salt, tokens))
+
+    def model_for(self, body: TemplateBody, wanted: str | None, models: Collection[str]) -> ModelName:
+        """The model that is meant, of these. Raises `NotFound`, and `InvalidRequest` where there is a choice."""
+        if wanted is not None and body.model not in (None, wanted):
+            raise InvalidRequest(f"The template is for the model {body.model!r}.", param="model")
+        found = self._models_for(body if wanted is None else replace(body, model=wanted), models)
+        if len(found) != 1:
+            raise InvalidRequest(f"`model`: name one of {', '.join(found) or 'none'}.", param="model")
+        return found[0]
 
     async def rendered(self, owner: Owner, use: TemplateUse, models: Collection[str]) -> tuple[Version, TemplateBody]:
         """A version with values in place of its variables; for any of these models.
 
         Raises `NotFound` and `InvalidRequest`.
         """
-        _, version, body = await self._find(owner, use)
+        _, version, body = await self.find(owner, use)
         markers = {marker for model in self._models_for(body, models) for marker in self._traits(model).markers}
         return version, filled(body, safe_values(body, use.variables, markers))
 
@@ -92,7 +102,7 @@ class TemplateDesk:
         Raises `NotFound` and `InvalidRequest`.
         """
         assert wanted.template is not None
-        _, _, body = await self._find(owner, wanted.template)
+        _, _, body = await self.find(owner, wanted.template)
         told = f"Template {wanted.template.name!r} is for"
         if body.model not in (None, model):
             raise InvalidRequest(f"{told} the model {body.model!r}.", param="template.name")
@@ -114,7 +124,8 @@ class TemplateDesk:
         if _only(added, ours) != _only(added, theirs):
             refuse_disguised(use.names)
 
-    async def _find(self, owner: Owner, use: TemplateUse) -> tuple[Template, Version, TemplateBody]:
+    async def find(self, owner: Owner, use: TemplateUse) -> tuple[Template, Version, TemplateBody]:
+        """What an owner means. Raises `NotFound` and `InvalidRequest`."""
         if use.version is not None and use.label is not None:
             raise InvalidRequest("`version` and `label` exclude each other.", param="template.version")
         template = self.store.directory.visible(owner, use.name)

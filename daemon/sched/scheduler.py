@@ -307,6 +307,7 @@ def have_nearly_most(cached: Sequence[int]) -> list[bool]:
     enough = max(1, _NEARLY * max(cached))
     return [amount >= enough for amount in cached]
 
+
 def _warming(spec: RequestSpec, weighed: _Weighed) -> Choice:
     """The GPU that is to be warm."""
     chosen = next(candidate for candidate in weighed.candidates if candidate.gpu == spec.warms)

@@ -23,6 +23,7 @@ from preble.daemon.wire.accounts import (
 )
 from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageTotals
 from preble.daemon.wire.live import LiveEvent
+from preble.daemon.wire.pins import Warmed, WarmUp
 from preble.daemon.wire.templates import (
     Rendered,
     TemplateCreate,
@@ -257,6 +258,11 @@ class AdminClient:
         """Delete one with all its versions."""
         path = f"/templates/{_segment(name)}"
         return self._change("DELETE", path, TemplateRow, if_version=if_version, dry_run=dry_run, query=self._of(tenant))
+
+    def warm_template(self, name: str, wanted: WarmUp, tenant: str | None = None, *, dry_run: bool = False) -> Warmed:
+        """Bring a version into GPUs' caches; answers when it is there, however long that takes."""
+        path, query = f"/templates/{_segment(name)}/warm", {**self._of(tenant), "dry_run": str(dry_run).lower()}
+        return self._call("POST", path, Warmed, json=msgspec.to_builtins(wanted), params=query, timeout=_PATIENT)
 
     def gpus(self) -> list[GpuRow]:
         """Every engine."""

@@ -128,6 +128,7 @@ class House:
             ),
             admin=None,
             templates=None,
+            pins=None,
         )
         self.asgi = Documented(self.app)
         self.client = EngineClient(engine.socket_path)

@@ -17,6 +17,7 @@ from preble.daemon.config import ServerConfig
 from preble.daemon.wire.accounts import KeyCreate, KeyRotate, KeySettings, TenantCreate
 from preble.daemon.wire.live import WhatIf
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
+from preble.daemon.wire.pins import WarmUp
 from preble.daemon.wire.settings import TenantSettings
 from preble.daemon.wire.templates import TemplateCreate, TemplateRender
 
@@ -32,6 +33,7 @@ BODIES = {
     "/admin/v1/keys/{key_id}/rotate": (KeyRotate, {"overlap_s": 60}),
     **{path: (TemplateCreate, {"name": "a", "text": "{{b}}", "variables": {"b": {}}}) for path in TEMPLATES},
     **{f"{path}/{{name}}/render": (TemplateRender, {"variables": {"b": 1}}) for path in TEMPLATES},
+    **{f"{path}/{{name}}/warm": (WarmUp, {"gpus": "all"}) for path in TEMPLATES},
 }
 LABELS = [f"{path}/{{name}}/labels/{{label}}" for path in TEMPLATES]
 CHANGES = {
@@ -47,7 +49,7 @@ READERS = [
 
 
 def make_document():
-    app = make_application(ServerConfig(), health=None, inference=None, admin=None, templates=None)
+    app = make_application(ServerConfig(), health=None, inference=None, admin=None, templates=None, pins=None)
     return Documented(app).document
 
 
@@ -84,7 +86,7 @@ async def test_an_unknown_document_is_refused_like_any_unknown_route(path):
 def test_the_document_names_every_route():
     """Chance would have it that one is left out: Litestar documents what it is told to."""
     assert {path for _, path in OPERATIONS} >= {*OPEN, *BODIES, "/v1/models", "/v1/models/{name}", "/v1/usage"}
-    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 34
+    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 35
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
@@ -148,7 +150,8 @@ def test_whatever_changes_something_can_be_tried_first(document, method, path):
     changes = method != "get" and path not in (DRY_RUN, WHAT_IF) and not path.endswith("/render")
     changes = changes and path.startswith(("/admin", "/v1/templates"))
     assert ("dry_run" in [each["name"] for each in operation.get("parameters", ())]) == changes
-    assert not changes or "PlannedChange" in json.dumps(operation["responses"]["200"])
+    told = "Warmed" if path.endswith("/warm") else "PlannedChange"
+    assert not changes or told in json.dumps(operation["responses"]["200"])
 
 
 def test_versions_are_told_and_asked_for(document):

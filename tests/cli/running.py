@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
+import structlog
 import uvicorn
 from click.testing import CliRunner, Result
 from litestar.response.base import ASGIResponse
@@ -56,6 +58,7 @@ class Running:
 def serving(folder: Path) -> Iterator[Running]:
     """A daemon in a thread, for as long as the block runs."""
     (folder / "data").mkdir(mode=0o700)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # stdout is the commands'
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:  # asyncio sends at once only if that is said
         listening.bind(("127.0.0.1", 0))
         listening.listen()

@@ -14,6 +14,7 @@ from preble.daemon.api.server import make_server
 from preble.daemon.app import Daemon, Say, open_daemon
 from preble.daemon.cli.listening import take_address
 from preble.daemon.config import Config, load
+from preble.daemon.flow.garbage import collect_rarely
 from preble.daemon.obs.live.tail import LogTail
 from preble.daemon.obs.log import configure
 from preble.daemon.store.bootstrap import DEFAULT_KEY_FILE
@@ -48,6 +49,7 @@ async def _serve(config: Config, sockets: list[socket.socket], say: Say, record_
     url = url_at(config.server.host, sockets[0].getsockname()[1])
     async with open_daemon(config, say, record_to, tail) as daemon:
         server = make_server(daemon.app, config.server)
+        collect_rarely()
         serving = loop.create_task(server.serve(sockets))
         announcing = loop.create_task(_announce(url, daemon, say))
         ended = loop.create_task(stopping.wait())

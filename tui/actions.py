@@ -87,7 +87,7 @@ def cancel_request(request_id: str, is_there: Callable[[], bool]) -> Change:
     return Change(
         action="cancel",
         target=request_id,
-        command=f"preble cancel {request_id}",
+        command=f"preble request cancel {request_id}",
         call=lambda client, dry_run: client.cancel_request(request_id, dry_run=dry_run),
         is_there=is_there,
     )

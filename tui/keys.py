@@ -56,7 +56,8 @@ class Key:
 
 _SHOWN = {
     "escape": "esc", "question_mark": "?", "slash": "/", "minus": "-", "ctrl+p": "^p", "less_than_sign": "<",
-    "greater_than_sign": ">", "left_square_bracket": "[", "right_square_bracket": "]",
+    "greater_than_sign": ">", "pagedown": "pgdn", "pageup": "pgup",
+    "ctrl+f": "^f", "ctrl+u": "^u", "ctrl+w": "^w", "ctrl+c": "^c",
 }  # fmt: skip
 
 
@@ -232,7 +233,7 @@ KEYS: tuple[Key, ...] = (
         help="Drain the GPU: nothing new is placed there",
         group="change",
         screens=("gpus",),
-        footer=10,
+        footer=2,
     ),
     Key(
         action="undrain",
@@ -241,7 +242,7 @@ KEYS: tuple[Key, ...] = (
         help="Put the GPU back to work",
         group="change",
         screens=("gpus",),
-        footer=11,
+        footer=2,
     ),
     Key(
         action="restart",
@@ -250,7 +251,7 @@ KEYS: tuple[Key, ...] = (
         help="Restart the GPU's engine when its requests have ended",
         group="change",
         screens=("gpus",),
-        footer=12,
+        footer=2,
     ),
     Key(
         action="pin",
@@ -259,7 +260,7 @@ KEYS: tuple[Key, ...] = (
         help="Keep the template warm",
         group="change",
         screens=("templates",),
-        footer=10,
+        footer=2,
     ),
     Key(
         action="unpin",
@@ -268,7 +269,7 @@ KEYS: tuple[Key, ...] = (
         help="Keep the template warm no more",
         group="change",
         screens=("templates",),
-        footer=11,
+        footer=2,
     ),
     Key(
         action="warm",
@@ -277,7 +278,7 @@ KEYS: tuple[Key, ...] = (
         help="Prefill the template where it is wanted",
         group="change",
         screens=("templates",),
-        footer=12,
+        footer=2,
     ),
     Key(
         action="edit",
@@ -286,7 +287,7 @@ KEYS: tuple[Key, ...] = (
         help="Change the tenant's weight or limits",
         group="change",
         screens=("tenants",),
-        footer=10,
+        footer=2,
     ),
     Key(
         action="revoke",
@@ -295,7 +296,7 @@ KEYS: tuple[Key, ...] = (
         help="Revoke one of the tenant's keys",
         group="change",
         screens=("tenants",),
-        footer=11,
+        footer=2,
     ),
     Key(
         action="cancel",
@@ -304,7 +305,7 @@ KEYS: tuple[Key, ...] = (
         help="Cancel the request",
         group="change",
         screens=("requests",),
-        footer=10,
+        footer=2,
     ),
     Key(action="help", keys=("question_mark",), label="help", help="This help", group="console", footer=80),
     Key(

@@ -42,6 +42,9 @@ class Told:
             yield await self._queue.get()
 
 
+EFFECT = ("New requests go elsewhere.", "9 waiting move to gpu0, gpu1.")
+
+
 class FakeClient:
     """Notes what it is asked for, and plans or does it."""
 
@@ -55,7 +58,11 @@ class FakeClient:
             raise self.fault
         (self.planned if dry_run else self.done).append(what)
         before, after = {"draining": False, "version": 1}, {"draining": True, "version": 2}
-        return PlannedChange(action=what[0], target=what[1], before=before, after=after) if dry_run else object()
+        return (
+            PlannedChange(action=what[0], target=what[1], before=before, after=after, effect=EFFECT)
+            if dry_run
+            else object()
+        )
 
     def plan_gpu(self, gpu, order):
         return self._change(True, order, gpu)

@@ -41,6 +41,7 @@ async def test_orders_to_gpus(key, order):
         assert run.client.planned == [(order, "gpu3")]
         text = run.text()
         assert "draining: false → true" in text
+        assert "9 waiting move to gpu0, gpu1." in text
         assert f"preble gpu {order} gpu3" in text
         assert "computed 0.0s ago" in text
         assert run.console.focused.id == "cancel"

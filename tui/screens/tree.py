@@ -73,8 +73,8 @@ class TreeScreen(BaseScreen):
         table = self.query_one(LiveTable)
         table.show(self.prefixes.rows())
         gpus = sorted(view.gpus)[:_MOST_GPUS]
-        legend: list[tuple[str, Role]] = [(f" order: {self.prefixes.order}   GPUs, left to right: ", "muted")]
-        legend += [(f"{fmt.shorten(', '.join(gpus), 40)}   ", "text")]
+        legend: list[tuple[str, Role]] = [(f" by {self.prefixes.order}   GPUs ", "muted")]
+        legend += [(f"{_first_and_last(gpus)}   ", "text")]
         for state, (sign, role) in _SIGNS.items():
             legend += [(f"{sign} ", role), (f"{_MEANING[state]}  ", "muted")]
         fault = cell(f" {fmt.clean(self.fault)}", "bad")
@@ -168,6 +168,10 @@ class TreeScreen(BaseScreen):
         if prefix is None:
             return cell("")
         return tuple(_SIGNS[where(prefix, gpu)] for gpu in sorted(self.console.view.gpus)[:_MOST_GPUS])
+
+
+def _first_and_last(names: list[str]) -> str:
+    return " … ".join(dict.fromkeys(fmt.clean(name) for name in (*names[:1], *names[-1:]))) or "–"
 
 
 _MEANING = {"all": "cached", "part": "part", "believed": "sent, not reported", "none": "not"}

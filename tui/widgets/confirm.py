@@ -122,4 +122,5 @@ class Confirm(ModalScreen[str | None]):
 
 def effect_of(planned: PlannedChange) -> list[str]:
     """What the daemon says would come of a change."""
-    return differences(planned) or ["nothing would change: it is so already"]
+    changes = differences(planned) or ["nothing would change: it is so already"]
+    return [*planned.effect, *([""] if planned.effect else []), *changes]

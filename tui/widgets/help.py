@@ -44,6 +44,6 @@ def help_text(screen: key_table.Screen, *, can_write: bool) -> Text:
             text.append(f"{title}\n", "bold")
         for key in keys:
             names = " ".join(key_table.shown(name) for name in key.keys)
-            text.append(f"  {names:<12} {key.help}\n", "dim" if key.changes and not can_write else "")
+            text.append(f"  {names:<14} {key.help}\n", "dim" if key.changes and not can_write else "")
     text.append(f"\n{FILTER_HELP}\n")
     return text

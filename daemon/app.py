@@ -131,6 +131,7 @@ async def open_daemon(
         desk = GpuDesk(engines.fleet, runtime.views, books.ttft_p50_ms, runtime.returns, runtime.foresee)
         metrics.track_gpus(desk.gauges)
         metrics.track_returns(engines.returns)
+        metrics.track_fairness(lambda: board.fairness)
         directory = stores.accounts.directory
         metrics.track_tenants(lambda: engines.runtime.standings([tenant.name for tenant in directory.tenants()]))
         stores.accounts.directory.watch(engines.tell_standing)

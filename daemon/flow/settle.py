@@ -71,6 +71,7 @@ class Bookkeeper:
             cached_tokens=usage.cached_tokens,
             predicted_cached_tokens=usage.predicted_cached_tokens,
             output_tokens=usage.output_tokens,
+            gpu_s=usage.gpu_ms / 1000,
         )
 
     def _log(self, settled: Settled) -> None:

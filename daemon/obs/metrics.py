@@ -50,6 +50,7 @@ class Metrics:
             "predicted_cached_prompt_tokens", "Prompt tokens that the scheduler expected to be cached.", by_tenant
         )
         self._output = self._counter("output_tokens", "Output tokens.", by_tenant)
+        self._service = self._counter("tenant_service_seconds", "GPU time that requests caused.", by_tenant)
         self._mispredicted = self._counter(
             "mispredicted_cached_tokens", "Difference of cached tokens expected and found, without sign.", by_gpu
         )
@@ -84,6 +85,7 @@ class Metrics:
         cached_tokens: int | None,
         predicted_cached_tokens: int | None,
         output_tokens: int,
+        gpu_s: float,
     ) -> None:
         """A request ended. `gpu` and `mode` are None if it was never placed."""
         self._requests.labels(model, tenant, status).inc()
@@ -92,6 +94,7 @@ class Metrics:
         self._decisions.labels(model, gpu, mode).inc()
         self._prompt.labels(model, tenant).inc(prompt_tokens)
         self._output.labels(model, tenant).inc(output_tokens)
+        self._service.labels(model, tenant).inc(gpu_s)
         self._latency.labels(model, gpu).observe(latency_s)
         if queue_s is not None:
             self._queue.labels(model, gpu).observe(queue_s)
@@ -129,6 +132,10 @@ class Metrics:
     def track_tenants(self, standings: Callable[[], Mapping[TenantName, Standing]]) -> None:
         """Ask `standings` how the tenants stand, at every scrape."""
         self._registry.register(_TenantCollector(standings))
+
+    def track_fairness(self, fairness: Callable[[], tuple[float | None, float | None]]) -> None:
+        """Ask for Jain's index and the greatest gap of service in ms, None where there is none, at every scrape."""
+        self._registry.register(_FairnessCollector(fairness))
 
     def render(self) -> tuple[bytes, str]:
         """The page and its content type."""
@@ -182,6 +189,18 @@ class _ReturnCollector(Collector):
         yield expected
         yield came
         yield expired
+
+
+class _FairnessCollector(Collector):
+    def __init__(self, fairness: Callable[[], tuple[float | None, float | None]]) -> None:
+        self._fairness = fairness
+
+    def collect(self) -> Iterator[Metric]:
+        jain, gap_ms = self._fairness()
+        if jain is not None:
+            yield GaugeMetricFamily("preble_fairness_jain_ratio", "1: all who wait have had the same by weight.", jain)
+        if gap_ms is not None:
+            yield GaugeMetricFamily("preble_service_gap_seconds", "Of two who wait, at most, by weight.", gap_ms / 1000)
 
 
 class _TenantCollector(Collector):

@@ -118,6 +118,7 @@ def page(metrics, books):
     metrics.auth_failure()
     metrics.track_gpus(lambda: [gauge()])
     metrics.track_tenants(lambda: {TenantName("acme"): standing(credit_ms=-250.0), TenantName("zoo"): standing()})
+    metrics.track_fairness(lambda: (0.75, 1500.0))
     metrics.track_returns(lambda: [("m", ReturnCounts(expected=2, returned=5, found=4, expired=1))])
     return {name: family for name, family in families(metrics).items() if not name.endswith("_created")}
 
@@ -253,7 +254,7 @@ def test_requests_make_no_series_of_their_own(metrics, books):
 
     n_series = settle("a")
     assert settle("b") == n_series
-    by_tenant, by_gpu = 2 * (len(Status) + 4), 2 * (len(Mode) + 1 + 3 * 2)
+    by_tenant, by_gpu = 2 * (len(Status) + 5), 2 * (len(Mode) + 1 + 3 * 2)
     assert n_series == by_tenant + by_gpu + 1 + 2  # and strangers, and the time of decisions
 
 
@@ -276,3 +277,16 @@ def test_tenants_tell_how_they_stand_and_credit_only_where_there_is_such_a_thing
     assert told["weight_ratio"] == {"acme": 3, "zoo": 3}
     assert told["requests_waiting"] == {"acme": 4, "zoo": 4}
     assert told["requests_running"] == {"acme": 2, "zoo": 2}
+
+
+def test_fairness_is_told_while_somebody_waits(page):
+    assert [sample.value for sample in page["preble_fairness_jain_ratio"].samples] == [0.75]
+    assert [sample.value for sample in page["preble_service_gap_seconds"].samples] == [1.5]
+    nobody = Metrics()
+    nobody.track_fairness(lambda: (None, None))
+    assert not {"preble_fairness_jain_ratio", "preble_service_gap_seconds"} & families(nobody).keys()
+
+
+def test_tenants_are_told_what_gpu_time_they_caused(page):
+    (service,) = [one for one in page["preble_tenant_service_seconds"].samples if one.name.endswith("_total")]
+    assert (service.labels["tenant"], service.value) == ("acme", 0.06)

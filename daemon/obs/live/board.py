@@ -94,6 +94,11 @@ class Board:
         return self._sequence
 
     @property
+    def fairness(self) -> tuple[float | None, float | None]:
+        """Jain's index of late, and the greatest gap of service in ms; None where no two tenants were backlogged."""
+        return self._service.jain, self._service.gap_ms
+
+    @property
     def watched(self) -> bool:
         """Whether there is somebody to tell what changes."""
         return self._requests.watched

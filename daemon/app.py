@@ -33,6 +33,7 @@ from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event, TenantStands
 from preble.daemon.flow.gpus import GpuDesk
+from preble.daemon.flow.kept import KeptPrompts
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost, end_of
 from preble.daemon.flow.lives import Lives
@@ -138,7 +139,7 @@ async def open_daemon(
         check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
-        console = ConsoleDesk(runtime, engines.lives, config.scheduler, lambda: list(engines.served))
+        console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders)
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),
@@ -287,12 +288,15 @@ class Engines:
     def _serve(self, spec: EngineSpec, paths: Mapping[ModelName, str]) -> None:
         name = spec.model.name
         tokeniser = self._tokenisers[name] = PromptEncoder.load(Path(paths.get(name, spec.model.path)))
+        live = self._config.live
+        kept = KeptPrompts(live.kept_prompts_mib << 20) if live.keep_prompts else None
         encoder = ModelEncoder(
             name,
             spec.model.block_size,
             tokeniser,
             engine=lambda: self.fleet.client(self._ready_gpu(name)),
             max_model_len=lambda: self._max_model_len(name),
+            kept=kept,
         )
         self.served[name] = ServedModel(name, int(time()), encoder, lambda: self._max_model_len(name))
 

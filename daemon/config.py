@@ -145,6 +145,8 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     logs_per_tick: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 100
     ticks_kept: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 120
     max_consoles: Count = 10
+    keep_prompts: bool = False
+    kept_prompts_mib: Count = 64
     alarm_queue_p99_s: Positive = 2.0
     alarm_kv_used_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.95
     alarm_error_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05

@@ -23,6 +23,7 @@ from preble.daemon.errors import EngineError, NotFound
 from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import BlocksStored, KvReported
+from preble.daemon.flow.kept import KeptPrompts
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost
 from preble.daemon.flow.lives import Lives
@@ -55,6 +56,7 @@ from tests.core import BLOCK, CONFIG, LIMITS, MODEL, tokens, up
 
 FLUSH_S = 0.001
 GPUS = ("gpu0", "gpu1")
+KEPT_BYTES = 20_000
 FAILURES_AT_ONCE = 20
 LIVE = LiveConfig(interval_ms=100, max_consoles=3, ticks_kept=1000)
 
@@ -127,6 +129,9 @@ class Letters:
             raise NotReproducible("suffix is given")
         return [tokens(body["prompt"])]
 
+    async def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
     async def render_chat(self, body: dict) -> list[int]:
         raise EngineError("it is gone")
 
@@ -179,6 +184,8 @@ class AdminApp:
     board: Board
     feed: LiveFeed
     lives: Lives
+    encoder: ModelEncoder
+    """Makes a token of each letter."""
 
 
 @asynccontextmanager
@@ -207,10 +214,11 @@ async def open_admin_app(
     letters = Letters(encoder.traits)
     served = _served(encoder, letters)
     desk = TemplateDesk(store, lambda: {MODEL: served.encoder})
-    dry_run = DryRun({MODEL: _served(letters, letters)}, salts.scope, runtime.preview, desk)
+    plain = _served(letters, letters, KeptPrompts(KEPT_BYTES) if live.keep_prompts else None)
+    dry_run = DryRun({MODEL: plain}, salts.scope, runtime.preview, desk)
     gpus = Gpus()
     stack, lives = AsyncExitStack(), Lives()
-    console = ConsoleDesk(runtime, lives, CONFIG, lambda: [MODEL])
+    console = ConsoleDesk(runtime, lives, CONFIG, lambda: {MODEL: plain.encoder})
     feed = await stack.enter_async_context(feeding(board, config, None))
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed, console)
     templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, lambda *_: ())
@@ -230,7 +238,7 @@ async def open_admin_app(
     pins = PinService(warmer, accounts.audit)
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates, pins=pins)
     try:
-        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, engines, board, feed, lives)
+        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, engines, board, feed, lives, plain.encoder)
     finally:
         await stack.aclose()
         await ledger.close()
@@ -239,8 +247,10 @@ async def open_admin_app(
         encoder.close()
 
 
-def _served(tokeniser: Letters | PromptEncoder, letters: Letters) -> ServedModel:
-    encoder = ModelEncoder(MODEL, BLOCK, tokeniser, engine=lambda: letters, max_model_len=lambda: LIMITS.max_model_len)
+def _served(tokeniser: Letters | PromptEncoder, letters: Letters, kept: KeptPrompts | None = None) -> ServedModel:
+    encoder = ModelEncoder(
+        MODEL, BLOCK, tokeniser, engine=lambda: letters, max_model_len=lambda: LIMITS.max_model_len, kept=kept
+    )
     return ServedModel(MODEL, 0, encoder, lambda: LIMITS.max_model_len)
 
 

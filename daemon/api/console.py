@@ -46,13 +46,16 @@ class ConsoleController(Controller):
 
     @get("/prefixes/{prefix:str}/text", operation_class=keyed(NotFound))
     async def prefix_text(self, request: AnyRequest, admin: Admin, prefix: FromPath[str]) -> PrefixText:
-        """Tell the text of a stretch of the index, where it is kept; this daemon keeps none.
+        """Tell the text of a stretch of the index, where it is kept; the audit says first who has read it.
 
         It takes a key with `prompts:read`, which no operator's key has unless it was made so.
         """
-        admin.authenticate(request, Scope.PROMPTS_READ)
-        kept = "of prompts Preble keeps the keys of their blocks, from which no text can be read"
-        raise NotFound(f"The text of {prefix!r} is not kept: {kept}.", param="prefix")
+        author = author_of(request, admin.authenticate(request, Scope.PROMPTS_READ))
+        kept = admin.console.kept(prefix)
+        read = {"model": kept.model, "tokens": len(kept.tokens)}
+        reading = Change(action="prefix.read_text", target=prefix, tenant=kept.tenant, before=None, after=read)
+        await admin.accounts.audit.write(author, [reading])
+        return await admin.console.text(kept)
 
     @get("/decisions", operation_class=keyed(InvalidRequest))
     async def decisions(

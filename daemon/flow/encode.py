@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from preble.daemon.errors import EngineError, EngineFailed, InvalidRequest, Unavailable
+from preble.daemon.flow.kept import KeptPrompts
 from preble.daemon.ids import BlockKey, ModelName, RequestId, TenantName
 from preble.daemon.prompt import NotReproducible, Traits
 from preble.daemon.sched.blocks import BlockHasher, TokenIds, root_key
@@ -35,6 +36,9 @@ class Tokeniser(Protocol):
     ) -> Sequence[TokenIds]:
         """Tokens of each prompt of a completion request."""
 
+    async def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones visible."""
+
 
 class Renderer(Protocol):
     """The part of an engine client that tells what tokens the engine makes of a body; raises `InvalidRequest`."""
@@ -57,13 +61,18 @@ class ModelEncoder:
         *,
         engine: Callable[[], Renderer],
         max_model_len: Callable[[], int | None],
+        kept: KeptPrompts | None = None,
     ) -> None:
-        """`engine` names one to ask for what only it can tell; `max_model_len` is None while no engine is up."""
+        """`engine` names one to ask for what only it can tell; `max_model_len` is None while no engine is up.
+
+        What comes is kept in `kept`; nowhere, if that is None.
+        """
         self._model = model
         self._hasher = BlockHasher(block_size)
         self._tokeniser = tokeniser
         self._engine = engine
         self._max_model_len = max_model_len
+        self._kept = kept
         self.renders_here = True
         """Whether chats are rendered by the daemon. False once it has been found to differ from the engine."""
 
@@ -94,6 +103,19 @@ class ModelEncoder:
     def block_keys(self, salt: str, tokens: TokenIds) -> list[BlockKey]:
         """The chain of the whole blocks of a prompt, for those whose cached prefixes have this salt."""
         return self._hasher.chain(root_key(self._model, salt=salt), tokens)
+
+    @property
+    def keeps_prompts(self) -> bool:
+        """Whether tokens of prompts are kept at all."""
+        return self._kept is not None
+
+    def kept_tokens(self, keys: Sequence[BlockKey], most_tokens: int) -> list[int]:
+        """Of these blocks, those of the leading ones that are kept, up to so many tokens."""
+        return self._kept.tokens(keys, most_tokens) if self._kept is not None else []
+
+    async def text(self, tokens: Sequence[int]) -> str:
+        """What the tokens say, special ones visible."""
+        return await self._tokeniser.decode(tokens)
 
     async def chat(
         self, request_id: RequestId, tenant: TenantName, request: ChatRequest, body: Mapping[str, Any]
@@ -141,6 +163,8 @@ class ModelEncoder:
             raise InvalidRequest(f"`{param}` must not be empty.", param=param)
         room = self._room(max(len(prompt) for prompt in prompts), asked_tokens, param)
         keys = self.block_keys(request.cache_salt or "", prompts[0])
+        if self._kept is not None:
+            self._kept.note(keys, prompts[0], self.block_tokens)
         return RequestSpec(
             request_id=request_id,
             model=self._model,

@@ -28,7 +28,7 @@ from preble.daemon.flow.foresight import Foresight, foresee
 from preble.daemon.flow.prefixes import prefix_page
 from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
-from preble.daemon.sched.browse import Browser, Order, Owners
+from preble.daemon.sched.browse import Browser, Order, Owners, Stretch
 from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.index import PrefixIndex
 from preble.daemon.sched.node import reported_blocks
@@ -138,6 +138,11 @@ class Machine:
         """How long a GPU takes, as far as that is known; None if it was never up."""
         engine = self._scheduler.engines.get(gpu)
         return engine.time_model if engine is not None else None
+
+    def stretch(self, prefix: str) -> Stretch | None:
+        """A stretch that was listed; None if it never was, has been split, or is forgotten."""
+        node = self._browser.find(prefix)
+        return None if node is None else Stretch(keys=tuple(node.keys), tenant=self._owners.of(node))
 
     def indexed_blocks(self, model: ModelName) -> int:
         """Blocks in the model's prefix index."""

@@ -22,8 +22,7 @@ def prefix_page(
     """What comes behind the stretch `parent`, or all beginnings. Raises `NotFound` and `InvalidRequest`."""
     node = None if parent is None else browser.find(parent)
     if parent is not None and node is None:
-        message = f"There is no stretch {parent!r}: it was never listed, has been split, or is forgotten."
-        raise NotFound(message, param="parent")
+        raise unknown_stretch(parent, "parent")
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 10):
         raise InvalidRequest(f"{after!r} is not where a page starts; take `next` of the page before.", param="after")
     page = browser.page(index, node, order=order, gpu=gpu, limit=limit, start=int(after or 0))
@@ -32,6 +31,11 @@ def prefix_page(
         total=page.total,
         next=None if page.next is None else str(page.next),
     )
+
+
+def unknown_stretch(name: str, param: str) -> NotFound:
+    """What to say of a stretch that is not there."""
+    return NotFound(f"There is no stretch {name!r}: it was never listed, has been split, or is forgotten.", param=param)
 
 
 def _row(node: Node, owners: Owners, block_size: int) -> PrefixRow:

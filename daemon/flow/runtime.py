@@ -15,7 +15,7 @@ from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.recording import Record, no_record
 from preble.daemon.ids import BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import EngineView
-from preble.daemon.sched.browse import Order
+from preble.daemon.sched.browse import Order, Stretch
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import Decision, RequestSpec, TimeModel
 from preble.daemon.tenancy.standing import Standing
@@ -138,6 +138,10 @@ class Runtime:
     ) -> PrefixPage:
         """A page of the model's prefix index. Raises `NotFound` and `InvalidRequest`."""
         return self._machine.prefixes(model, parent=parent, order=order, gpu=gpu, limit=limit, after=after)
+
+    def stretch(self, prefix: str) -> Stretch | None:
+        """A stretch of an index that was listed; None if it never was, has been split, or is forgotten."""
+        return self._machine.stretch(prefix)
 
     def standings(self, tenants: Collection[TenantName]) -> dict[TenantName, Standing]:
         """How these tenants stand towards each other; those that never asked for anything may be missing."""

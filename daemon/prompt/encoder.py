@@ -68,6 +68,10 @@ class PromptEncoder:
         """Return the tokens of each prompt. Raises as `encode_chat`."""
         return tuple(await self._encode(lambda: self._begin_completion(body, max_model_len, scope), body))
 
+    async def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens, special ones visible."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._tokens.decode, tokens)
+
     async def verify(self, render: Render) -> str | None:
         """Compare fixed chats with what an engine makes of them; None if all are equal, else which are not.
 

@@ -86,6 +86,10 @@ class Tokens:
                 self._cache.put((draft.scope, text), ids)
         return [_joined(pieces, fresh) for pieces in draft.prompts]
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that they stand for, special tokens visible; where half a character is left, its replacement."""
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
     def _encoded(self, draft: Draft) -> list[Encoding]:
         special = draft.add_special_tokens
         return [self._tokenizer.encode(text, add_special_tokens=special) for text in draft.missing]

@@ -7,7 +7,7 @@ from heapq import nsmallest
 from itertools import islice
 from typing import Literal
 
-from preble.daemon.ids import GpuId, TenantName
+from preble.daemon.ids import BlockKey, GpuId, TenantName
 from preble.daemon.sched.index import PrefixIndex
 from preble.daemon.sched.node import Node
 
@@ -27,6 +27,16 @@ class Page:
     total: int
     next: int | None
     """Where the next page starts; None on the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """What a listed node stands for."""
+
+    keys: tuple[BlockKey, ...]
+    """Of its own blocks, not of those before it."""
+    tenant: TenantName | None
+    """Whose prompts alone came through it; None if it is several tenants', or not known."""
 
 
 class Browser:

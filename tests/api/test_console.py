@@ -6,11 +6,15 @@ import json
 import httpx
 import pytest
 from msgspec.structs import replace
-from tests.admin_app import explanation, usage
+from tests.admin_app import KEPT_BYTES, explanation, open_admin_app, usage
 from tests.api.calling import Caller, problem
 from tests.api.documented import Documented
 from tests.api.inference_app import open_client, open_house, until
 from tests.core import BLOCK, MODEL, spec, stored
+
+from preble.daemon.config import LiveConfig
+from preble.daemon.ids import RequestId, TenantName
+from preble.daemon.wire.openai import CompletionRequest
 
 PREFIXES, DECISIONS = "/admin/v1/prefixes", "/admin/v1/decisions"
 WHAT_IF = "/admin/v1/explain/req_1/what-if"
@@ -106,8 +110,98 @@ async def test_texts_take_a_scope_that_no_operators_key_has_by_itself(anyone, op
     made = (await operator.post("/admin/v1/keys", {"tenant": None, "scopes": ["prompts:read"]})).json()
     refused = await Caller(anyone, made["key"]).get(path)
     assert (refused.status_code, problem(refused)["param"]) == (404, "prefix")
+    assert "live.keep_prompts is false" in problem(refused)["message"]
     tenants = await operator.post("/admin/v1/keys", {"tenant": "default", "scopes": ["prompts:read"]})
     assert (tenants.status_code, problem(tenants)["param"]) == (400, "scopes")
+
+
+class Reading:
+    """A daemon that keeps prompts, and an operator who may read them."""
+
+    def __init__(self, admin, operator, reader):
+        self.admin, self.operator, self.reader = admin, operator, reader
+
+    async def send(self, name, text, salt=None, tenant="acme"):
+        asked = CompletionRequest(model=MODEL, prompt=text, max_tokens=1, cache_salt=salt)
+        made = await self.admin.encoder.completion(RequestId(name), TenantName(tenant), asked, {"prompt": text})
+        self.admin.runtime.submit(made, lambda _: None)
+
+    async def listed(self, **query):
+        return [row["id"] for row in (await self.operator.get(PREFIXES, **query)).json()["rows"]]
+
+    async def text(self, prefix):
+        return await self.reader.get(f"{PREFIXES}/{prefix}/text")
+
+    async def readings(self):
+        rows = (await self.operator.get("/admin/v1/audit")).json()["rows"]
+        return [row for row in rows if row["action"] == "prefix.read_text"]
+
+
+@pytest.fixture
+async def reading(tmp_path):
+    async with open_admin_app(tmp_path, live=LiveConfig(interval_ms=100, keep_prompts=True)) as admin:
+        documented = Documented(admin.app)
+        transport = httpx.ASGITransport(documented, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://preble") as client:
+            operator = Caller(client, (tmp_path / "operator.key").read_text().strip())
+            made = (await operator.post("/admin/v1/keys", {"tenant": None, "scopes": ["prompts:read"]})).json()
+            yield Reading(admin, operator, Caller(client, made["key"]))
+        assert not documented.faults
+
+
+async def test_a_stretchs_own_text_is_told_and_the_audit_says_to_whom(reading):
+    for number, rest in enumerate(("ijkl", "mnop")):
+        await reading.send(f"r{number}", "abcdefgh" + rest)
+    [root] = await reading.listed()
+    behind = await reading.listed(parent=root)
+    told = (await reading.text(root)).json()
+    assert told == {"id": root, "text": "abcdefgh", "truncated": False}
+    assert {(await reading.text(prefix)).json()["text"] for prefix in behind} == {"ijkl", "mnop"}
+    *_, first = await reading.readings()
+    keys = (await reading.operator.get("/admin/v1/keys")).json()["rows"]
+    [reader] = [key["id"] for key in keys if key["scopes"] == ["prompts:read"]]
+    assert (first["actor"], first["target"], first["tenant"]) == (reader, root, "acme")
+    assert first["after"] == {"model": MODEL, "tokens": 8}
+
+
+async def test_a_reading_that_cannot_be_written_down_is_not_answered(reading, monkeypatch):
+    await reading.send("r", "abcdefgh")
+    [root] = await reading.listed()
+
+    async def fails(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(reading.admin.accounts.audit, "write", fails)
+    refused = await reading.text(root)
+    assert refused.status_code == 500
+    assert "abcd" not in refused.text
+
+
+async def test_who_may_not_read_leaves_no_trace_and_learns_nothing(reading):
+    await reading.send("r", "abcdefgh")
+    [root] = await reading.listed()
+    assert (await reading.operator.get(f"{PREFIXES}/{root}/text")).status_code == 403
+    assert not await reading.readings()
+
+
+async def test_equal_prompts_of_two_scopes_are_two_stretches(reading):
+    for salt in ("one", "two"):
+        await reading.send(salt, "abcdefgh", salt=salt, tenant=salt)
+    for prefix in await reading.listed():
+        assert (await reading.text(prefix)).json()["text"] == "abcdefgh"
+    assert {row["tenant"] for row in await reading.readings()} == {"one", "two"}
+
+
+async def test_what_is_forgotten_or_was_never_listed_says_so(reading):
+    await reading.send("r", "abcdefgh")
+    [root] = await reading.listed()
+    for number in range(KEPT_BYTES // 200):
+        await reading.send(f"r{number}", f"{number:04}" * 2)
+    forgotten = problem(await reading.text(root))
+    assert (forgotten["code"], forgotten["param"]) == ("prompt_forgotten", "prefix")
+    assert "live.kept_prompts_mib" in forgotten["message"]
+    assert problem(await reading.text("ffff"))["param"] == "prefix"
+    assert not await reading.readings()
 
 
 # --- decisions ---

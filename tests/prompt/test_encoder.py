@@ -362,3 +362,11 @@ async def test_an_engine_that_fails_is_not_taken_for_one_that_agrees(demo):
 
     with pytest.raises(EngineError):
         await demo.verify(render)
+
+
+async def test_tokens_are_read_with_their_special_ones(demo, demo_model, theirs):
+    ids = await demo.encode_chat(user("Grüße, 東京"))
+    text = await demo.decode(ids.tolist())
+    assert text == theirs(demo_model).decode(ids, skip_special_tokens=False)
+    assert "Grüße, 東京" in text
+    assert text.startswith("<|user|>")

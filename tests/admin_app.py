@@ -238,7 +238,9 @@ async def open_admin_app(
     pins = PinService(warmer, accounts.audit)
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates, pins=pins)
     try:
-        yield AdminApp(app, accounts, ledger, decisions, gpus, salts, runtime, engines, board, feed, lives, plain.encoder)
+        yield AdminApp(
+            app, accounts, ledger, decisions, gpus, salts, runtime, engines, board, feed, lives, plain.encoder
+        )
     finally:
         await stack.aclose()
         await ledger.close()

@@ -17,6 +17,7 @@ from preble.daemon.api.dry_run import DryRun
 from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TooLarge, Unavailable
+from preble.daemon.flow.kept import KeptStretch
 from preble.daemon.obs.live.feed import LiveFeed
 from preble.daemon.sched.browse import Order
 from preble.daemon.store.accounts import Accounts
@@ -26,7 +27,7 @@ from preble.daemon.tenancy.audit import Change
 from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.admin import Explanation, GpuRow
-from preble.daemon.wire.live import PrefixPage
+from preble.daemon.wire.live import PrefixPage, PrefixText
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 
 AnyRequest = Request[Any, Any, Any]
@@ -60,6 +61,12 @@ class ConsoleOperations(Protocol):
         self, model: str | None, parent: str | None, order: Order, gpu: str | None, limit: int, after: str | None
     ) -> PrefixPage:
         """A page of the prefix index; of the first model if None is named. Raises `NotFound` and `InvalidRequest`."""
+
+    def kept(self, prefix: str) -> KeptStretch:
+        """What is kept of a stretch's text. Raises `NotFound`, which says why nothing is."""
+
+    async def text(self, kept: KeptStretch) -> PrefixText:
+        """The text itself."""
 
     def suppose(self, known: Explanation, without: Collection[str]) -> Explanation:
         """A decision as it would have been without these GPUs. Raises `InvalidRequest`."""

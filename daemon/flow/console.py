@@ -1,36 +1,23 @@
 """What the console asks beyond the live feed, for the daemon."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.errors import NotFound
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.explain import suppose
+from preble.daemon.flow.kept import KeptStretch
 from preble.daemon.flow.lives import Lives
 from preble.daemon.flow.prefixes import unknown_stretch
 from preble.daemon.flow.runtime import Runtime
-from preble.daemon.ids import GpuId, ModelName, TenantName
+from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.sched.browse import Order
 from preble.daemon.wire.admin import Explanation
 from preble.daemon.wire.live import PrefixPage, PrefixText
 
 _MOST_TEXT_TOKENS = 20_000
 """That are told of a stretch; nobody reads more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeptStretch:
-    """What is kept of a stretch's text."""
-
-    id: str
-    model: ModelName
-    tenant: TenantName | None
-    """Whose prompts alone came through it; None if it is several tenants', or not known."""
-    tokens: list[int]
-    truncated: bool
-    """Whether it is longer than that."""
 
 
 class ConsoleDesk:

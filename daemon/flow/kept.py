@@ -3,14 +3,28 @@
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from preble.daemon.ids import BlockKey
+from preble.daemon.ids import BlockKey, ModelName, TenantName
 from preble.daemon.sched.blocks import TokenIds
 
 _BLOCK_BYTES = 200
 """That a block costs beside its tokens: its key, its place, its bytes object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptStretch:
+    """What is kept of a stretch's text."""
+
+    id: str
+    model: ModelName
+    tenant: TenantName | None
+    """Whose prompts alone came through it; None if it is several tenants', or not known."""
+    tokens: list[int]
+    truncated: bool
+    """Whether it is longer than that."""
 
 
 class KeptPrompts:

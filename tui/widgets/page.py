@@ -22,15 +22,15 @@ class TextPage(ModalScreen[None]):
     def __init__(self, title: str, text: str) -> None:
         super().__init__()
         self._title = title
-        self._text = text
+        self._text = "\n".join(fmt.clean(line) for line in text.splitlines())
 
     def compose(self) -> ComposeResult:
         """The title and the text."""
         with VerticalScroll(classes="box page"):
             yield Static(f"{self._title}   (y copies, esc: back)", classes="box-title", markup=False)
-            yield Static("\n".join(fmt.clean(line) for line in self._text.splitlines()), markup=False)
+            yield Static(self._text, markup=False)
 
     def action_copy(self) -> None:
-        """Copy the text."""
+        """Copy what is shown: a paste is obeyed too."""
         self.app.copy_to_clipboard(self._text)
         self.notify("copied")

@@ -13,6 +13,7 @@ from tests.api.inference_app import open_client, open_house, until
 from tests.core import BLOCK, MODEL, spec, stored
 
 from preble.daemon.config import LiveConfig
+from preble.daemon.flow.events import EngineDown
 from preble.daemon.ids import RequestId, TenantName
 from preble.daemon.wire.openai import CompletionRequest
 
@@ -42,6 +43,7 @@ def send(admin, name, text, tenant="t"):
 
 
 async def test_prompts_are_listed_by_what_they_share(admin, operator):
+    admin.runtime.post(EngineDown(gpu="gpu1"))
     for number, rest in enumerate(("ijkl", "mnop", "mnopqrst")):
         send(admin, f"r{number}", "abcdefgh" + rest)
     admin.runtime.post(stored("gpu0", "abcdefgh"))

@@ -150,7 +150,7 @@ class LiveConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     alarm_queue_p99_s: Positive = 2.0
     alarm_kv_used_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.95
     alarm_error_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
-    alarm_time_error_ratio: Positive = 0.5
+    alarm_time_error_ratio: Positive = 0.75
     alarm_evicted_ratio: Positive = 2.0
     alarm_restarts: Count = 3
 

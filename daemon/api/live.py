@@ -12,6 +12,7 @@ from litestar.types import Scope as AsgiScope
 
 from preble.daemon.api.admin import Admin
 from preble.daemon.api.schema import keyed
+from preble.daemon.api.server import CUT_OFF
 from preble.daemon.errors import InvalidRequest, Unavailable
 from preble.daemon.tenancy.model import Scope
 
@@ -58,14 +59,15 @@ class _Events(Response[None]):
         """Leave headers and events to `_relay`."""
         return self._relay
 
-    async def _relay(self, _: AsgiScope, receive: Receive, send: Send) -> None:
+    async def _relay(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         async with aclosing(self._events):
             sending, leaving = create_task(self._send(send)), create_task(_client_left(receive))
             ending = create_task(self._ended())
             try:
                 await wait((sending, leaving, ending), return_when=FIRST_COMPLETED)
-                if not leaving.done():
-                    await wait((sending,), timeout=_FAREWELL_S)  # one that does not read is not waited for
+                if ending.done():  # one that does not read is not waited for, nor is what a socket holds for it
+                    _cut_off(scope)
+                    await wait((sending,), timeout=_FAREWELL_S)
             finally:
                 for task in (sending, leaving, ending):
                     task.cancel()
@@ -79,6 +81,12 @@ class _Events(Response[None]):
         async for event in self._events:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _cut_off(scope: AsgiScope) -> None:
+    extensions: Any = scope.get("extensions") or {}
+    if CUT_OFF in extensions:  # our own server offers it
+        extensions[CUT_OFF](_FAREWELL_S)
 
 
 async def _client_left(receive: Receive) -> None:

@@ -17,6 +17,8 @@ from preble.daemon.config import ServerConfig
 from preble.daemon.errors import ApiError, InvalidRequest
 from preble.daemon.ids import RequestId
 
+CUT_OFF = "preble.cut_off_after"
+"""The extension of ASGI's scope by which a route has its connection let go after so many seconds."""
 _BODY_TIMEOUT_S = 120.0  # the largest body then needs 1.1 Mbit/s
 _LINGER_S = 2.0
 
@@ -85,6 +87,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Expect a head, again on a connection that is kept."""
         super().on_message_begin()
+        extensions: Any = self.scope.setdefault("extensions", {})
+        extensions[CUT_OFF] = self._cut_off_after
         self._in_head = self._in_message = True
         self._head_bytes = 0
         self._expect_within(self.header_timeout_s)
@@ -134,6 +138,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._hang_up(431, _HEAD_TOO_LARGE)
         else:
             self._hang_up(400, _NOT_HTTP)
+
+    def _cut_off_after(self, seconds: float) -> None:
+        """Let go of the connection then, whatever of the answer its client has not read by that time."""
+        self.loop.call_later(seconds, self.transport.abort)
 
     def _run_out_of_time(self) -> None:
         """Say so if there is a request that has begun to come and has no answer; and close."""

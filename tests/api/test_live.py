@@ -1,6 +1,7 @@
 """`GET /admin/v1/live`, over the daemon's own server."""
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from time import monotonic
 
@@ -52,6 +53,10 @@ async def events_of(response):
     async for line in response.aiter_lines():
         if line.startswith("data: "):
             yield msgspec.json.decode(line.removeprefix("data: "), type=LiveEvent)
+
+
+async def all_of(events):
+    return [event async for event in events]
 
 
 @pytest.fixture
@@ -134,17 +139,22 @@ async def test_it_takes_an_operators_key(served, tmp_path):
 
 
 async def test_the_end_of_the_daemon_ends_streams_at_once_also_of_who_does_not_read(served):
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    narrow.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(narrow, ("127.0.0.1", served.port))
+    reader, writer = await asyncio.open_connection(sock=narrow)
     head = f"GET {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {served.key}\r\n\r\n"
     writer.write(head.encode())
     reader._transport.pause_reading()  # it never reads a byte
-    for number in range(40):  # so much that buffers do not hold what is told of it
-        served.admin.runtime.submit(spec(f"req_{number}", "abcdefgh", tenant="x" * 5000), lambda _: None)
+    for number in range(100):  # so much that buffers do not hold what is told of it
+        served.admin.runtime.submit(spec(f"req_{number}", "abcdefgh", tenant="x" * 100_000), lambda _: None)
     async with served.console() as events:
         await anext(events)
-        await asyncio.sleep(1)
+        await until(lambda: any(each.flow.write_paused for each in served.server.server_state.connections))
+        rest = asyncio.create_task(all_of(events))
         took_s = await served.stop()
-        assert all([isinstance(event, Tick) async for event in events])  # and the stream has an end
+        assert all(isinstance(event, Tick) for event in await rest)  # and the stream has an end
     writer.close()
     assert took_s < 10  # and not `drain_timeout_s`, 30
 

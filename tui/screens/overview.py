@@ -177,7 +177,9 @@ def latency_lines(view: ConsoleState, traffic: LiveTraffic) -> list[Cell]:
         pair("wait p99", queue.p99_ms, traffic.queue.p99_ms),
         pair("TPOT p50", None, traffic.tpot.p50_ms),
         pair("TPOT p99", None, traffic.tpot.p99_ms),
-        cell(f" n {fmt.count(traffic.ttft.count)}, worst: {fmt.clean(traffic.worst_tenant or '–')}", "muted"),
+        cell(
+            f" n {fmt.count(traffic.ttft.count)}; worst with n ≥ 20: {fmt.clean(traffic.worst_tenant or '–')}", "muted"
+        ),
     ]
 
 
@@ -190,8 +192,8 @@ def reuse_lines(view: ConsoleState, traffic: LiveTraffic) -> list[Cell]:
     fair = "–" if traffic.jain_index is None else f"{traffic.jain_index:.2f}"
     return [
         _line("hit", fmt.percent(traffic.hit_ratio), "%", fmt.spark(view.points("hit_ratio", 12), 12, 1.0)),
-        cell(f" {shown or '–'} %"),
-        cell(f" {rest or '–'} %", "muted"),
+        cell(f" {shown} %" if shown else " –"),
+        cell(f" {rest} %" if rest else "", "muted"),
         _line("belief", fmt.percent(traffic.belief_error_ratio), "% off", role=off),
         _line("fair", fair, "Jain"),
         _line("decided", fmt.number(traffic.decision_p50_us), "µs", f"p99 {fmt.number(traffic.decision_p99_us)}"),

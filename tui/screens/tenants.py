@@ -40,7 +40,8 @@ def tenant_columns() -> list[Column[LiveTenant]]:
     """Those of the Overview and of the Tenants screen."""
     return [
         col.text("tenant", "tenant", 12, lambda row: row.tenant, role="strong", grows=True),
-        col.text("prio", "prio", 5, lambda row: row.priority, shown=lambda row: row.priority[:5], priority=6),
+        col.text("priority", "priority", 11, lambda row: row.priority, priority=8),
+        col.number("weight", "weight", 6, lambda row: row.weight, priority=6),
         col.percent("share", "share %", 7, lambda row: row.share_ratio),
         Column(
             id="sharebar", title="", width=8, show=lambda row: bar_cell(row.share_ratio, 8),
@@ -56,7 +57,6 @@ def tenant_columns() -> list[Column[LiveTenant]]:
         col.percent("budget", "budget %", 8, lambda row: row.budget_used_ratio, role=col.above(0.8, 0.95), priority=7),
         col.number("refused", "refused", 7, _refused, fmt.count, role=col.above(1, 100), priority=6
         ),
-        col.number("weight", "weight", 6, lambda row: row.weight, priority=10),
         col.number("saved", "saved/min", 9, lambda row: row.saved_tokens_per_min, priority=11),
     ]  # fmt: skip
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from preble.daemon.config import LiveConfig
 from preble.daemon.obs.live.requests import iso
+from preble.daemon.obs.live.windows import ENOUGH
 from preble.daemon.wire.live import Alarm, LiveGpu, LiveTenant
 
 _BEGINS_AFTER_S = 2.0
@@ -117,10 +118,20 @@ def _gpu_causes(config: LiveConfig, gpu: LiveGpu, kv_blocks: int, restarts: int)
         per_minute = 60 * gpu.evicted_blocks_per_s / kv_blocks
         text = f"evicts {per_minute:.0%} of its cache per minute"
         yield cause("evicting", text, per_minute / config.alarm_evicted_ratio)
-    for name, ratio in (("prefill", gpu.prefill_error_ratio), ("decode", gpu.decode_error_ratio)):
-        if ratio is not None:
-            text = f"{name} times are {ratio:.0%} off what was predicted"
-            yield cause(f"{name}_time", text, ratio / config.alarm_time_error_ratio)
+    ratio = _time_error(gpu)
+    if ratio is not None and gpu.ttft.count >= ENOUGH:
+        parts = ((gpu.prefill_error_ratio, "prefill"), (gpu.decode_error_ratio, "decode"))
+        known = ", ".join(f"{name} {part:.0%}" for part, name in parts if part is not None)
+        text = f"takes {ratio:.0%} more or less time than predicted ({known})"
+        yield cause("times", text, ratio / config.alarm_time_error_ratio)
+
+
+def _time_error(gpu: LiveGpu) -> float | None:
+    """How far off predictions of the GPU's work are, prefill and decode each for as much of it as they are."""
+    prefill, decode = gpu.prefill_error_ratio, gpu.decode_error_ratio
+    if prefill is None or decode is None:
+        return decode if prefill is None else prefill
+    return prefill + gpu.decode_ratio * (decode - prefill)
 
 
 def _tenant_causes(config: LiveConfig, tenant: LiveTenant) -> Iterator[Cause]:

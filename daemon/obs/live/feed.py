@@ -12,11 +12,11 @@ from itertools import islice
 from time import monotonic
 
 import msgspec
-import structlog
 
 from preble.daemon.config import LiveConfig
 from preble.daemon.errors import Unavailable
 from preble.daemon.obs.live.board import Board
+from preble.daemon.obs.live.faults import Faults
 from preble.daemon.wire.live import LiveEvent
 
 _LINGER_S = 60.0
@@ -25,7 +25,6 @@ _IDLE_S = 1.0
 _HEARTBEAT_S = 15.0
 _RETRY_S = 5.0
 _HEARTBEAT = b": still here\n\n"
-_log = structlog.get_logger(__name__)
 
 
 class LiveFeed:
@@ -43,14 +42,15 @@ class LiveFeed:
         self._ended = Event()
         self._news = Event()
         self._attached = Event()
+        self._faults = Faults("live_feed_failed")
 
     async def run(self) -> None:
         """Make a tick every interval while there is a console, and keep the counts going while there is none."""
         while not self._ended.is_set():
             try:
                 self._advance()
-            except Exception:
-                _log.exception("live_feed_failed")  # a fault here must not end what is shown of all else
+            except Exception as error:  # must not end what is shown of all else
+                self._faults.note(error, self._clock())
             await self._rest()
 
     async def _rest(self) -> None:

@@ -16,6 +16,8 @@ class Told(Bench):
         self.fail = []
         self.restarts = {}
         self.kv_used_ratio = 0.5
+        self.prefill_error_ratio = self.decode_error_ratio = None
+        self.decode_ratio = None
         self.board = Board(
             live or LiveConfig(),
             Identity(
@@ -42,7 +44,9 @@ class Told(Bench):
             gpu=view.gpu, state="ready" if view.up else "backoff", draining=view.draining, detail="", model=view.model,
             running=view.running, waiting=view.waiting, kv_used_ratio=self.kv_used_ratio, kv_cached_ratio=0.0,
             kv_blocks=view.kv_blocks, cached_tokens=0, load_ms=view.load_ms, outstanding_ms=view.outstanding_ms,
-            decode_ratio=view.decode_ratio, prefill_error_ratio=None, decode_error_ratio=None,
+            prefill_error_ratio=self.prefill_error_ratio,
+            decode_error_ratio=self.decode_error_ratio,
+            decode_ratio=view.decode_ratio if self.decode_ratio is None else self.decode_ratio,
             restarts=self.restarts.get(view.gpu, 0), uptime_s=1.0, age_s=0.0,
         )  # fmt: skip
 

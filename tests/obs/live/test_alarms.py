@@ -1,5 +1,6 @@
 """What needs a human: rules, and that alarms do not flicker."""
 
+import pytest
 from tests.obs.live.hosts import EPOCH_S, Told
 
 from preble.daemon.config import LiveConfig
@@ -89,3 +90,29 @@ def test_a_tenant_that_waits_long_and_errors_are_told():
         ("critical", "preble", "20.0% of requests fail (limit 10.0%)"),
         ("warning", "t", "queue wait p99 1.0 s (limit 0.5 s), 1 waiting"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "decode_ratio", "says"),
+    [
+        (0.5, 2.4, 0.05, None),
+        (0.5, 2.4, 0.5, "takes 145% more or less time than predicted (prefill 50%, decode 240%)"),
+        (0.9, None, 0.05, "takes 90% more or less time than predicted (prefill 90%)"),
+        (0.9, 0.1, 1.0, None),
+        (None, None, 0.0, None),
+    ],
+)
+def test_times_are_told_of_once_per_gpu_and_by_how_much_of_its_work_they_are(prefill, decode, decode_ratio, says):
+    told = Told("a")
+    told.prefill_error_ratio, told.decode_error_ratio, told.decode_ratio = prefill, decode, decode_ratio
+    for number in range(20):
+        told.end(f"r{number}")
+    assert texts(told, 3.0) == ([("warning", "a", says)] if says else [])
+
+
+def test_times_of_which_little_was_seen_of_late_need_nobody():
+    told = Told("a")
+    told.prefill_error_ratio = told.decode_error_ratio = 3.0
+    for number in range(19):
+        told.end(f"r{number}")
+    assert texts(told, 3.0) == []

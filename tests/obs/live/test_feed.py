@@ -146,8 +146,9 @@ async def test_a_fault_in_what_is_told_does_not_end_the_feed(monkeypatch):
     monkeypatch.setattr(opened.told, "failures", lambda: 1 / 0)
     running = asyncio.create_task(opened.feed.run())
     console, _ = await opened.attach()
-    await asyncio.sleep(0.25)
+    await asyncio.sleep(0.35)
     monkeypatch.undo()
+    assert opened.feed._faults.total > 0
     assert isinstance(decoded(await anext(console)), Tick)
     opened.feed.close()
     await running

@@ -103,6 +103,16 @@ class BlocksCleared:
     """An engine emptied its cache, or its reports were lost beyond repair and start anew."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinChanged:
+    """A prefix is to stay in the cache of a GPU, or need not any more."""
+
+    model: ModelName
+    gpu: GpuId
+    keys: tuple[BlockKey, ...]
+    pinned: bool
+
+
 KvChange = BlocksStored | BlocksRemoved | BlocksCleared
 
 
@@ -126,4 +136,5 @@ Event = (
     | Failed
     | ClientGone
     | KvReported
+    | PinChanged
 )

@@ -22,6 +22,7 @@ from preble.daemon.flow.events import (
     Finished,
     FirstToken,
     KvReported,
+    PinChanged,
     TenantStands,
 )
 from preble.daemon.flow.foresight import Foresight, foresee
@@ -32,6 +33,7 @@ from preble.daemon.sched.browse import Browser, Order, Owners, Stretch
 from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.index import PrefixIndex
 from preble.daemon.sched.node import reported_blocks
+from preble.daemon.sched.pinning import Pinnings
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.scheduler import Scheduler
 from preble.daemon.sched.types import Decision, RequestSpec, TimeModel
@@ -51,6 +53,7 @@ class Machine:
         self._config = config
         self._turns = make_turns(config)
         self._scheduler = Scheduler(config, self._turns)
+        self._pinnings: dict[ModelName, Pinnings] = {}
         self._live: dict[RequestId, Attempt] = {}
         """The latest attempt of each live request."""
         self._by_attempt: dict[AttemptId, Attempt] = {}
@@ -134,6 +137,13 @@ class Machine:
         index = self._scheduler.index(model)
         return reported_blocks(index.match(keys))
 
+    def spare_blocks(self, model: ModelName, keys: Sequence[BlockKey], gpu: GpuId, most: int) -> int:
+        """About how many blocks a GPU can store before it evicts any of a prompt's; `most`, if they are more."""
+        index, engine = self._scheduler.index(model), self._scheduler.engines[gpu]
+        free = max(0, engine.limits.kv_blocks - index.resident_blocks(gpu))
+        chain = [node for node, _ in index.match(keys)]
+        return free if free >= most else free + index.evictable(gpu).blocks_before(chain, most - free)
+
     def time_model(self, gpu: GpuId) -> TimeModel | None:
         """How long a GPU takes, as far as that is known; None if it was never up."""
         engine = self._scheduler.engines.get(gpu)
@@ -166,6 +176,9 @@ class Machine:
                 yield from self._engine_down(gpu)
             case TenantStands(tenant=tenant, weight=weight, is_batch=is_batch):
                 self._turns.stand(tenant, weight, is_batch)
+            case PinChanged(model=model, gpu=gpu, keys=keys, pinned=pinned):
+                pinnings = self._pinnings.setdefault(model, Pinnings(self._scheduler.index(model)))
+                (pinnings.pin if pinned else pinnings.unpin)(gpu, keys)
             case DrainChanged(gpu=gpu, draining=draining):
                 yield from self._drain_changed(gpu, draining)
 

@@ -121,6 +121,10 @@ class Runtime:
         """Of a prompt's leading blocks, how many each GPU has reported to cache."""
         return self._machine.residency(model, keys)
 
+    def spare_blocks(self, model: ModelName, keys: Sequence[BlockKey], gpu: GpuId, most: int) -> int:
+        """About how many blocks a GPU can store before it evicts any of a prompt's; `most`, if they are more."""
+        return self._machine.spare_blocks(model, keys, gpu, most)
+
     def time_model(self, gpu: GpuId) -> TimeModel | None:
         """How long a GPU takes, as far as that is known."""
         return self._machine.time_model(gpu)

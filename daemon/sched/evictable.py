@@ -165,6 +165,8 @@ class _Front:
         return self._chance(node) * self.loss.again_ms(n_blocks)
 
     def _chance(self, node: Node) -> float:
+        if self._gpu in node.pins:
+            return self.loss.sure(self.moment.window_ticks)
         return self.loss.chance(node.uses.get(self._gpu, 0), self.moment.idle_share(node.released[self._gpu]))
 
 
@@ -254,6 +256,15 @@ class Evictable:
             n_blocks -= taken
             if n_blocks <= 0:
                 return
+
+    def blocks_before(self, chain: Collection[Node], most: int) -> int:
+        """How many would be evicted before the first of these nodes; `most`, if they are more, or nobody may."""
+        n_blocks = 0
+        for node in self:
+            if n_blocks >= most or node in chain:
+                return min(n_blocks, most)
+            n_blocks += node.resident[self._gpu]
+        return most
 
     def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""

@@ -97,7 +97,7 @@ class PrefixIndex:
         return sum([n_blocks for node, n_blocks in stretches if gpu in node.active])
 
     def evictable(self, gpu: GpuId) -> Evictable:
-        """What the GPU may evict, always the same object. To be read only."""
+        """What the GPU may evict, always the same object. To be read, and told what else is counted on nodes."""
         return self._orders.of(gpu)
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
@@ -171,10 +171,10 @@ class PrefixIndex:
             lower.resident = changed(lower.resident, gpu, max(0, n_blocks - cut))
             if n_blocks <= cut:
                 self._orders.of(gpu).unmark((lower,))
-        self._prune(lower)
+        self.prune(lower)
         return upper
 
-    def _prune(self, node: Node | None) -> None:
+    def prune(self, node: Node | None) -> None:
         """Forget blocks that no GPU caches or will cache and that nothing in the window used (paper, section 3.2)."""
         while node is not None and not node.keys:
             node = node.parent
@@ -211,7 +211,7 @@ class PrefixIndex:
             node, _ = self._uncached.popitem(last=False)
             if node.uses and not node.resident and not node.is_needed:
                 self._drop(node)
-                self._prune(node)
+                self.prune(node)
                 return True
         return False
 
@@ -221,7 +221,7 @@ class PrefixIndex:
             return False
         node, gpu = oldest
         self._set_resident(node, gpu, 0)
-        self._prune(node)
+        self.prune(node)
         return True
 
     # --- what engines report ---
@@ -287,7 +287,7 @@ class PrefixIndex:
                 at += 1
             if left < node.resident[gpu]:
                 self._set_resident(node, gpu, left)
-                self._prune(node)
+                self.prune(node)
 
     def set_chain_resident(self, leaf: Node, gpu: GpuId) -> None:
         """The GPU has computed the whole chain that ends with `leaf`: its first token shows it."""
@@ -320,7 +320,7 @@ class PrefixIndex:
             node.resident, node.released = changed(node.resident, gpu, 0), changed(node.released, gpu, 0)
         for node in nodes:
             if node.keys and not node.is_needed:
-                self._prune(node)
+                self.prune(node)
 
     # --- what requests do ---
 
@@ -339,7 +339,7 @@ class PrefixIndex:
                 node.intended[gpu] -= 1
             else:
                 node.intended = without(node.intended, gpu)
-        self._prune(leaf)
+        self.prune(leaf)
 
     def acquire(self, leaf: Node, gpu: GpuId) -> None:
         """A request that holds this chain runs on the GPU: nothing of it can be evicted."""
@@ -373,7 +373,7 @@ class PrefixIndex:
                 if gpu in node.resident:
                     let_go.append(node)
         self._orders.of(gpu).mark(let_go)
-        self._prune(leaf)
+        self.prune(leaf)
 
     def use(self, leaf: Node, gpu: GpuId) -> None:
         """Count a request of the window on its chain."""
@@ -396,4 +396,4 @@ class PrefixIndex:
             else:
                 node.uses = without(node.uses, gpu)
         self._orders.of(gpu).touch(path)
-        self._prune(leaf)
+        self.prune(leaf)

@@ -19,15 +19,18 @@ class Loss:
     """
     again_ms: Callable[[int], float]
     """Time to compute so many blocks again."""
+    sure: Callable[[int], float]
+    """What stands for `chance` where a node is to stay, by the requests of the window."""
 
 
-NO_LOSS = Loss(lambda uses, idle_share: 0.0, lambda n_blocks: 0.0)
+NO_LOSS = Loss(lambda uses, idle_share: 0.0, lambda n_blocks: 0.0, lambda requests: 0.0)
 """That of an engine that has never been up."""
 
 
 def loss_by_uses(times: TimeModel, block_size: int) -> Loss:
     """The paper's, times the requests of the window: a node is missed by the share of them that used it."""
-    return Loss(lambda uses, idle_share: uses, lambda n_blocks: times.prefill_ms(n_blocks * block_size))
+    again_ms = _again_ms(times, block_size)
+    return Loss(lambda uses, idle_share: uses, again_ms, lambda requests: requests)
 
 
 def loss_by_chance(times: TimeModel, block_size: int) -> Loss:
@@ -37,7 +40,11 @@ def loss_by_chance(times: TimeModel, block_size: int) -> Loss:
     others; and a node that has been idle for longer than its rate lets expect is probably not used any more: a session
     that has ended has been used often, and evicting it loses nothing.
     """
-    return Loss(_used_again, lambda n_blocks: times.prefill_ms(n_blocks * block_size))
+    return Loss(_used_again, _again_ms(times, block_size), lambda requests: 1.0)
+
+
+def _again_ms(times: TimeModel, block_size: int) -> Callable[[int], float]:
+    return lambda n_blocks: times.prefill_ms(n_blocks * block_size)
 
 
 def _used_again(uses: int, idle_share: float) -> float:

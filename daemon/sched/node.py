@@ -18,7 +18,7 @@ class Node:
     """A stretch of blocks that every prompt below it shares. Zero counts are absent from its dicts."""
 
     __slots__ = (
-        "active", "children", "intended", "keys", "outputs", "parent", "queueing", "released", "reported", "resident",
+        "active", "children", "intended", "keys", "outputs", "parent", "pins", "queueing", "released", "reported", "resident",
         "start", "uses",
     )  # fmt: skip
 
@@ -35,6 +35,8 @@ class Node:
         """Leading blocks of this node in a GPU's cache. Engines evict a chain from its end, so a prefix stays."""
         self.intended = _NONE
         self.active = _NONE
+        self.pins = _NONE
+        """Prefixes that are to stay in a GPU's cache and pass through this node."""
         self.uses = _NONE
         """Requests within the window that were sent to a GPU and pass through this node (N_j of Algorithm 2)."""
         self.released = _NONE
@@ -54,7 +56,8 @@ class Node:
         return nodes
 
     def learn_from(self, other: "Node") -> None:
-        """Start with what has been learnt of another's prompts."""
+        """Start with what has been learnt of another's prompts, and is to stay of them."""
+        self.pins = copied(other.pins)
         self.outputs = other.outputs.copy() if other.outputs else None
         self.queueing = other.queueing.copy() if other.queueing else None
 
@@ -65,8 +68,8 @@ class Node:
 
     @property
     def is_needed(self) -> bool:
-        """By what is behind it, or by a request that waits or runs."""
-        return bool(self.children or self.intended or self.active)
+        """By what is behind it, by a request that waits or runs, or because it is to stay."""
+        return bool(self.children or self.intended or self.active or self.pins)
 
 
 Stretch = tuple[Node, int]

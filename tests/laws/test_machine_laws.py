@@ -5,7 +5,7 @@ from dataclasses import replace
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.core import BLOCK, CONFIG, LIMITS, Bench, removed, spec, stored, up
+from tests.core import BLOCK, CONFIG, LIMITS, MODEL, Bench, keys, removed, spec, stored, up
 
 from preble.daemon.flow import events
 from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed
@@ -31,7 +31,7 @@ class Daemon(RuleBasedStateMachine):
         self.bench = Bench(*GPUS, limits=TIGHT)
         self.log = [(up(gpu, limits=TIGHT), 0.0) for gpu in GPUS]
         self.arrived, self.ended, self.running, self.aborted = set(), [], {}, set()
-        self.lost = set()
+        self.lost, self.pins = set(), []
         self.alive = dict.fromkeys(GPUS, 1)
         self.cached = {gpu: set() for gpu in GPUS}
 
@@ -84,6 +84,17 @@ class Daemon(RuleBasedStateMachine):
             self.do(events.Finished(attempt_id=attempt, output_tokens=1))
             self.do(events.FirstToken(attempt_id=attempt))
             assert self.bench.machine.views(self.bench.now_s) == before
+
+    @rule(gpu=gpus, text=prompts)
+    def a_prefix_is_warmed(self, gpu, text):
+        name = f"r{len(self.arrived)}"
+        self.arrived.add(name)
+        self.do(events.Arrived(request=replace(spec(name, text, max_output_tokens=1), warms=gpu)))
+
+    @rule(gpu=gpus, text=prompts, pinned=st.booleans())
+    def a_prefix_is_pinned(self, gpu, text, pinned):
+        self.pins.append((gpu, keys(text)))
+        self.do(events.PinChanged(model=MODEL, gpu=gpu, keys=keys(text), pinned=pinned))
 
     @rule(gpu=gpus, text=prompts)
     def engine_reports(self, gpu, text):
@@ -165,6 +176,8 @@ class Daemon(RuleBasedStateMachine):
                 del self.running[dispatch.attempt_id]
                 self.do(events.Finished(attempt_id=dispatch.attempt_id, output_tokens=3))
         assert set(self.ended) == self.arrived
+        for gpu, chain in self.pins:
+            self.do(events.PinChanged(model=MODEL, gpu=gpu, keys=chain, pinned=False))
         self.bench.now_s += CONFIG.window_s + 1
         for view in self.bench.machine.views(self.bench.now_s):
             assert (view.load_ms, view.outstanding_ms, view.running, view.waiting) == (0, 0, 0, 0)

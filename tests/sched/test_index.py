@@ -196,7 +196,7 @@ def _prefixes(text):
     return [text[: i + 1] for i in range(len(text))]
 
 
-LOSS = Loss(lambda uses, idle_share: 1 + uses, lambda n_blocks: n_blocks**0.5)
+LOSS = Loss(lambda uses, idle_share: 1 + uses, lambda n_blocks: n_blocks**0.5, lambda requests: 1.0)
 
 
 TestForest = Forest.TestCase

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import msgspec
-from tests.core import BLOCK, CONFIG, LIMITS, MODEL, Bench, keys, spec, stored
+from tests.core import BLOCK, CONFIG, LIMITS, MODEL, PAPER, TIMES, Bench, keys, removed, spec, stored
 
 from preble.daemon.flow import events
 from preble.daemon.flow.effects import Dispatch, Ended, Outcome, Refusal, Refuse
@@ -87,3 +87,75 @@ def test_only_what_was_reported_counts_as_there():
     bench(stored("b", "x" * 5 * BLOCK, after="x" * 5 * BLOCK))
     assert bench.machine.residency(MODEL, chain) == {"b": 10}
     assert bench.machine.residency(MODEL, keys("y" * 40)) == {}
+
+
+def pin(bench, text, gpu="a", *, pinned=True):
+    return bench(events.PinChanged(model=MODEL, gpu=GpuId(gpu), keys=keys(text), pinned=pinned))
+
+
+def evict_ms(bench, name, text):
+    return bench.preview(name, text).candidates[0].evict_ms
+
+
+def full(config=CONFIG):
+    """A GPU whose cache is full: of 20 blocks of which nobody will miss any."""
+    bench = Bench("a", config=config, limits=replace(LIMITS, kv_blocks=20))
+    bench.run("r1", "x" * 40)
+    bench.run("r2", "y" * 40)
+    return bench
+
+
+def test_what_is_pinned_is_surely_missed():
+    for config in (CONFIG, PAPER):
+        bench = full(config)
+        free_ms = evict_ms(bench, "p", "z" * 40)
+        pin(bench, "x" * 40)
+        pin(bench, "x" * 40)  # twice is once
+        again_ms = TIMES.prefill_ms(40)
+        assert free_ms < again_ms <= evict_ms(bench, "q", "z" * 40)
+        pin(bench, "x" * 40, "b")
+        pin(bench, "x" * 40, pinned=False)
+        pin(bench, "x" * 40, pinned=False)
+        assert evict_ms(bench, "r", "z" * 40) == free_ms
+
+
+def test_a_request_goes_where_it_evicts_nothing_that_is_pinned():
+    for pinned in ("a", "b"):
+        bench = Bench("a", "b", limits=replace(LIMITS, kv_blocks=20))
+        for number, gpu in enumerate(("a", "b")):
+            for letter in "xy":
+                warm(bench, f"w{number}{letter}", letter * 40, gpu)
+                bench(stored(gpu, letter * 40))
+                running = [effect for effect in bench.seen if type(effect) is Dispatch][-1]
+                bench(events.Finished(attempt_id=running.attempt_id, output_tokens=1))
+        pin(bench, "x" * 40, pinned)
+        assert bench.preview("p", "z" * 40).gpu != pinned
+
+
+def test_what_is_pinned_is_remembered_though_no_gpu_has_it():
+    bench = full()
+    before = bench.machine.indexed_blocks(MODEL)
+    pin(bench, "z" * 40)
+    bench(events.EngineDown(gpu=GpuId("a")))
+    bench.now_s += 1000
+    assert bench.machine.views(bench.now_s)
+    assert bench.machine.indexed_blocks(MODEL) >= 10
+    pin(bench, "z" * 40, pinned=False)
+    assert bench.machine.indexed_blocks(MODEL) <= before
+
+
+def test_how_far_a_prefix_is_from_its_eviction():
+    bench = full()
+    chains = {letter: keys(letter * 40) for letter in "xyz"}
+
+    def spare(letter, most=100):
+        return bench.machine.spare_blocks(MODEL, chains[letter], GpuId("a"), most)
+
+    assert (spare("x"), spare("y"), spare("z")) == (0, 10, 100)
+    bench.run("r3", "x" * 40)  # used again: y goes first now
+    assert (spare("x"), spare("y")) == (10, 0)
+    assert spare("x", 5) == 5
+    bench.arrive("r4", "y" * 40)
+    assert spare("y") == 100
+    bench(removed("a", "x" * 40))
+    assert spare("z", 1) == 1

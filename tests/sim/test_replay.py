@@ -1,7 +1,9 @@
 """A machine does the same again when it is given the same events: what was recorded, and what a change makes of it."""
 
+from dataclasses import replace
+
 import pytest
-from tests.core import CONFIG, Bench, removed, spec, stored, up
+from tests.core import CONFIG, MODEL, Bench, removed, spec, stored, up
 from tests.sim.modelled import fit
 
 from preble.daemon.config import SchedulerConfig
@@ -100,7 +102,8 @@ def every_event() -> list:
     changes = (*stored("a", "x" * 16, after="y" * 4).changes, *removed("a", "x" * 8).changes, events.BlocksCleared())
     return [
         up("a"),
-        events.Arrived(request=spec("r", "x" * 40)),
+        events.Arrived(request=replace(spec("r", "x" * 40), warms=GpuId("a"))),
+        events.PinChanged(model=MODEL, gpu=GpuId("a"), keys=spec("r", "x" * 40).prompt.block_keys, pinned=True),
         events.KvReported(gpu=GpuId("a"), epoch=1, changes=changes),
         events.FirstToken(attempt_id=1),
         events.Finished(attempt_id=1, output_tokens=3, calls_tools=True),

@@ -13,7 +13,6 @@ from typing import ParamSpec
 
 import structlog
 from litestar import Litestar
-from sqlalchemy.exc import SQLAlchemyError
 
 from preble.daemon.api.admin import AdminService
 from preble.daemon.api.application import Authenticator, make_application
@@ -23,7 +22,7 @@ from preble.daemon.api.inference import InferenceService
 from preble.daemon.api.models import ServedModel
 from preble.daemon.api.pins import PinService
 from preble.daemon.api.templates import TemplateService
-from preble.daemon.config import DEMO_MODEL, AuthConfig, Config, LedgerConfig
+from preble.daemon.config import DEMO_MODEL, AuthConfig, Config
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.hardware import detect
@@ -33,6 +32,7 @@ from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event, TenantStands
 from preble.daemon.flow.gpus import GpuDesk
+from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.kept import KeptPrompts
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost, end_of
@@ -52,12 +52,8 @@ from preble.daemon.prompt import PromptEncoder
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import TimeModel
-from preble.daemon.store.accounts import Accounts
-from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
-from preble.daemon.store.db import Place, claimed, open_database
-from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
-from preble.daemon.store.templates import TemplateStore
+from preble.daemon.store.opening import open_stores
 from preble.daemon.store.time_models import TimeModels
 from preble.daemon.tenancy.account import Limit
 from preble.daemon.tenancy.buckets import day_at, month_at
@@ -66,7 +62,6 @@ from preble.daemon.tenancy.failures import FailureLimiter
 from preble.daemon.tenancy.limits import Limiter
 from preble.daemon.tenancy.model import Tenant
 from preble.daemon.tenancy.prices import Prices
-from preble.daemon.tenancy.salts import Salts
 
 Say = Callable[[str], None]
 _Told = ParamSpec("_Told")
@@ -108,7 +103,7 @@ async def open_daemon(
     data_dir = Path(config.data_dir)
     specs, paths = _plan(config, data_dir, say)
     async with AsyncExitStack() as stack:
-        stores = await stack.enter_async_context(_open_stores(config, data_dir))
+        stores = await stack.enter_async_context(open_stores(config, data_dir))
         metrics = Metrics()
         record = await stack.enter_async_context(recording(record_to, config.scheduler))
         limiter = await budgeted(config, stores.accounts.directory, stores.ledger)
@@ -138,6 +133,9 @@ async def open_daemon(
         stores.accounts.directory.watch(engines.tell_standing)
         check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
+        warmer = Warmer(runtime, templates, stores.salts.scope, live, reports)
+        keeper = Keeper(stores.pins, config.templates.pinned_ratio, templates, warmer, runtime, directory, reports)
+        await stack.enter_async_context(keeper.running())
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
         console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders)
         app = make_application(
@@ -153,9 +151,7 @@ async def open_daemon(
             ),
             admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk, dry_run, feed, console),
             templates=TemplateService(check, directory, templates, engines.served, limiter.limits),
-            pins=PinService(
-                Warmer(engines.runtime, templates, stores.salts.scope, live, reports), stores.accounts.audit
-            ),
+            pins=PinService(warmer, stores.accounts.audit, keeper),
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled, feed.close)
 
@@ -190,55 +186,6 @@ def _lock(data_dir: Path) -> None:
         flock(os.open(data_dir / "lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600), LOCK_EX | LOCK_NB)
     except BlockingIOError as error:
         raise ConfigError(f"data_dir: {data_dir} is in use by another Preble") from error
-
-
-# --- storage ---
-
-
-@dataclass(frozen=True, slots=True)
-class _Stores:
-    accounts: Accounts
-    salts: Salts
-    time_models: TimeModels
-    ledger: Ledger
-    decisions: DecisionLog
-    templates: TemplateStore
-
-    def faults(self) -> list[str | None]:
-        """Why something cannot be written now; None of what can."""
-        return [self.ledger.fault, self.decisions.fault]
-
-
-@asynccontextmanager
-async def _open_stores(config: Config, data_dir: Path) -> AsyncIterator[_Stores]:
-    async with AsyncExitStack() as stack:
-        database = await open_database(Place.of(data_dir, config.database_url))
-        stack.push_async_callback(database.dispose)
-        await stack.enter_async_context(claimed(database))
-        accounts = await Accounts.load(database)
-        await ensure_first_keys(
-            accounts, data_dir, create_default_tenant=config.server.create_default_tenant, now_s=time()
-        )
-        salts = Salts(ensure_master_key(data_dir), accounts.directory)
-        flush_s = config.ledger.flush_interval_ms / 1000
-        decisions = DecisionLog(database, flush_s, config.scheduler.decisions_kept)
-        stack.push_async_callback(decisions.close)
-        ledger = Ledger(database, flush_s)
-        stack.push_async_callback(ledger.close)
-        forgetting = create_task(forget_often(ledger, config.ledger))
-        stack.callback(forgetting.cancel)
-        templates = await TemplateStore.load(database, accounts.audit, accounts.directory)
-        yield _Stores(accounts, salts, await TimeModels.load(database), ledger, decisions, templates)
-
-
-async def forget_often(ledger: Ledger, config: LedgerConfig) -> None:
-    """Delete usage that is too old, now and every hour, until cancelled."""
-    while True:
-        try:
-            await ledger.forget(time(), rows_days=config.retention_days, hours_days=config.hours_retention_days)
-        except SQLAlchemyError as error:
-            _log.error("old_usage_not_deleted", error=str(error))
-        await sleep(_FORGET_S)
 
 
 def _failures(config: AuthConfig) -> FailureLimiter:

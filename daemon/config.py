@@ -112,6 +112,12 @@ class LedgerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hours_retention_days: Annotated[int, msgspec.Meta(ge=32, le=_LARGEST)] = 3660
 
 
+class TemplatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much of GPUs' caches templates may keep."""
+
+    pinned_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+
+
 class Price(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of a million tokens, in any currency."""
 
@@ -186,6 +192,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     engines: EnginesConfig = EnginesConfig()
     ledger: LedgerConfig = LedgerConfig()
     prices: PricesConfig = PricesConfig()
+    templates: TemplatesConfig = TemplatesConfig()
     log: LogConfig = LogConfig()
     live: LiveConfig = LiveConfig()
     models: tuple[ModelConfig, ...] = ()

@@ -23,6 +23,7 @@ from preble.daemon.errors import EngineError, NotFound
 from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import BlocksStored, KvReported
+from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.kept import KeptPrompts
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost
@@ -43,6 +44,7 @@ from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
 from preble.daemon.store.db import Place, open_database
 from preble.daemon.store.decisions import DecisionLog
 from preble.daemon.store.ledger import Ledger
+from preble.daemon.store.pins import PinStore
 from preble.daemon.store.templates import TemplateStore
 from preble.daemon.tenancy.audit import LOCAL, Author
 from preble.daemon.tenancy.failures import FailureLimiter
@@ -190,7 +192,7 @@ class AdminApp:
 
 @asynccontextmanager
 async def open_admin_app(
-    data_dir: Path, health: HealthService | None = None, live: LiveConfig = LIVE
+    data_dir: Path, health: HealthService | None = None, live: LiveConfig = LIVE, pin_share: float = 0.2
 ) -> AsyncIterator[AdminApp]:
     """The app with its first keys in `data_dir`: operator.key and default.key. Its tenants' routes do not work."""
     database = await open_database(Place.of(data_dir))
@@ -201,7 +203,8 @@ async def open_admin_app(
     failures = FailureLimiter(per_minute=60, at_once=FAILURES_AT_ONCE, addresses_kept=100)
     check = Authenticator(accounts.directory, failures, on_failure=lambda: None)
     config = Config(live=live)
-    host = DaemonHost(accounts.directory, Limiter(accounts.directory, config.limits), lambda: [ledger.fault])
+    limiter = Limiter(accounts.directory, config.limits)
+    host = DaemonHost(accounts.directory, limiter, lambda: [ledger.fault])
     board = make_board(config, host)
     reports = Reports()
     runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None, record=every(board.stepped, reports.stepped))
@@ -221,7 +224,7 @@ async def open_admin_app(
     console = ConsoleDesk(runtime, lives, CONFIG, lambda: {MODEL: plain.encoder})
     feed = await stack.enter_async_context(feeding(board, config, None))
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed, console)
-    templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, lambda *_: ())
+    templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, limiter.limits)
     engines = Prefiller(runtime)
     books = Bookkeeper(
         record_usage=ledger.record,
@@ -229,13 +232,14 @@ async def open_admin_app(
         metrics=Metrics(),
         prices=Prices(config.prices),
     )
-    limiter = Limiter(accounts.directory, config.limits)
 
     def live(call: Call) -> RequestLife:
         return RequestLife(call, runtime=runtime, limiter=limiter, door=engines.of, settle=books.settle, timeout_s=30.0)
 
     warmer = Warmer(runtime, desk, salts.scope, live, reports)
-    pins = PinService(warmer, accounts.audit)
+    keeper = Keeper(PinStore(database, accounts.audit), pin_share, desk, warmer, runtime, accounts.directory, reports)
+    await stack.enter_async_context(keeper.running())
+    pins = PinService(warmer, accounts.audit, keeper)
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates, pins=pins)
     try:
         yield AdminApp(

@@ -3,28 +3,37 @@
 from asyncio import gather
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from litestar import Controller, Request, post
+from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency, Provide
-from litestar.params import FromPath
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, FromQuery
 
 from preble.daemon.api.bodies import convert, read_body, read_object
-from preble.daemon.api.changes import DryRun, author_of
+from preble.daemon.api.changes import DryRun, author_of, planned
 from preble.daemon.api.schema import keyed
-from preble.daemon.api.templates import Caller, TemplateService, operator, tenant
-from preble.daemon.errors import EngineFailed, InvalidRequest, NotFound, TooLarge, Unavailable
+from preble.daemon.api.templates import Caller, Number, TemplateService, operator, tenant
+from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TimedOut, TooLarge, Unavailable
+from preble.daemon.flow.encode import encoded
+from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.warming import Prefix, Try, Warmer
 from preble.daemon.ids import KeyId, TenantName
 from preble.daemon.sched.types import Candidate
 from preble.daemon.store.audit import AuditLog
 from preble.daemon.templates.directory import Template, Version
-from preble.daemon.tenancy.audit import Change
+from preble.daemon.templates.pins import Pin
+from preble.daemon.tenancy.audit import Author, Change
 from preble.daemon.tenancy.model import Scope
-from preble.daemon.wire.pins import Warmed, WarmRow, WarmUp
+from preble.daemon.wire.accounts import PlannedChange
+from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Warmed, WarmRow, WarmUp
 from preble.daemon.wire.templates import TemplateUse
 
 AnyRequest = Request[Any, Any, Any]
+_ANSWERS: Any = PinRow | PlannedChange
+_THERE = {200: ResponseSpec(_ANSWERS, generate_examples=False, description="Pinned already; or, a dry run")}
+_REFUSALS = (InvalidRequest, NotFound, Conflict, TooLarge, EngineFailed, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,7 @@ class PinService:
 
     warmer: Warmer
     audit: AuditLog
+    keeper: Keeper
 
 
 Pins = NamedDependency[PinService]
@@ -57,7 +67,7 @@ class _PinRoutes(Controller):
     @post(
         "/{name:str}/warm",
         status_code=200,
-        operation_class=keyed(InvalidRequest, NotFound, TooLarge, EngineFailed, Unavailable, body=WarmUp),
+        operation_class=keyed(*_REFUSALS, TimedOut, body=WarmUp),
     )
     async def warm_template(
         self,
@@ -86,6 +96,58 @@ class _PinRoutes(Controller):
             raise errors[0]
         return _warmed(pins, meant, chosen, {each.gpu: each for each in tries}, is_told=is_told)
 
+    @post("/{name:str}/pin", status_code=201, responses=_THERE, operation_class=keyed(*_REFUSALS, body=PinWanted))
+    async def pin_template(
+        self,
+        request: AnyRequest,
+        pins: Pins,
+        templates: Templates,
+        writer: Writer,
+        name: FromPath[str],
+        dry_run: DryRun = False,
+    ) -> Response[PinRow]:
+        """Keep what can be cached of a version, or of what a label points to, in GPUs' caches."""
+        wanted = convert(read_object(await read_body(request)), PinWanted)
+        meant = await _meant(pins, templates, writer, name, wanted)
+        author = author_of(request, writer.principal)
+        pin = _pin(meant, wanted, author)
+        _check_tokens(pins.keeper, templates, pin, len(meant.prefix.tokens))
+        done = await pins.keeper.pin(pin, meant.prefix, name, author, dry_run=dry_run)
+        if dry_run:
+            return Response(planned(done.change), status_code=200)  # type: ignore[arg-type]
+        held = next(each for each in pins.keeper.find(meant.tenant) if each.pin.key == pin.key)
+        return Response(pins.keeper.row(held), status_code=201 if done.is_new else 200)
+
+    @get("/{name:str}/pins", operation_class=keyed(InvalidRequest, NotFound))
+    async def list_pins(self, pins: Pins, templates: Templates, reader: Reader, name: FromPath[str]) -> PinPage:
+        """Pins of a template, and how they stand."""
+        template = templates.desk.store.directory.visible(reader.owner, name)
+        return PinPage(rows=[pins.keeper.row(held) for held in pins.keeper.find(reader.owner, template.id)])
+
+    @delete("/{name:str}/pin", status_code=200, operation_class=keyed(InvalidRequest, NotFound))
+    async def unpin_template(
+        self,
+        request: AnyRequest,
+        pins: Pins,
+        templates: Templates,
+        writer: Writer,
+        name: FromPath[str],
+        version: Number = None,
+        label: FromQuery[str | None] = None,
+        dry_run: DryRun = False,
+    ) -> Response[PinPage | PlannedChange]:
+        """Let a template go from GPUs' caches, as others do; with a version or a label, what was pinned by that."""
+        tenant = _for_whom(writer)
+        template = templates.desk.store.directory.visible(tenant, name)
+        reference = _reference(version, label) if version is not None or label is not None else None
+        found = [held for held in pins.keeper.find(tenant, template.id) if reference in (None, held.pin.reference)]
+        if not found:
+            raise NotFound(f"Template {name!r} is not pinned{f' as {reference[:100]!r}' if reference else ''}.")
+        rows = [pins.keeper.row(held) for held in found]
+        author = author_of(request, writer.principal)
+        change = await pins.keeper.unpin([held.pin for held in found], name, author, dry_run=dry_run)
+        return Response(planned(change) if dry_run else PinPage(rows=rows), status_code=200)
+
 
 class PinsController(_PinRoutes):
     """`/v1/templates...`, for tenants' keys."""
@@ -109,15 +171,60 @@ class AdminPinsController(_PinRoutes):
     }
 
 
-async def _meant(pins: PinService, templates: TemplateService, caller: Caller, name: str, wanted: WarmUp) -> _Meant:
+async def _meant(
+    pins: PinService, templates: TemplateService, caller: Caller, name: str, wanted: WarmUp | PinWanted
+) -> _Meant:
+    tenant = _for_whom(caller)
+    use = TemplateUse(name=name, version=wanted.version, label=wanted.label)
+    template, version, body = await templates.desk.find(tenant, use)
+    model = templates.desk.model_for(body, wanted.model, caller.models)
+    prefix = await encoded(partial(pins.warmer.prefix, tenant, template, version, model))
+    if not prefix.keys:
+        raise InvalidRequest("Nothing of this template can be cached: it has no whole block that never varies.")
+    return _Meant(tenant=tenant, template=template, version=version, prefix=prefix)
+
+
+def _for_whom(caller: Caller) -> TenantName:
     if caller.owner is None:
         message = "Name the `tenant` in whose cache it is to be: tenants' caches are kept apart."
         raise InvalidRequest(message, param="tenant")
-    use = TemplateUse(name=name, version=wanted.version, label=wanted.label)
-    template, version, body = await templates.desk.find(caller.owner, use)
-    model = templates.desk.model_for(body, wanted.model, caller.models)
-    prefix = await pins.warmer.prefix(caller.owner, template, version, model)
-    return _Meant(tenant=caller.owner, template=template, version=version, prefix=prefix)
+    return caller.owner
+
+
+def _reference(version: int | None, label: str | None) -> str:
+    return str(version) if version is not None else label or ""
+
+
+def _pin(meant: _Meant, wanted: PinWanted, author: Author) -> Pin:
+    most = wanted.max_replicas or wanted.replicas
+    if most < wanted.replicas:
+        message = f"`max_replicas` must be at least `replicas`, {wanted.replicas}."
+        raise InvalidRequest(message, param="max_replicas")
+    return Pin(
+        tenant=meant.tenant,
+        template_id=meant.template.id,
+        reference=_reference(wanted.version, wanted.label),
+        model=meant.prefix.model,
+        replicas=wanted.replicas,
+        max_replicas=most,
+        expires_at_s=None if wanted.ttl_s is None else author.at_s + wanted.ttl_s,
+        created_at_s=author.at_s,
+        created_by=KeyId(author.name),
+    )
+
+
+def _check_tokens(keeper: Keeper, templates: TemplateService, pin: Pin, n_tokens: int) -> None:
+    """Raise `Conflict` if its tenant, or the key, may not pin so much."""
+    theirs, its = templates.limits(pin.tenant, pin.created_by)
+    more = pin.replicas * n_tokens
+    for whose, limits, key_id in ((f"tenant {pin.tenant!r}", theirs, None), ("this key", its, pin.created_by)):
+        taken = keeper.pinned_tokens(pin.tenant, key_id, pin)
+        if limits.pinned_tokens is not None and taken + more > limits.pinned_tokens:
+            message = (
+                f"Limit of pinned tokens reached for {whose}: {limits.pinned_tokens} allowed, {taken} pinned, "
+                f"{more} wanted."
+            )
+            raise Conflict(message, code="pin_budget_exceeded")
 
 
 def _warmed(

@@ -42,7 +42,7 @@ from preble.daemon.errors import (
 from preble.daemon.wire.accounts import KeyCreate, KeyRotate, KeySettings, TenantCreate
 from preble.daemon.wire.live import WhatIf
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest, Problem
-from preble.daemon.wire.pins import WarmUp
+from preble.daemon.wire.pins import PinWanted, WarmUp
 from preble.daemon.wire.settings import TenantSettings
 from preble.daemon.wire.templates import LabelMove, TemplateCreate, TemplateRender
 
@@ -55,7 +55,7 @@ _Body = type[msgspec.Struct] | UnionType
 _BODIES: tuple[_Body, ...] = (
     ChatRequest, CompletionRequest, ChatRequest | CompletionRequest,
     KeyCreate, KeyRotate, KeySettings, TenantCreate, TenantSettings,
-    LabelMove, TemplateCreate, TemplateRender, WarmUp, WhatIf,
+    LabelMove, TemplateCreate, TemplateRender, PinWanted, WarmUp, WhatIf,
 )  # fmt: skip
 _CHANGES = (KeySettings, TenantSettings)
 """Bodies that change what is there: each of their fields can be left out, and then stays."""

@@ -1,6 +1,6 @@
 """Templates: a tenant's own under `/v1`, the operator's, and any tenant's, under `/admin/v1`. The same routes."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -43,7 +43,7 @@ from preble.daemon.wire.templates import (
 AnyRequest = Request[Any, Any, Any]
 _ANSWERS: Any = TemplateVersion | PlannedChange
 _THERE = {200: ResponseSpec(_ANSWERS, generate_examples=False, description="There already; or, a dry run")}
-_Number = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1)]
+Number = Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class TemplateService:
     directory: Directory
     desk: TemplateDesk
     served: Mapping[str, ServedModel]
-    limits: Callable[[TenantName, KeyId], Iterable[Limits]]
-    """Those that hold for a tenant's key now: all of them."""
+    limits: Callable[[TenantName, KeyId], tuple[Limits, Limits]]
+    """Those of a tenant, and those of its key: all of them hold."""
 
     def models(self, principal: Principal) -> Collection[str]:
         """Those that somebody may ask."""
@@ -125,7 +125,7 @@ class _TemplateRoutes(Controller):
         templates: Templates,
         reader: Reader,
         name: FromPath[str],
-        version: _Number = None,
+        version: Number = None,
         label: FromQuery[str | None] = None,
     ) -> Response[TemplateVersion]:
         """One version with its body, and what of it can be cached; without either, the one that requests get."""
@@ -137,7 +137,7 @@ class _TemplateRoutes(Controller):
 
     @get("/{name:str}/versions", operation_class=keyed(InvalidRequest, NotFound))
     async def list_versions(
-        self, templates: Templates, reader: Reader, name: FromPath[str], limit: Limit = 100, before: _Number = None
+        self, templates: Templates, reader: Reader, name: FromPath[str], limit: Limit = 100, before: Number = None
     ) -> VersionPage:
         """Versions of a template, newest first; those `before` a number."""
         template = templates.desk.store.directory.visible(reader.owner, name)

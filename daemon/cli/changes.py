@@ -23,6 +23,7 @@ LIMITS: Mapping[str, str] = {
     "queued_requests": "Requests waiting for an engine at once.",
     "tokens_per_day": "Tokens per day (UTC).",
     "tokens_per_month": "Tokens per calendar month (UTC).",
+    "pinned_tokens": "Tokens of templates kept in GPUs' caches.",
     "max_prompt_tokens": "Prompt tokens of one request.",
     "max_output_tokens": "Output tokens of one request.",
 }

@@ -1,16 +1,19 @@
-"""`preble template warm`: templates in GPUs' caches."""
+"""`preble template warm`, `pin`, `unpin` and `pins`: templates in GPUs' caches."""
 
 from typing import TYPE_CHECKING
 
 import click
 
-from preble.daemon.cli.changes import dry_run_option
-from preble.daemon.cli.output import Cell, emit, table
+from preble.daemon.cli.changes import dry_run_option, report
+from preble.daemon.cli.output import Cell, emit, moment, table
 from preble.daemon.cli.remote import Remote, remote_command
 from preble.daemon.cli.templates import REFERENCE, split, tenant_option
+from preble.daemon.cli.times import span_s
 
 if TYPE_CHECKING:
-    from preble.daemon.wire.pins import Warmed
+    from collections.abc import Sequence
+
+    from preble.daemon.wire.pins import PinRow, Warmed
 
 _model = click.option("--model", help="For which model.  [default: the only one]")
 
@@ -31,6 +34,10 @@ class _Gpus(click.ParamType[int | str]):
         if number < 1:
             self.fail(f"{value!r} is neither a number of GPUs nor `all`", param, ctx)
         return number
+
+
+def _ttl(context: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    return None if value is None else span_s(context, param, value)
 
 
 @click.command("warm")
@@ -57,6 +64,83 @@ def warm(
     with remote.client(tenants_too=True) as client:
         done = client.warm_template(name, wanted, tenant, dry_run=dry_run)
     emit(done, as_json, lambda: _show(done))
+
+
+@click.command("pin")
+@click.argument("reference", metavar=REFERENCE)
+@click.option("--replicas", type=click.IntRange(min=1), default=1, show_default=True, help="On how many GPUs.")
+@click.option("--max-replicas", type=click.IntRange(min=1), help="On how many where so much is asked for.")
+@click.option("--ttl", "ttl_s", callback=_ttl, help="For how long: 90m, 12h, 7d.  [default: until unpinned]")
+@_model
+@tenant_option
+@dry_run_option
+@remote_command
+def pin(
+    remote: Remote,
+    reference: str,
+    replicas: int,
+    max_replicas: int | None,
+    ttl_s: float | None,
+    model: str | None,
+    tenant: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Keep what can be cached of a template in GPUs' caches: computed now, and again whenever it is lost."""
+    from preble.daemon.wire.pins import PinWanted
+
+    name, version, label = split(reference)
+    wanted = PinWanted(
+        version=version, label=label, model=model, replicas=replicas, max_replicas=max_replicas, ttl_s=ttl_s
+    )
+    with remote.client(tenants_too=True) as client:
+        done = client.pin_template(name, wanted, tenant, dry_run=dry_run)
+    report(done, as_json, lambda row: _show_pins([row]))
+
+
+@click.command("unpin")
+@click.argument("reference", metavar=REFERENCE)
+@tenant_option
+@dry_run_option
+@remote_command
+def unpin(remote: Remote, reference: str, tenant: str | None, dry_run: bool, as_json: bool) -> None:
+    """Let a template go from GPUs' caches, as others do; without a version or label, all that is pinned of it."""
+    name, version, label = split(reference)
+    which = {"version": str(version)} if version is not None else {"label": label} if label is not None else {}
+    with remote.client(tenants_too=True) as client:
+        done = client.unpin_template(name, which, tenant, dry_run=dry_run)
+    report(done, as_json, lambda page: _show_pins(page.rows))
+
+
+@click.command("pins")
+@click.argument("name")
+@tenant_option
+@remote_command
+def pins(remote: Remote, name: str, tenant: str | None, as_json: bool) -> None:
+    """Show where a pinned template is, as the engines have reported, and what is wrong if it is not."""
+    with remote.client(tenants_too=True) as client:
+        rows = client.template_pins(name, tenant)
+    emit(rows, as_json, lambda: _show_pins(rows))
+
+
+def _show_pins(rows: "Sequence[PinRow]") -> None:
+    columns = ["template", "tenant", "version", "model", "tokens", "on", "wanted", "until", "evicted", "problem"]
+    cells: list[list[Cell]] = [
+        [
+            f"{row.name}@{row.reference}" if row.reference else row.name,
+            row.tenant,
+            row.version,
+            row.model,
+            row.cacheable_tokens,
+            " ".join(f"{place.gpu}={place.state}" for place in row.places),
+            row.wanted_replicas,
+            moment(row.expires_at),
+            row.evictions,
+            row.problem,
+        ]
+        for row in rows
+    ]
+    table(columns, cells)
 
 
 def _show(done: "Warmed") -> None:

@@ -174,13 +174,17 @@ class Machine:
                 yield from self._engine_up(event)
             case EngineDown(gpu=gpu):
                 yield from self._engine_down(gpu)
-            case TenantStands(tenant=tenant, weight=weight, is_batch=is_batch):
-                self._turns.stand(tenant, weight, is_batch)
-            case PinChanged(model=model, gpu=gpu, keys=keys, pinned=pinned):
-                pinnings = self._pinnings.setdefault(model, Pinnings(self._scheduler.index(model)))
-                (pinnings.pin if pinned else pinnings.unpin)(gpu, keys)
+            case TenantStands() | PinChanged():
+                self._learn(event)
             case DrainChanged(gpu=gpu, draining=draining):
                 yield from self._drain_changed(gpu, draining)
+
+    def _learn(self, told: TenantStands | PinChanged) -> None:
+        if isinstance(told, TenantStands):
+            self._turns.stand(told.tenant, told.weight, told.is_batch)
+            return
+        pinnings = self._pinnings.setdefault(told.model, Pinnings(self._scheduler.index(told.model)))
+        (pinnings.pin if told.pinned else pinnings.unpin)(told.gpu, told.keys)
 
     # --- requests ---
 

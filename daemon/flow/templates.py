@@ -69,6 +69,8 @@ class TemplateDesk:
 
         Also `EngineError` where only an engine can tell.
         """
+        if model not in self._encoders():
+            raise NotFound(f"The model `{model}` is not served here.", param="model", code="model_not_found")
         row = await self._token_row(template, version, model)
         return row.prefix[: whole_blocks(len(row.prefix), self._encoders()[model].block_tokens)]
 

@@ -54,7 +54,8 @@ class Reports:
     """Wakes those who wait for news of engines' caches."""
 
     def __init__(self) -> None:
-        self._news = Signal()
+        self.news = Signal()
+        """Set when there are some; then there is another one for the next."""
 
     def stepped(self, at_s: float, event: Event, effects: Sequence[Effect]) -> None:
         """The machine has taken a step."""
@@ -63,12 +64,8 @@ class Reports:
 
     def tell(self) -> None:
         """There are some."""
-        self._news.set()
-        self._news = Signal()
-
-    async def next(self) -> None:
-        """Wait for the next ones."""
-        await self._news.wait()
+        self.news.set()
+        self.news = Signal()
 
 
 class Warmer:
@@ -92,7 +89,7 @@ class Warmer:
         """GPUs, and last blocks of the prefixes that are being computed there."""
 
     async def prefix(self, tenant: TenantName, template: Template, version: Version, model: ModelName) -> Prefix:
-        """What can be cached of a version for a tenant, maybe nothing. Raises as `TemplateDesk.prefix`."""
+        """What can be cached of a version for a tenant, maybe nothing. Raises as `TemplateDesk.prefix`, `NotFound`."""
         tokens = await self._desk.prefix(template, version, model)
         return self.salted(tenant, model, tokens)
 
@@ -102,10 +99,12 @@ class Warmer:
         keys = self._desk.chain(model, scope.salt, tokens)
         return Prefix(tenant=tenant, model=model, tokens=tokens, keys=keys, scope=scope)
 
+    def is_current(self, prefix: Prefix) -> bool:
+        """Whether its tenant's cache still has the salt that it was read for."""
+        return self._cache_scope(prefix.tenant, None) == prefix.scope
+
     def candidates(self, prefix: Prefix) -> list[Candidate]:
         """The GPUs that could be warmed, by what that costs all requests. Raises the `ApiError` that rules it out."""
-        if not prefix.keys:
-            raise InvalidRequest("Nothing of this template can be cached: it has no whole block that never varies.")
         spec = _spec(RequestId("preview"), prefix)
         return sorted(self._runtime.preview(spec).candidates, key=lambda each: (each.cost_ms, each.gpu))
 
@@ -154,7 +153,7 @@ class Warmer:
         try:
             async with timeout(_REPORT_S):
                 while self._runtime.residency(prefix.model, prefix.keys).get(gpu, 0) < len(prefix.keys):
-                    await self._reports.next()
+                    await self._reports.news.wait()
         except TimeoutError:
             pass  # it was evicted at once, perhaps: what is told is what is there
 

@@ -18,8 +18,8 @@ class Node:
     """A stretch of blocks that every prompt below it shares. Zero counts are absent from its dicts."""
 
     __slots__ = (
-        "active", "children", "intended", "keys", "outputs", "parent", "pins", "queueing", "released", "reported", "resident",
-        "start", "uses",
+        "active", "children", "intended", "keys", "outputs", "parent", "pins", "queueing", "released", "reported",
+        "resident", "start", "uses",
     )  # fmt: skip
 
     def __init__(self, parent: "Node | None", start: int) -> None:

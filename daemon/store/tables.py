@@ -174,6 +174,21 @@ template_labels = Table(
     Column("number", Integer, nullable=False),
 )
 
+# Without a foreign key to tenants, as templates.
+template_pins = Table(
+    "template_pins",
+    metadata,
+    Column("tenant", String(63), primary_key=True),
+    Column("template_id", Integer, ForeignKey("templates.id"), primary_key=True),
+    Column("reference", String(63), primary_key=True),  # a number, a label, or nothing
+    Column("model", String(200), primary_key=True),
+    Column("replicas", Integer, nullable=False),
+    Column("max_replicas", Integer, nullable=False),
+    Column("expires_at_s", Float, nullable=True),
+    Column("created_at_s", Float, nullable=False),
+    Column("created_by", String(12), nullable=False),
+)
+
 # What can be computed again: a row counts only for the tokenizer and chat template that it was made with.
 template_analyses = Table(
     "template_analyses",

@@ -76,17 +76,24 @@ class Templates:
         """`is_there` tells whether a template's owner is still the tenant that made it."""
         self._is_there = is_there
         self._of: dict[Owner, dict[str, Template]] = {}
+        self._by_id: dict[int, Template] = {}
         for template in templates:
             self.put(template)
 
     def put(self, template: Template) -> None:
         """Know it from now on, in place of what was known by its name."""
         self._of.setdefault(template.owner, {})[template.name] = template
+        self._by_id[template.id] = template
 
     def remembered(self, owner: Owner, name: str) -> Template | None:
         """The owner's own template of that name, be it deleted; None if it never had one."""
         found = self._of.get(owner, {}).get(name)
         return found if found is not None and self._is_there(found) else None
+
+    def by_id(self, template_id: int) -> Template | None:
+        """The one with this id, if it is still there."""
+        found = self._by_id.get(template_id)
+        return found if found is not None and found.deleted_at_s is None and self._is_there(found) else None
 
     def own(self, owner: Owner, name: str) -> Template | None:
         """The owner's own template of that name."""

@@ -239,8 +239,13 @@ class Pins:
         self._changes.append(HomeChanged(held.pin.model, gpu, held.keys, pinned=True))
 
     def _leave(self, held: Held, gpu: GpuId) -> None:
-        if held.homes.pop(gpu, None) is not None:
+        if held.homes.pop(gpu, None) is not None and not self._is_anothers(held, gpu):
             self._changes.append(HomeChanged(held.pin.model, gpu, held.keys, pinned=False))
+
+    def _is_anothers(self, held: Held, gpu: GpuId) -> bool:
+        """Whether the same prefix is to stay there for another pin too."""
+        others = (other for other in self._held.values() if other is not held)
+        return any(other.keys == held.keys and gpu in other.homes for other in others)
 
     def _leave_all(self, held: Held) -> None:
         for gpu in list(held.homes):

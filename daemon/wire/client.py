@@ -23,7 +23,7 @@ from preble.daemon.wire.accounts import (
 )
 from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageTotals
 from preble.daemon.wire.live import LiveEvent
-from preble.daemon.wire.pins import Warmed, WarmUp
+from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Warmed, WarmUp
 from preble.daemon.wire.templates import (
     Rendered,
     TemplateCreate,
@@ -263,6 +263,24 @@ class AdminClient:
         """Bring a version into GPUs' caches; answers when it is there, however long that takes."""
         path, query = f"/templates/{_segment(name)}/warm", {**self._of(tenant), "dry_run": str(dry_run).lower()}
         return self._call("POST", path, Warmed, json=msgspec.to_builtins(wanted), params=query, timeout=_PATIENT)
+
+    def pin_template(
+        self, name: str, wanted: PinWanted, tenant: str | None = None, *, dry_run: bool = False
+    ) -> PinRow | PlannedChange:
+        """Keep a version in GPUs' caches."""
+        path, body = f"/templates/{_segment(name)}/pin", msgspec.to_builtins(wanted)
+        return self._change("POST", path, PinRow, body, dry_run=dry_run, query=self._of(tenant))
+
+    def unpin_template(
+        self, name: str, which: Mapping[str, str], tenant: str | None = None, *, dry_run: bool = False
+    ) -> PinPage | PlannedChange:
+        """Let it go: all of it, or by a `version` or a `label`."""
+        query = {**self._of(tenant), **which}
+        return self._change("DELETE", f"/templates/{_segment(name)}/pin", PinPage, dry_run=dry_run, query=query)
+
+    def template_pins(self, name: str, tenant: str | None = None) -> list[PinRow]:
+        """How its pins stand."""
+        return self._get(f"/templates/{_segment(name)}/pins", PinPage, **self._of(tenant)).rows
 
     def gpus(self) -> list[GpuRow]:
         """Every engine."""

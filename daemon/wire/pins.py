@@ -50,3 +50,67 @@ class Warmed(msgspec.Struct, frozen=True, kw_only=True):
     """For whom: caches are kept apart."""
     cacheable_tokens: int
     rows: list[WarmRow]
+
+
+class PinWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/templates/NAME/pin`."""
+
+    version: _Number | None = None
+    label: _Name | None = None
+    """Whatever it points to. None, with no version: what requests get."""
+    model: _Model | None = None
+    """None: the only one that it is for."""
+    replicas: _Replicas = 1
+    """GPUs that are to have it, whatever is asked for."""
+    max_replicas: _Replicas | None = None
+    """GPUs that may have it, while its requests take more of the others' time than is good. None: `replicas`."""
+    ttl_s: Annotated[float, msgspec.Meta(gt=0, le=10 * 366 * 86_400)] | None = None
+    """How long it is kept. None: until it is unpinned."""
+
+
+class PinnedOn(msgspec.Struct, frozen=True, kw_only=True):
+    """What one GPU has of a pinned prefix."""
+
+    gpu: str
+    state: State
+    cached_tokens: int
+    is_kept: bool
+    """Whether it is to stay there; else it is there by chance, and may go."""
+
+
+class PinRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A pin, and how it stands."""
+
+    name: str
+    owner: str | None
+    """None: the template is the operator's."""
+    tenant: str
+    """In whose cache it is, and at whose expense."""
+    reference: str | None
+    """The version or label that is pinned; None: what requests get."""
+    version: int | None
+    """That is now; None: not known yet."""
+    model: str
+    replicas: int
+    max_replicas: int
+    wanted_replicas: int
+    """Of late, by what its requests take."""
+    expires_at: str | None
+    created_at: str
+    created_by: str
+    """The id of a key."""
+    cacheable_tokens: int
+    places: list[PinnedOn]
+    evictions: int
+    """Since the daemon was started."""
+    warm_ups: int
+    """Likewise, those included that kept it from being evicted."""
+    problem: str | None
+    """Why it is not as it should be, or was not at the last try."""
+    next_try_in_s: float | None
+
+
+class PinPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Pins of a template."""
+
+    rows: list[PinRow]

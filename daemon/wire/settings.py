@@ -33,6 +33,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Input and output, by days in UTC."""
     tokens_per_month: Count | None = None
     """Likewise by calendar months."""
+    pinned_tokens: CountOrZero | None = None
+    """Of templates that are kept in GPUs' caches, each as often as it is to be there."""
     models: Annotated[tuple[Model, ...], msgspec.Meta(min_length=1, max_length=1000)] | None = None
     """Those that may be asked; None: every one."""
     max_prompt_tokens: Count | None = None

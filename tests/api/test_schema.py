@@ -17,7 +17,7 @@ from preble.daemon.config import ServerConfig
 from preble.daemon.wire.accounts import KeyCreate, KeyRotate, KeySettings, TenantCreate
 from preble.daemon.wire.live import WhatIf
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
-from preble.daemon.wire.pins import WarmUp
+from preble.daemon.wire.pins import PinWanted, WarmUp
 from preble.daemon.wire.settings import TenantSettings
 from preble.daemon.wire.templates import TemplateCreate, TemplateRender
 
@@ -34,6 +34,7 @@ BODIES = {
     **{path: (TemplateCreate, {"name": "a", "text": "{{b}}", "variables": {"b": {}}}) for path in TEMPLATES},
     **{f"{path}/{{name}}/render": (TemplateRender, {"variables": {"b": 1}}) for path in TEMPLATES},
     **{f"{path}/{{name}}/warm": (WarmUp, {"gpus": "all"}) for path in TEMPLATES},
+    **{f"{path}/{{name}}/pin": (PinWanted, {"ttl_s": 60}) for path in TEMPLATES},
 }
 LABELS = [f"{path}/{{name}}/labels/{{label}}" for path in TEMPLATES]
 CHANGES = {
@@ -86,7 +87,7 @@ async def test_an_unknown_document_is_refused_like_any_unknown_route(path):
 def test_the_document_names_every_route():
     """Chance would have it that one is left out: Litestar documents what it is told to."""
     assert {path for _, path in OPERATIONS} >= {*OPEN, *BODIES, "/v1/models", "/v1/models/{name}", "/v1/usage"}
-    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 35
+    assert len([path for _, path in OPERATIONS if path.startswith("/admin")]) == 38
 
 
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)

@@ -50,3 +50,29 @@ def test_what_cannot_be_is_refused(tenant, file):
     for arguments in (["terse", "--gpus", "3", "--tenant", tenant], ["nothing", "--tenant", tenant], ["terse"]):
         result = preble("template", "warm", *arguments)
         assert (result.exit_code, result.stdout) == (Exit.REFUSED, ""), result.output
+
+
+def test_a_template_is_pinned_and_let_go(tenant, file):
+    data("template", "register", file, "--tenant", tenant)
+    dry = data("template", "pin", "terse", "--tenant", tenant, "--dry-run")
+    assert (dry["action"], dry["after"]["replicas"]) == ("template.pin", 1)
+    row = data("template", "pin", "terse", "--tenant", tenant, "--max-replicas", "2", "--ttl", "1h")
+    assert (row["tenant"], row["replicas"], row["max_replicas"]) == (tenant, 1, 2)
+    assert row["expires_at"] is not None
+    data("template", "pin", "terse@1", "--tenant", tenant)
+    assert [each["reference"] for each in data("template", "pins", "terse", "--tenant", tenant)] == [None, "1"]
+    for arguments in (["pins", "terse"], ["pin", "terse@latest"]):
+        shown = preble("template", *arguments, "--tenant", tenant)
+        assert (shown.exit_code, "terse" in shown.stdout) == (0, True), shown.output
+    assert len(data("template", "unpin", "terse@1", "--tenant", tenant)["rows"]) == 1
+    assert len(data("template", "unpin", "terse", "--tenant", tenant, "--dry-run")["before"]["pins"]) == 2
+    assert preble("template", "unpin", "terse", "--tenant", tenant).exit_code == 0
+    assert data("template", "pins", "terse", "--tenant", tenant) == []
+
+
+def test_how_much_may_be_pinned_is_a_limit(tenant, file):
+    data("template", "register", file, "--tenant", tenant)
+    data("tenant", "update", tenant, "--pinned-tokens", "10")
+    result = preble("template", "pin", "terse", "--tenant", tenant)
+    assert (result.exit_code, "10 allowed" in result.stderr) == (Exit.REFUSED, True), result.output
+    assert preble("template", "pin", "terse", "--tenant", tenant, "--ttl", "soon").exit_code == Exit.USAGE

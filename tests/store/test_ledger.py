@@ -16,13 +16,14 @@ from tests.admin_app import author
 from tests.store import settling
 from tests.store.records import mixed, usage
 
-from preble.daemon.app import budgeted, forget_often
+from preble.daemon.app import budgeted
 from preble.daemon.config import Config, LedgerConfig
 from preble.daemon.errors import QuotaExhausted
 from preble.daemon.store import db
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.keys import KeySpec
 from preble.daemon.store.ledger import Ledger
+from preble.daemon.store.opening import forget_often
 from preble.daemon.store.usage_query import UsageFilter
 from preble.daemon.tenancy.account import Moment
 from preble.daemon.tenancy.buckets import day_at
@@ -337,7 +338,7 @@ async def test_old_requests_are_forgotten_and_their_sums_later(database):
 
 
 async def test_a_daemon_forgets_by_itself_and_a_fault_does_not_stop_it(database, monkeypatch):
-    monkeypatch.setattr("preble.daemon.app._FORGET_S", 0.01)
+    monkeypatch.setattr("preble.daemon.store.opening._FORGET_S", 0.01)
     async with database.begin() as connection:
         await connection.execute(text("ALTER TABLE usage_hours RENAME TO away"))
     ledger = Ledger(database, 0.01)

@@ -1,0 +1,236 @@
+"""Pinned templates over HTTP: kept while the daemon runs and after it was started again, within budgets."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from tests.admin_app import open_admin_app
+from tests.api.calling import Caller, problem
+from tests.core import BLOCK, LIMITS, MODEL, up
+
+from preble.daemon.flow.events import BlocksCleared, EngineDown, KvReported
+from preble.daemon.ids import GpuId
+
+TENANTS, OPERATORS = "/v1/templates", "/admin/v1/templates"
+LONG = "abcdefghij" * 20
+DEADLINE_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+async def registered(tenant):
+    made = await tenant.post(TENANTS, {"name": "a", "text": f"{LONG}{{{{x}}}}"})
+    assert made.status_code == 201
+
+
+async def pin(caller, path=TENANTS, name="a", query=None, **body):
+    return await caller.post(f"{path}/{name}/pin", body, **(query or {}))
+
+
+async def rows(caller, path=TENANTS, name="a", **query):
+    return (await caller.get(f"{path}/{name}/pins", **query)).json()["rows"]
+
+
+async def states(caller, **more):
+    [row] = await rows(caller, **more)
+    return {place["gpu"]: place["state"] for place in row["places"]}
+
+
+async def until(condition):
+    """It holds before long."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not await condition():  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.02)
+
+
+def warm_on(caller, count, **more):
+    async def is_so():
+        return list((await states(caller, **more)).values()).count("warm") == count
+
+    return is_so
+
+
+async def test_what_is_pinned_becomes_warm_and_is_warmed_again_after_eviction_and_restart(admin, tenant, operator):
+    made = await pin(tenant)
+    assert made.status_code == 201, made.text
+    assert (made.json()["version"], made.json()["problem"]) == (None, None)
+    await until(warm_on(tenant, 1))
+    [row] = await rows(tenant)
+    assert (row["version"], row["evictions"], row["warm_ups"], row["model"]) == (1, 0, 1, MODEL)
+    [home] = [place["gpu"] for place in row["places"] if place["is_kept"]]
+    admin.runtime.post(KvReported(gpu=GpuId(home), epoch=1, changes=(BlocksCleared(),)))
+    await until(warm_on(tenant, 1))
+    [row] = await rows(tenant)
+    assert (row["evictions"], row["warm_ups"]) == (1, 2)
+    for gpu in ("gpu0", "gpu1"):
+        admin.runtime.post(EngineDown(gpu=GpuId(gpu)))
+    assert await states(tenant) == {}
+    admin.runtime.post(up("gpu1"))
+    await until(warm_on(tenant, 1))
+    await admin.ledger.close()
+    used = (await operator.get("/admin/v1/usage", tenant="default")).json()["rows"]
+    assert [(one["tenant"], one["mode"]) for one in used] == [("default", "warm")] * 3
+
+
+@asynccontextmanager
+async def opened(folder):
+    """A daemon on this data, and a caller with its first tenant's key."""
+    async with (
+        open_admin_app(folder) as opened,
+        httpx.AsyncClient(transport=httpx.ASGITransport(opened.app), base_url="http://preble") as client,
+    ):
+        yield Caller(client, (folder / "default.key").read_text().strip())
+
+
+async def test_pins_outlive_the_daemon(tmp_path):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    async with opened(folder) as caller:
+        await caller.post(TENANTS, {"name": "a", "text": LONG})
+        assert (await pin(caller, replicas=2)).status_code == 201
+        [before] = await rows(caller)
+    async with opened(folder) as caller:
+        await until(warm_on(caller, 2))
+        [after] = await rows(caller)
+    kept = ("created_at", "created_by", "replicas", "reference", "model", "expires_at")
+    assert [after[name] for name in kept] == [before[name] for name in kept]
+
+
+async def test_pinning_again_changes_the_pin_and_trying_changes_nothing(tenant):
+    dry = await pin(tenant, query={"dry_run": True})
+    assert (dry.status_code, dry.json()["action"], dry.json()["before"]) == (200, "template.pin", None)
+    assert await rows(tenant) == []
+    assert (await pin(tenant)).status_code == 201
+    again = await pin(tenant, replicas=2)
+    assert (again.status_code, again.json()["replicas"], again.json()["max_replicas"]) == (200, 2, 2)
+    await until(warm_on(tenant, 2))
+    assert (await pin(tenant, label="latest")).status_code == 201
+    assert [row["reference"] for row in await rows(tenant)] == [None, "latest"]
+
+
+async def test_what_is_unpinned_is_not_warmed_again(admin, tenant):
+    await pin(tenant, replicas=2)
+    await pin(tenant, version=1)
+    await until(lambda: _all(tenant, 2))
+    dry = await tenant.delete(f"{TENANTS}/a/pin", dry_run=True)
+    assert (dry.status_code, len(dry.json()["before"]["pins"])) == (200, 2)
+    one = await tenant.delete(f"{TENANTS}/a/pin", version=1)
+    assert [row["reference"] for row in one.json()["rows"]] == ["1"]
+    assert len(await rows(tenant)) == 1
+    assert (await tenant.delete(f"{TENANTS}/a/pin")).status_code == 200
+    assert (await tenant.delete(f"{TENANTS}/a/pin")).status_code == 404
+    sent = len(admin.engines.sent)
+    for gpu in ("gpu0", "gpu1"):
+        admin.runtime.post(KvReported(gpu=GpuId(gpu), epoch=1, changes=(BlocksCleared(),)))
+    await asyncio.sleep(0.5)
+    assert len(admin.engines.sent) == sent
+
+
+async def _all(caller, count):
+    found = [[place["state"] for place in row["places"]].count("warm") for row in await rows(caller)]
+    return min(found) >= count
+
+
+async def test_pins_end_with_their_template_their_time_and_their_tenant(admin, operator, tenant):
+    await pin(tenant)
+    await tenant.delete(f"{TENANTS}/a")
+    await tenant.post(TENANTS, {"name": "a", "text": LONG})
+    await until(lambda: _none(tenant))
+    await pin(tenant, ttl_s=0.3)
+    assert len(await rows(tenant)) == 1
+    await until(lambda: _none(tenant))
+    await operator.post("/admin/v1/tenants", {"name": "other"})
+    await operator.post(OPERATORS, {"name": "o", "text": LONG})
+    assert (await pin(operator, OPERATORS, "o", {"tenant": "other"})).status_code == 201
+    assert [row["tenant"] for row in await rows(operator, path=OPERATORS, name="o")] == ["other"]
+    await operator.delete("/admin/v1/tenants/other")
+    await until(lambda: _none(operator, path=OPERATORS, name="o"))
+
+
+async def _none(caller, **more):
+    return await rows(caller, **more) == []
+
+
+async def test_a_tenant_sees_only_its_own_pins(admin, operator, tenant, anyone):
+    await operator.post("/admin/v1/tenants", {"name": "other"})
+    await operator.post(OPERATORS, {"name": "o", "text": LONG})
+    for name in ("default", "other"):
+        assert (await pin(operator, OPERATORS, "o", {"tenant": name})).status_code == 201
+    assert [row["tenant"] for row in await rows(tenant, name="o")] == ["default"]
+    assert len(await rows(operator, path=OPERATORS, name="o")) == 2
+    assert (await pin(operator, OPERATORS, "o")).status_code == 400
+    await until(lambda: _sent(admin, 2))
+    assert len({body["cache_salt"] for _, body in admin.engines.sent}) == 2
+    key = (await operator.post("/admin/v1/keys", {"tenant": "other"})).json()["key"]
+    other = Caller(anyone, key)
+    assert (await other.get(f"{TENANTS}/a/pins")).status_code == 404
+    assert (await other.delete(f"{TENANTS}/a/pin")).status_code == 404
+
+
+async def _sent(admin, count):
+    return len(admin.engines.sent) >= count
+
+
+async def test_a_label_that_moves_and_a_salt_that_is_rotated_take_the_pin_with_them(admin, operator, tenant):
+    await pin(tenant)
+    await until(warm_on(tenant, 1))
+    await tenant.post(TENANTS, {"name": "a", "text": f"other {LONG}"})
+    await until(lambda: _version(tenant, 2))
+    await until(warm_on(tenant, 1))
+    salt = admin.engines.sent[-1][1]["cache_salt"]
+    await operator.post("/admin/v1/tenants/default/rotate-salt")
+    await until(lambda: _salted(admin, salt))
+    await until(warm_on(tenant, 1))
+
+
+async def _version(caller, number):
+    return [row["version"] for row in await rows(caller)] == [number]
+
+
+async def _salted(admin, salt):
+    return admin.engines.sent[-1][1]["cache_salt"] != salt
+
+
+async def test_budgets_refuse_with_numbers(operator, tenant):
+    most = int(0.2 * LIMITS.kv_blocks)
+    await tenant.post(TENANTS, {"name": "big", "text": "x" * (BLOCK * (most + 1))})
+    refused = await pin(tenant, name="big")
+    assert (refused.status_code, problem(refused)["code"]) == (400, "pin_budget_exceeded")
+    assert f"{most + 1} blocks" in problem(refused)["message"]
+    await operator.patch("/admin/v1/tenants/default", {"limits": {"pinned_tokens": 300}})
+    assert (await pin(tenant)).status_code == 201
+    refused = await pin(tenant, replicas=2)
+    assert (refused.status_code, problem(refused)["code"]) == (409, "pin_budget_exceeded")
+    assert "300 allowed, 0 pinned, 400 wanted" in problem(refused)["message"]
+    refused = await pin(tenant, label="latest")
+    assert "200 pinned, 200 wanted" in problem(refused)["message"]
+    assert problem(await pin(tenant, replicas=2, max_replicas=1))["param"] == "max_replicas"
+    await operator.patch("/admin/v1/tenants/default", {"limits": {"pinned_tokens": None}})
+    assert problem(await pin(tenant, replicas=3))["param"] == "replicas"
+
+
+async def test_what_a_suspended_tenant_pinned_waits(admin, operator, tenant):
+    await pin(tenant)
+    await until(warm_on(tenant, 1))
+    await operator.patch("/admin/v1/tenants/default", {"suspended": True})
+    sent = len(admin.engines.sent)
+    for gpu in ("gpu0", "gpu1"):
+        admin.runtime.post(KvReported(gpu=GpuId(gpu), epoch=1, changes=(BlocksCleared(),)))
+    await asyncio.sleep(0.4)
+    assert len(admin.engines.sent) == sent
+    await operator.patch("/admin/v1/tenants/default", {"suspended": False})
+    await until(lambda: _sent(admin, sent + 1))
+
+
+async def test_an_engine_that_fails_is_tried_again_later(admin, tenant):
+    admin.engines.broken = True
+    await pin(tenant)
+
+    async def failed():
+        [row] = await rows(tenant)
+        return row["problem"] is not None and row["next_try_in_s"] is not None
+
+    await until(failed)
+    admin.engines.broken = False
+    await until(warm_on(tenant, 1))
+    assert [row["problem"] for row in await rows(tenant)] == [None]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from preble.daemon.wire.accounts import KeyCreated, KeyRow
 
 _DAYS = 36_500
-_SCOPES = ["inference", "templates", "usage:read", "admin:read", "admin:write"]
+_SCOPES = ["inference", "templates", "usage:read", "admin:read", "admin:write", "prompts:read"]
 _scope = click.option(
     "--scope", "scopes", type=click.Choice(_SCOPES), multiple=True, help="What it may do; more than once for more."
 )

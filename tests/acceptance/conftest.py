@@ -141,8 +141,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_daemon(folder: Path, *options: str) -> RunningDaemon:
-    port = free_port()
+def start_daemon(folder: Path, *options: str, port: int | None = None) -> RunningDaemon:
+    port = port or free_port()
     (folder / "preble.toml").write_text(CONFIG.format(port=port))
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(

@@ -178,7 +178,7 @@ def latency_lines(view: ConsoleState, traffic: LiveTraffic) -> list[Cell]:
         pair("TPOT p50", None, traffic.tpot.p50_ms),
         pair("TPOT p99", None, traffic.tpot.p99_ms),
         cell(
-            f" n {fmt.count(traffic.ttft.count)}; worst with n ≥ 20: {fmt.clean(traffic.worst_tenant or '–')}", "muted"
+            f" n {fmt.count(traffic.ttft.count)}; worst (n 20+): {fmt.clean(traffic.worst_tenant or '–')}", "muted"
         ),
     ]
 
@@ -222,7 +222,7 @@ def brief_lines(view: ConsoleState, traffic: LiveTraffic) -> list[Cell]:
         (
             (" TTFT p99 ", "muted"),
             (f"{fmt.milliseconds(traffic.ttft.p99_ms):>5}", "text"),
-            (" ms, worst ", "muted"),
+            (" ms, worst (n 20+) ", "muted"),
             (f"{fmt.clean(traffic.worst_tenant or '–')} {fmt.milliseconds(worst_ms)}", "warn"),
             (" ms  ", "muted"),
             (fmt.spark(view.points("ttft_p99_ms", 12), 12), "accent"),

@@ -87,3 +87,9 @@ def _scramble(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(_MIX_1)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(_MIX_2)
     return mixed ^ (mixed >> np.uint64(31))
+
+
+def reusable_tokens(n_tokens: int, n_blocks: int, block_size: int) -> int:
+    """Of a prompt, what `n_blocks` cached blocks save; an engine always computes the last token, to sample from it."""
+    most_blocks = (n_tokens - 1) // block_size
+    return block_size * (n_blocks if n_blocks < most_blocks else most_blocks)

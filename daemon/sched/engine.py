@@ -5,6 +5,7 @@ from math import ceil
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
+from preble.daemon.sched.blocks import reusable_tokens
 from preble.daemon.sched.fairline import FairLine
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch
 from preble.daemon.sched.loss import NO_LOSS, loss_by_chance, loss_by_uses
@@ -114,7 +115,7 @@ class Engine:
         """
         limits, model, window = self.limits, self._fit.model, self.window
         n_tokens = spec.prompt.n_tokens
-        cached_tokens = _reusable_tokens(n_tokens, cached_blocks, limits.block_size)
+        cached_tokens = reusable_tokens(n_tokens, cached_blocks, limits.block_size)
         missed_tokens = n_tokens - cached_tokens
         prefill_ms = model.prefill_ms(missed_tokens)
         resident_blocks = self._index.resident_blocks(self.gpu)
@@ -127,7 +128,7 @@ class Engine:
         decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences, model)
         decode_load_ms = self._decode_load_ms
         load_ms = window.prefill_us / 1000 + decode_load_ms
-        wait_ms = self._prefill_us / 1000
+        wait_ms = self.wait_ms
         requests = self._requests
         if self._traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
@@ -176,6 +177,11 @@ class Engine:
     def outstanding_ms(self) -> float:
         """O: prefill and decode of everything that waits or runs here, less what has been done of it."""
         return (self._prefill_us + self._decode_us) / 1000
+
+    @property
+    def wait_ms(self) -> float:
+        """W: prefill of everything that waits or runs here, less what has been done of it."""
+        return self._prefill_us / 1000
 
     @property
     def _decode_load_ms(self) -> float:
@@ -274,7 +280,7 @@ class Engine:
         """Prompt tokens the engine would compute if the request started now: waiting ones do not count as cached."""
         computed_blocks = self._index.computed_blocks(stretches, self.gpu)
         n_tokens = spec.prompt.n_tokens
-        return n_tokens - _reusable_tokens(n_tokens, computed_blocks, self.limits.block_size)
+        return n_tokens - reusable_tokens(n_tokens, computed_blocks, self.limits.block_size)
 
     def _private_blocks_of(self, attempt: Attempt) -> int:
         """KV blocks the request takes beyond its full prompt blocks: the prompt's tail and its output."""
@@ -389,9 +395,3 @@ class Engine:
             block_size=self.limits.block_size,
             unprefilled_tokens=self._unprefilled_tokens,
         )
-
-
-def _reusable_tokens(n_tokens: int, n_blocks: int, block_size: int) -> int:
-    """Of a prompt, what `n_blocks` cached blocks save; an engine always computes the last token, to sample from it."""
-    most_blocks = (n_tokens - 1) // block_size
-    return block_size * (n_blocks if n_blocks < most_blocks else most_blocks)

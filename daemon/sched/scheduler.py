@@ -177,10 +177,10 @@ class Scheduler:
     def move_to_idle(self, model: ModelName, now_s: float) -> Attempt | None:
         """Take one request that waits to an engine that would idle, if that gains time; None if there is no such.
 
-        What it saves is waiting for the outstanding work of the engine where it is. What it costs is prefill, and
+        What it saves is waiting for what is to be prefilled at the engine where it is. What it costs is prefill, and
         eviction, that is not needed there. Whoever runs here waits for that too, and it counts twice for the request
         itself, since a second copy of a prefix takes room from others. Looked at are the last few of the line of the
-        engine that has most to do.
+        engine that has most to prefill.
         """
         if not self._pools[model].waiting or not self._policy(model).traits.moves:
             return None
@@ -188,7 +188,7 @@ class Scheduler:
         lines = [engine for engine in self._engines_of[model] if engine.waiting]
         if not hungry or not lines:
             return None
-        busiest = max(lines, key=lambda engine: engine.outstanding_ms)
+        busiest = max(lines, key=lambda engine: engine.wait_ms)
         best: tuple[float, Attempt, _Weighed, Choice] | None = None
         for attempt in busiest.waiting.last(_MOVABLE):
             if attempt.spec.warms is not None:
@@ -197,12 +197,12 @@ class Scheduler:
             there = min(
                 weighed.candidates, key=lambda candidate: (candidate.prefill_ms + candidate.evict_ms, candidate.gpu)
             )
-            waits_ms = busiest.outstanding_ms - (attempt.prefill_us + attempt.decode_us) / 1000
+            waits_ms = busiest.wait_ms - attempt.prefill_us / 1000
             again_ms = max(0.0, there.prefill_ms + there.evict_ms - attempt.prefill_us / 1000)
             gain_ms = waits_ms - (2 + there.requests) * again_ms
             if gain_ms > (best[0] if best else 0.0) and self.engines[there.gpu].could_start(attempt):
                 reason = (
-                    f"{busiest.gpu} has {waits_ms:.0f} ms to do before it, and {there.gpu} nothing: "
+                    f"{busiest.gpu} has {waits_ms:.0f} ms to prefill before it, and {there.gpu} nothing: "
                     f"starting there gains {gain_ms:.0f} ms"
                 )
                 best = (gain_ms, attempt, weighed, Choice(there, Mode.MOVED, reason))

@@ -33,7 +33,7 @@ def test_a_short_wait_is_cheaper_than_computing_the_prefix_again():
 
 
 def test_a_long_wait_is_not():
-    """400 ms more to compute at b, which count twice, against 155 ms for each request before it at a."""
+    """400 ms more to compute at b, which count twice, against 151 ms for each request before it at a."""
     bench = busy(7)
     [decision] = moved(bench)
     assert (decision.request_id, decision.gpu, decision.prompt_tokens, decision.cached_tokens) == ("r6", "b", 550, 0)
@@ -41,6 +41,11 @@ def test_a_long_wait_is_not():
     assert [candidate.gpu for candidate in decision.candidates] == ["b"]
     sent = [(effect.request_id, effect.gpu) for effect in bench.seen if isinstance(effect, Dispatch)]
     assert sent == [("r0", "a"), ("r6", "b")]
+
+
+def test_long_answers_before_it_are_no_wait():
+    """They are decoded together with it."""
+    assert moved(busy(6, msgspec.structs.replace(ONLY_MOVING, expected_output_tokens=500))) == []
 
 
 def test_a_moved_request_counts_where_it_went_and_nowhere_else():

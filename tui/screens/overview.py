@@ -177,9 +177,7 @@ def latency_lines(view: ConsoleState, traffic: LiveTraffic) -> list[Cell]:
         pair("wait p99", queue.p99_ms, traffic.queue.p99_ms),
         pair("TPOT p50", None, traffic.tpot.p50_ms),
         pair("TPOT p99", None, traffic.tpot.p99_ms),
-        cell(
-            f" n {fmt.count(traffic.ttft.count)}; worst (n 20+): {fmt.clean(traffic.worst_tenant or '–')}", "muted"
-        ),
+        cell(f" n {fmt.count(traffic.ttft.count)}; worst (n 20+): {fmt.clean(traffic.worst_tenant or '–')}", "muted"),
     ]
 
 

@@ -81,7 +81,7 @@ def _file_to_begin_with() -> Path:
 def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves by dotted names: `server.port`, `models[0].name`."""
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list | tuple) and value and all(isinstance(each, dict) for each in value):
             for number, each in enumerate(value):

@@ -87,7 +87,7 @@ class Desk:
         if self._client is None:
             raw = self._answers.get(asked)
             if raw is None:
-                raise NotRecorded("this recording does not hold it")
+                raise NotRecorded("there is no daemon to ask, and what was recorded does not hold it")
             return msgspec.json.decode(raw, type=kind)
         answer = await asyncio.to_thread(call, self._client)
         if record:

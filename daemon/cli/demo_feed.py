@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from preble.daemon.cli.demo_host import Answer
     from preble.daemon.wire.live import LiveEvent
+
+_PREFIXES_EVERY_S = 5.0
 
 
 @click.command("demo-feed")
@@ -21,8 +24,8 @@ if TYPE_CHECKING:
 def demo_feed(seed: int, speed: float, seconds: float | None, at_once: bool) -> None:
     """Print what a console would be told, of modelled GPUs with made-up tenants: one JSON object a line.
 
-    Each is {"at_s": seconds since the start, "event": a snapshot or a tick}, as a console records them. One of the GPUs
-    fails now and then, and one tenant has surges.
+    Each is {"at_s": seconds since the start, "event": a snapshot or a tick}, as a console records them, or has "asked"
+    and "answer": decisions, what if, what prompts share. One of the GPUs fails now and then; one tenant has surges.
     """
     if at_once and seconds is None:
         raise click.UsageError("--at-once goes with --seconds.")
@@ -38,7 +41,7 @@ class _Over(Exception):
 
 def _run(seed: int, speed: float | None, seconds: float | None) -> None:
     from preble.daemon import __version__
-    from preble.daemon.cli.demo_host import DemoHost
+    from preble.daemon.cli.demo_host import DemoHost, answers
     from preble.daemon.config import LiveConfig, SchedulerConfig
     from preble.daemon.obs.live.board import Board, Identity
     from preble.daemon.sim.demo import BATCH, FAILURE_S, GPUS, WEIGHTS, failures, registered, traffic
@@ -68,7 +71,9 @@ def _run(seed: int, speed: float | None, seconds: float | None) -> None:
         if seconds is not None and now_s > seconds:
             raise _Over
         board.age(now_s)
-        _print(now_s, board.tick(now_s) if now_s else board.snapshot(now_s))
+        _print(now_s, event=board.tick(now_s) if now_s else board.snapshot(now_s))
+        for asked, answer in answers(host, world, scheduler, with_prefixes=now_s % _PREFIXES_EVERY_S == 0):
+            _print(now_s, asked=asked, answer=answer)
         if speed is not None:
             sleep(max(0.0, started_s + now_s / speed - monotonic()))
 
@@ -81,8 +86,8 @@ def _run(seed: int, speed: float | None, seconds: float | None) -> None:
         return
 
 
-def _print(at_s: float, event: "LiveEvent") -> None:
+def _print(at_s: float, **said: "LiveEvent | Answer | str") -> None:
     import msgspec
 
-    sys.stdout.buffer.write(msgspec.json.encode({"at_s": at_s, "event": event}) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.encode({"at_s": at_s, **said}) + b"\n")
     sys.stdout.buffer.flush()

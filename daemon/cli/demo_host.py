@@ -1,20 +1,26 @@
 """A simulation as the host of a live feed: what the daemon knows of engines and tenants, of modelled ones."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+from msgspec.structs import replace
+
+from preble.daemon.config import SchedulerConfig
 from preble.daemon.flow.effects import Dispatch, Effect, Placed
 from preble.daemon.flow.events import Arrived, EngineDown, EngineUp, Event
+from preble.daemon.flow.explain import foretell, suppose
 from preble.daemon.ids import BlockKey, TenantName
 from preble.daemon.obs.live.board import Board
 from preble.daemon.obs.live.facts import End, GpuNow, TenantNow
 from preble.daemon.obs.live.requests import iso
+from preble.daemon.sched.types import Decision
 from preble.daemon.sim.demo import BATCH, PARTS, WEIGHTS
 from preble.daemon.sim.types import Outcome, Piece
 from preble.daemon.sim.watching import Look
 from preble.daemon.sim.world import MODEL, World
 from preble.daemon.tenancy.standing import Standing
-from preble.daemon.wire.live import LiveTemplate, LogLine, RequestState
+from preble.daemon.wire.admin import Actual, Explanation
+from preble.daemon.wire.live import LiveTemplate, LogLine, PrefixPage, RequestState
 
 _STATES: Mapping[str, RequestState] = {
     "finished": "finished",
@@ -22,6 +28,7 @@ _STATES: Mapping[str, RequestState] = {
     "cancelled": "cancelled",
     "refused": "refused",
 }
+_MOST_PREFIXES = 40
 _DAILY_TOKENS = {"planner": 40_000_000, "press": 100_000_000}
 
 
@@ -64,7 +71,10 @@ class DemoHost:
         self._epoch_s = epoch_s
         self._now_s = 0.0
         self._up_s: dict[str, float] = {}
-        self._modes: dict[str, str] = {}
+        self._decided: dict[str, Explanation] = {}
+        """Of requests that have not ended."""
+        self._explained: dict[str, Explanation] = {}
+        """Not told yet."""
         self._used: dict[str, _Template] = {}
         self._attempts: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
@@ -100,7 +110,7 @@ class DemoHost:
         for effect in effects:
             match effect:
                 case Placed(decision=decision):
-                    self._modes[decision.request_id] = decision.mode.value
+                    self._explain(decision)
                 case Dispatch(request_id=request_id):
                     self._attempts[request_id] += 1
                 case _:
@@ -110,7 +120,7 @@ class DemoHost:
     def ended(self, outcome: Outcome, reason: str) -> None:
         """A request has ended."""
         assert self._board is not None
-        mode, attempts = self._modes.pop(outcome.request_id, None), self._attempts.pop(outcome.request_id, 0)
+        known, attempts = self._decided.pop(outcome.request_id, None), self._attempts.pop(outcome.request_id, 0)
         self._tokens[outcome.tenant] += outcome.prompt_tokens + outcome.output_tokens
         template = self._used.pop(outcome.request_id, None)
         if template is not None:
@@ -121,7 +131,7 @@ class DemoHost:
             model=MODEL,
             state=_STATES[reason],
             gpu=outcome.gpu,
-            mode=mode,
+            mode=known.mode if known is not None else None,
             prompt_tokens=outcome.prompt_tokens,
             predicted_cached_tokens=outcome.predicted_tokens if attempts else None,
             cached_tokens=outcome.cached_tokens if attempts else None,
@@ -135,7 +145,18 @@ class DemoHost:
             template=template.name if template is not None else None,
         )
         self._board.ended(end, self._now_s)
+        if known is not None:
+            self._explained[end.request_id] = replace(known, attempts=attempts, actual=_actual(end))
         self._log("info", "request_ended", request_id=end.request_id, tenant=end.tenant, status=end.state)
+
+    def _explain(self, decision: Decision) -> None:
+        known = foretell(decision, self._epoch_s + self._now_s)
+        self._decided[decision.request_id] = self._explained[decision.request_id] = known
+
+    def take_explained(self) -> list[Explanation]:
+        """Decisions that were made, or of which is known what came of them, since this was last asked."""
+        taken, self._explained = list(self._explained.values()), {}
+        return taken
 
     def passed(self, now_s: float) -> None:
         """An interval has passed."""
@@ -224,5 +245,35 @@ class DemoHost:
         return ()
 
 
+def _actual(end: End) -> Actual:
+    return Actual(
+        status=end.state,
+        cached_tokens=end.cached_tokens,
+        output_tokens=end.output_tokens,
+        queue_ms=end.queue_ms,
+        ttft_ms=end.ttft_ms,
+        latency_ms=end.latency_ms,
+    )
+
+
 def _since(from_s: float, at_s: float | None) -> float | None:
     return None if at_s is None else 1000 * (at_s - from_s)
+
+
+Answer = Explanation | PrefixPage
+
+
+def answers(
+    host: DemoHost, world: World, config: SchedulerConfig, *, with_prefixes: bool
+) -> Iterator[tuple[str, Answer]]:
+    """What a console may ask, as it asks it, as far as it is new: of decisions, and of what prompts share."""
+    for known in host.take_explained():
+        yield f"explain/{known.request_id}", known
+        if len(known.candidates) > 1:
+            yield f"what-if/{known.request_id}/{known.gpu}", suppose(known, [known.gpu], config)
+    if with_prefixes:
+        beginnings = world.prefixes(None, _MOST_PREFIXES)
+        yield "prefixes//", replace(beginnings, next=None)
+        for row in beginnings.rows:
+            if row.children:
+                yield f"prefixes/{row.id}/", replace(world.prefixes(row.id, _MOST_PREFIXES), next=None)

@@ -38,6 +38,7 @@ from preble.daemon.sim.steps import Job
 from preble.daemon.sim.types import Load, Outcome, Piece, SimRequest
 from preble.daemon.sim.watching import Look, Watcher
 from preble.daemon.tenancy.standing import Standing
+from preble.daemon.wire.live import PrefixPage
 
 MODEL = ModelName("simulated")
 
@@ -77,17 +78,15 @@ class World:
     ) -> None:
         """`fit` is one for all GPUs or one for each. `progress` is told the fraction done of `n_expected` requests.
 
-        `weights` are those of tenants that do not have 1, `batch` those of batch priority. A `watcher` gets the
-        outcomes, which are not kept then.
+        `weights` are of tenants that do not have 1, `batch` has priority batch. With a `watcher` no outcomes are kept.
         """
         fits = [fit] * gpus if isinstance(fit, Fit) else list(fit)
         if gpus < 1 or len(fits) != gpus:
             raise ValueError(f"{gpus} GPUs and {len(fits)} calibrations")
         if len({each.limits.block_size for each in fits}) > 1:
             raise ValueError("all engines of a model must have the same block size")
-        width = len(str(gpus - 1))
         self.loads: list[Load] = []
-        self._stations = [_Station(i, GpuId(f"gpu{i:0{width}}"), each) for i, each in enumerate(fits)]
+        self._stations = [_Station(i, GpuId(f"gpu{i:0{len(str(gpus - 1))}}"), each) for i, each in enumerate(fits)]
         self._by_gpu = {station.gpu: station for station in self._stations}
         self._block_size = fits[0].limits.block_size
         self._keys = BlockKeys(self._block_size, MODEL)
@@ -142,6 +141,10 @@ class World:
     def block_keys(self, prompt: Sequence[Piece]) -> tuple[BlockKey, ...]:
         """Of a prompt's full blocks."""
         return self._keys.keys(prompt)
+
+    def prefixes(self, parent: str | None, limit: int) -> PrefixPage:
+        """What comes behind a stretch of the prefix index, or its beginnings. Raises `NotFound`."""
+        return self._machine.prefixes(MODEL, parent=parent, order="requests", gpu=None, limit=limit, after=None)
 
     def cached_blocks(self, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
         """Of a prompt's blocks, what each GPU has or will have computed."""

@@ -3,18 +3,43 @@
 import msgspec
 from tests.cli.running import preble
 
-from preble.daemon.wire.live import LiveEvent, Snapshot, Tick
+from preble.daemon.wire.admin import Explanation
+from preble.daemon.wire.live import LiveEvent, PrefixPage, Snapshot, Tick
 
 
 class Line(msgspec.Struct, forbid_unknown_fields=True):
     at_s: float
-    event: LiveEvent
+    event: LiveEvent | None = None
+    asked: str | None = None
+    answer: msgspec.Raw = msgspec.Raw()
 
 
-def feed(*options):
+def lines(*options):
     result = preble("demo-feed", "--at-once", *options)
     assert result.exit_code == 0, result.output
     return [msgspec.json.decode(line, type=Line) for line in result.stdout.splitlines()]
+
+
+def feed(*options):
+    return [line for line in lines(*options) if line.event is not None]
+
+
+def test_what_a_console_asks_is_answered_beforehand():
+    told = lines("--seconds", "20")
+    answers = {line.asked: line.answer for line in told if line.asked is not None}
+    rows = {row.request_id: row for line in told if line.event is not None for row in line.event.requests}
+    for row in rows.values():
+        if row.mode is not None:
+            known = msgspec.json.decode(answers[f"explain/{row.request_id}"], type=Explanation)
+            assert (known.gpu, known.mode) == (row.gpu, row.mode)
+            assert (known.actual is not None) == (row.state in ("finished", "failed"))
+            if len(known.candidates) > 1:
+                instead = msgspec.json.decode(answers[f"what-if/{row.request_id}/{row.gpu}"], type=Explanation)
+                assert instead.gpu != row.gpu
+    beginnings = msgspec.json.decode(answers["prefixes//"], type=PrefixPage)
+    assert any(row.requests for row in beginnings.rows)
+    [parent, *_] = [row.id for row in beginnings.rows if row.children]
+    assert msgspec.json.decode(answers[f"prefixes/{parent}/"], type=PrefixPage).rows
 
 
 def test_a_snapshot_then_ticks_whose_numbers_follow_each_other():

@@ -10,6 +10,7 @@ from tests.tui.running import Clock, running
 
 from preble.daemon.errors import ConfigError
 from preble.daemon.wire.live import Snapshot
+from preble.tui.feed import replay
 from preble.tui.feed.live import LiveFeed
 from preble.tui.feed.record import Recorder
 from preble.tui.feed.replay import Demo, Replay, read_recording
@@ -229,3 +230,11 @@ async def test_two_thousand_requests_a_second_are_kept_up_with():
         assert state.dropped_requests == 600
         assert run.cursor == "req-119999"
         assert "not told 600" in run.text()
+
+
+async def test_of_a_demo_so_many_answers_are_kept_and_the_first_are_forgotten(monkeypatch):
+    monkeypatch.setattr(replay, "_MOST_ANSWERS", 3)
+    demo = Demo()
+    for asked in ("a", "b", "c", "a", "d"):
+        demo._answer(asked, msgspec.Raw(b"1"))
+    assert list(demo.answers) == ["c", "a", "d"]

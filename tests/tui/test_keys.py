@@ -259,7 +259,7 @@ async def test_a_decision_that_is_not_known_says_so():
         await run.press("8")
         await run.until(lambda: run.base.fault)
         await run.settle()
-        assert "this recording does not hold it" in run.text()
+        assert "what was recorded does not hold it" in run.text()
 
 
 async def test_the_tree_is_fetched_as_it_is_opened():

@@ -16,6 +16,8 @@ DEMO = (sys.executable, "-m", "preble.daemon.cli.main", "demo-feed")
 """The command whose output `--demo` shows: this Preble's own, in a process of its own."""
 _LONGEST_LINE = 64 * 2**20
 _PATIENCE_S = 5.0
+_MOST_ANSWERS = 10_000
+"""Of a simulated cluster, kept; those that came first are forgotten first."""
 
 Answers = dict[str, msgspec.Raw]
 """What was answered, by what was asked."""
@@ -71,6 +73,12 @@ class Demo:
         self._on_event = on_event
         self.answers: Answers = {}
 
+    def _answer(self, asked: str, answer: msgspec.Raw) -> None:
+        self.answers.pop(asked, None)
+        self.answers[asked] = answer
+        if len(self.answers) > _MOST_ANSWERS:
+            del self.answers[next(iter(self.answers))]
+
     async def items(self) -> AsyncIterator[Item]:
         """Its events, for as long as it runs; then why it ended."""
         process = await asyncio.create_subprocess_exec(
@@ -91,7 +99,7 @@ class Demo:
                     yield Link("lost", f"the simulation said what cannot be read: {error}")
                     return
                 if line.asked is not None:
-                    self.answers[line.asked] = line.answer
+                    self._answer(line.asked, line.answer)
                 if line.event is not None:
                     self._on_event(line.event)
                     yield line.event

@@ -141,9 +141,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_daemon(folder: Path, *options: str, port: int | None = None) -> RunningDaemon:
+def start_daemon(folder: Path, *options: str, port: int | None = None, model: str = "") -> RunningDaemon:
+    """`model` is more of what `preble.toml` says of the model."""
     port = port or free_port()
-    (folder / "preble.toml").write_text(CONFIG.format(port=port))
+    (folder / "preble.toml").write_text(CONFIG.format(port=port) + model)
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "preble.daemon.cli.main", "serve", *options],

@@ -42,6 +42,7 @@ from preble.daemon.flow.recording import Record
 from preble.daemon.flow.request import Call, RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.settle import Bookkeeper
+from preble.daemon.flow.template_stats import StatsDesk
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Reports, Warmer
 from preble.daemon.ids import GpuId, ModelName
@@ -120,6 +121,7 @@ async def open_daemon(
             metrics=metrics,
             prices=Prices(config.prices),
             tell=lambda settled: board.ended(end_of(settled), monotonic()),
+            time_model=engines.runtime.time_model,
         )
         live = partial(engines.live, limiter=limiter, books=books)
         await stack.enter_async_context(engines.running())
@@ -135,6 +137,8 @@ async def open_daemon(
         templates = TemplateDesk(stores.templates, engines.encoders)
         warmer = Warmer(runtime, templates, stores.salts.scope, live, reports)
         keeper = Keeper(stores.pins, config.templates.pinned_ratio, templates, warmer, runtime, directory, reports)
+        stats = StatsDesk(stores.ledger, templates, keeper, warmer)
+        books.listen(keeper.settled)
         await stack.enter_async_context(keeper.running())
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
         console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders)
@@ -151,7 +155,7 @@ async def open_daemon(
             ),
             admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk, dry_run, feed, console),
             templates=TemplateService(check, directory, templates, engines.served, limiter.limits),
-            pins=PinService(warmer, stores.accounts.audit, keeper),
+            pins=PinService(warmer, stores.accounts.audit, keeper, StatsDesk(stores.ledger, templates, keeper, warmer)),
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled, feed.close)
 

@@ -32,6 +32,7 @@ from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.request import Call, RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.settle import Bookkeeper
+from preble.daemon.flow.template_stats import StatsDesk
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Reports, Warmer
 from preble.daemon.obs.live.board import Board
@@ -239,7 +240,7 @@ async def open_admin_app(
     warmer = Warmer(runtime, desk, salts.scope, live, reports)
     keeper = Keeper(PinStore(database, accounts.audit), pin_share, desk, warmer, runtime, accounts.directory, reports)
     await stack.enter_async_context(keeper.running())
-    pins = PinService(warmer, accounts.audit, keeper)
+    pins = PinService(warmer, accounts.audit, keeper, StatsDesk(ledger, desk, keeper, warmer))
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates, pins=pins)
     try:
         yield AdminApp(

@@ -14,7 +14,13 @@ from preble.daemon.api.health import HealthController, HealthService
 from preble.daemon.api.inference import InferenceController, InferenceService
 from preble.daemon.api.keys import KeysController
 from preble.daemon.api.live import LiveController
-from preble.daemon.api.pins import AdminPinsController, PinsController, PinService
+from preble.daemon.api.pins import (
+    AdminPinsController,
+    AdminStatsController,
+    PinsController,
+    PinService,
+    StatsController,
+)
 from preble.daemon.api.problems import exception_handlers
 from preble.daemon.api.request_ids import tell_request_id
 from preble.daemon.api.schema import openapi_config
@@ -76,6 +82,8 @@ def make_application(
             ConsoleController,
             PinsController,
             AdminPinsController,
+            StatsController,
+            AdminStatsController,
         ],
         dependencies={
             "health": _provide(health),

@@ -129,6 +129,7 @@ async def _infer(
             partial(encode(model.encoder), request_id, principal.tenant, wanted, body),
         ),
         asks_length=wanted.asked_tokens is not None,
+        template=use.named if use else None,
         shortened=lambda tokens: _for_engine(raw, scope.salt, {**changes, kind.LENGTH_FIELD: tokens}),
         engine_ids=engine_request_ids(request_id, wanted),
         received_s=received_s,

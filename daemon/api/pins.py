@@ -11,6 +11,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery
 
+from preble.daemon.api.admin import Limit
 from preble.daemon.api.bodies import convert, read_body, read_object
 from preble.daemon.api.changes import DryRun, author_of, planned
 from preble.daemon.api.schema import keyed
@@ -18,6 +19,7 @@ from preble.daemon.api.templates import Caller, Number, TemplateService, operato
 from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TimedOut, TooLarge, Unavailable
 from preble.daemon.flow.encode import encoded
 from preble.daemon.flow.keeper import Keeper
+from preble.daemon.flow.template_stats import StatsDesk
 from preble.daemon.flow.warming import Prefix, Try, Warmer
 from preble.daemon.ids import KeyId, TenantName
 from preble.daemon.sched.types import Candidate
@@ -27,7 +29,7 @@ from preble.daemon.templates.pins import Pin
 from preble.daemon.tenancy.audit import Author, Change
 from preble.daemon.tenancy.model import Scope
 from preble.daemon.wire.accounts import PlannedChange
-from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Warmed, WarmRow, WarmUp
+from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, TemplateStatsPage, Warmed, WarmRow, WarmUp
 from preble.daemon.wire.templates import TemplateUse
 
 AnyRequest = Request[Any, Any, Any]
@@ -43,6 +45,7 @@ class PinService:
     warmer: Warmer
     audit: AuditLog
     keeper: Keeper
+    stats: StatsDesk
 
 
 Pins = NamedDependency[PinService]
@@ -168,6 +171,39 @@ class AdminPinsController(_PinRoutes):
     dependencies = {  # noqa: RUF012 - Litestar's own type
         "reader": Provide(operator(Scope.ADMIN_READ), sync_to_thread=False),
         "writer": Provide(operator(Scope.ADMIN_WRITE), sync_to_thread=False),
+    }
+
+
+class _StatsRoutes(Controller):
+    """What both have."""
+
+    @get(operation_class=keyed(InvalidRequest, NotFound))
+    async def list_stats(
+        self, pins: Pins, reader: Reader, limit: Limit = 100, name: FromQuery[str | None] = None
+    ) -> TemplateStatsPage:
+        """What templates have saved, version by version; those that saved most first. With a `name`, of one."""
+        owner = reader.owner
+        is_shared = owner is not None and pins.warmer.scope(owner).is_shared
+        hides = is_shared and reader.principal.tenant is not None
+        rows = await pins.stats.rows(owner, reader.models, hides=hides, limit=limit, name=name)
+        return TemplateStatsPage(rows=rows)
+
+
+class StatsController(_StatsRoutes):
+    """`/v1/template-stats`, for tenants' keys: of their own use."""
+
+    path = "/v1/template-stats"
+    tags = ("templates",)
+    dependencies = {"reader": Provide(tenant(), sync_to_thread=False)}  # noqa: RUF012 - Litestar's own type
+
+
+class AdminStatsController(_StatsRoutes):
+    """`/admin/v1/template-stats`, for operators' keys: of all tenants, or of one `tenant`."""
+
+    path = "/admin/v1/template-stats"
+    tags = ("operators",)
+    dependencies = {  # noqa: RUF012 - Litestar's own type
+        "reader": Provide(operator(Scope.ADMIN_READ), sync_to_thread=False)
     }
 
 

@@ -151,7 +151,16 @@ def _answer(request: AnyRequest, page: UsagePage, by: By | None, wanted: Format 
 def _without_cache(page: UsagePage) -> UsagePage:
     """What a cost tells is left: such requests are charged as if nothing had been cached."""
     rows = [
-        replace(row, gpu=None, mode=None, cached_tokens=None, predicted_cached_tokens=None, queue_ms=None, gpu_ms=None)
+        replace(
+            row,
+            gpu=None,
+            mode=None,
+            cached_tokens=None,
+            predicted_cached_tokens=None,
+            queue_ms=None,
+            gpu_ms=None,
+            saved_ms=None,
+        )
         for row in page.rows
     ]
     totals = [replace(each, cached_tokens=None, gpu_ms=None) for each in page.totals]
@@ -180,4 +189,7 @@ def _row(record: UsageRecord) -> UsageRow:
         latency_ms=record.latency_ms,
         gpu_ms=record.gpu_ms,
         cost=None if record.cost_micros is None else record.cost_micros / 1_000_000,
+        template=record.template,
+        template_version=record.template_version,
+        saved_ms=record.saved_ms,
     )

@@ -16,7 +16,7 @@ from preble.daemon.cli.gpus import gpu
 from preble.daemon.cli.keys import key
 from preble.daemon.cli.live import request, tail, tree
 from preble.daemon.cli.output import STYLES, Exit, emit, exit_code, printable, say
-from preble.daemon.cli.pins import pin, pins, unpin, warm
+from preble.daemon.cli.pins import pin, pins, stats, unpin, warm
 from preble.daemon.cli.remote import Remote, config_option, json_option, remote_command
 from preble.daemon.cli.replay import replay
 from preble.daemon.cli.requests import explain
@@ -100,7 +100,7 @@ def _render(checks: "Sequence[Check]") -> None:
             click.echo(f"{'':<5} {'':<{width}}  mend: {printable(check.mend)}")
 
 
-for command in (warm, pin, unpin, pins):
+for command in (warm, pin, unpin, pins, stats):
     template.add_command(command)
 _ALL = (
     tenant, key, template, gpu, request, explain, tail, tree, simulate, replay, demo_feed, usage, audit, db, config,

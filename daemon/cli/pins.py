@@ -1,11 +1,11 @@
-"""`preble template warm`, `pin`, `unpin` and `pins`: templates in GPUs' caches."""
+"""`preble template warm`, `pin`, `unpin`, `pins` and `stats`: templates in GPUs' caches."""
 
 from typing import TYPE_CHECKING
 
 import click
 
 from preble.daemon.cli.changes import dry_run_option, report
-from preble.daemon.cli.output import Cell, emit, moment, table
+from preble.daemon.cli.output import Cell, emit, moment, percent, table
 from preble.daemon.cli.remote import Remote, remote_command
 from preble.daemon.cli.templates import REFERENCE, split, tenant_option
 from preble.daemon.cli.times import span_s
@@ -13,7 +13,7 @@ from preble.daemon.cli.times import span_s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from preble.daemon.wire.pins import PinRow, Warmed
+    from preble.daemon.wire.pins import PinRow, TemplateStats, Warmed
 
 _model = click.option("--model", help="For which model.  [default: the only one]")
 
@@ -121,6 +121,40 @@ def pins(remote: Remote, name: str, tenant: str | None, as_json: bool) -> None:
     with remote.client(tenants_too=True) as client:
         rows = client.template_pins(name, tenant)
     emit(rows, as_json, lambda: _show_pins(rows))
+
+
+@click.command("stats")
+@click.argument("name", required=False)
+@tenant_option
+@remote_command
+def stats(remote: Remote, name: str | None, tenant: str | None, as_json: bool) -> None:
+    """Show what templates have saved, version by version, and where they are warm."""
+    with remote.client(tenants_too=True) as client:
+        rows = client.template_stats(name, tenant)
+    columns = ["template", "owner", "requests", "hit %", "tokens saved", "GPU ms saved", "TTFT hit", "miss", "warm on"]
+    cells: list[list[Cell]] = [
+        [
+            f"{row.name}@{row.version}",
+            row.owner or "(operator)",
+            row.requests,
+            percent(row.hit_ratio),
+            row.tokens_saved,
+            _whole(row.gpu_ms_saved),
+            _whole(row.ttft_hit_ms),
+            _whole(row.ttft_miss_ms),
+            " ".join(row.warm_on),
+        ]
+        for row in rows
+    ]
+    emit(rows, as_json, lambda: table([*columns, "evicted", "last used (UTC)"], _with_rest(cells, rows)))
+
+
+def _with_rest(cells: list[list[Cell]], rows: "Sequence[TemplateStats]") -> list[list[Cell]]:
+    return [[*line, row.evictions, moment(row.last_used_at)] for line, row in zip(cells, rows, strict=True)]
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
 def _show_pins(rows: "Sequence[PinRow]") -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from preble.daemon.errors import ApiError, EngineError
 from preble.daemon.flow.events import PinChanged
+from preble.daemon.flow.request import Settled
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Prefix, Reports, Warmer
@@ -24,7 +25,7 @@ from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.model import Tenant
 from preble.daemon.wire.pins import PinnedOn, PinRow
 
-_LEAST_BETWEEN_LOOKS_S = 0.1
+_LEAST_BETWEEN_LOOKS_S = 0.05
 _MOST_BETWEEN_LOOKS_S = 2.0
 _log = structlog.get_logger(__name__)
 
@@ -196,11 +197,15 @@ class Keeper:
         """Tokens that a tenant has pinned, or one of its keys, without this pin."""
         return self._pins.tokens_of(tenant, key_id, besides.key)
 
-    def used(self, tenant: TenantName, template_id: int, version: int, gpu_ms: float) -> None:
-        """A request of the template took so much GPU time."""
+    def settled(self, settled: Settled) -> None:
+        """A request has ended: what it took of a GPU's time counts for the template that it named."""
+        call = settled.call
+        if call.template is None:
+            return
+        used = (call.tenant, call.template.template_id, call.template.version, call.model)
         for held in self._pins:
-            if (held.pin.tenant, held.pin.template_id, held.version) == (tenant, template_id, version):
-                held.demand.add(gpu_ms, monotonic())
+            if (held.pin.tenant, held.pin.template_id, held.version, held.pin.model) == used:
+                held.demand.add(settled.gpu_ms, monotonic())
 
     # --- how it stands ---
 

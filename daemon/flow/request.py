@@ -23,6 +23,7 @@ from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
 from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, without_cached_tokens
 from preble.daemon.ids import AttemptId, GpuId, KeyId, ModelName, RequestId, TenantName
 from preble.daemon.sched.types import Decision, RequestSpec
+from preble.daemon.templates.using import Named
 from preble.daemon.tenancy.ledger import Status
 from preble.daemon.tenancy.limits import Limiter, Tokens
 
@@ -54,6 +55,7 @@ class Call:
     """The client says how long its answer may be."""
     shortened: Callable[[int], bytes]
     """The body with an answer of at most so many tokens of each sequence."""
+    template: Named | None = None
     engine_ids: tuple[str, ...]
     """The engine's own ids of the request, for aborting it."""
     received_s: float

@@ -10,6 +10,7 @@ from preble.daemon.flow.explain import explain
 from preble.daemon.flow.request import Settled
 from preble.daemon.ids import GpuId
 from preble.daemon.obs.metrics import Metrics
+from preble.daemon.sched.types import TimeModel
 from preble.daemon.tenancy.ledger import UsageRecord
 from preble.daemon.tenancy.prices import Prices
 from preble.daemon.wire.admin import Explanation
@@ -29,18 +30,20 @@ class Bookkeeper:
         metrics: Metrics,
         prices: Prices,
         tell: Callable[[Settled], None] = lambda _: None,
+        time_model: Callable[[GpuId], TimeModel | None] = lambda _: None,
     ) -> None:
-        """`tell` hears of every end too."""
+        """`tell` hears of every end too; `time_model` says how long a GPU takes."""
         self._record_usage = record_usage
         self._record_explanation = record_explanation
         self._metrics = metrics
         self._prices = prices
-        self._tell = tell
+        self._tell = [tell]
+        self._time_model = time_model
         self._ttfts_ms: dict[GpuId, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT_TTFTS))
 
     def settle(self, settled: Settled) -> None:
         """Book it. Never blocks: writing to disk is the stores' business."""
-        usage = _usage(settled, self._prices)
+        usage = _usage(settled, self._prices, self._saved_ms(settled))
         self._record_usage(usage)
         if settled.decision is not None:
             self._record_explanation(explain(settled, settled.decision))
@@ -49,8 +52,22 @@ class Bookkeeper:
         if settled.limit is not None:
             self._metrics.limit_reached(settled.call.tenant, settled.limit)
         self._observe(usage)
-        self._tell(settled)
+        for tell in self._tell:
+            tell(settled)
         self._log(settled)
+
+    def listen(self, tell: Callable[[Settled], None]) -> None:
+        """Tell of every end from now on."""
+        self._tell.append(tell)
+
+    def _saved_ms(self, settled: Settled) -> float | None:
+        """GPU time that was not spent on what was cached of a template; None where that is not known."""
+        named, decision, cached = settled.call.template, settled.decision, settled.cached_tokens
+        model = self._time_model(decision.gpu) if decision is not None else None
+        if named is None or model is None or cached is None:
+            return None
+        found = min(cached, named.tokens)
+        return model.prefill_ms(settled.prompt_tokens) - model.prefill_ms(settled.prompt_tokens - found)
 
     def ttft_p50_ms(self, gpu: GpuId) -> float | None:
         """Median TTFT of the GPU's latest streamed requests; None when there were none."""
@@ -101,8 +118,9 @@ class Bookkeeper:
         )
 
 
-def _usage(settled: Settled, prices: Prices) -> UsageRecord:
+def _usage(settled: Settled, prices: Prices, saved_ms: float | None) -> UsageRecord:
     call, decision = settled.call, settled.decision
+    named = call.template
     return UsageRecord(
         request_id=call.request_id,
         tenant=call.tenant,
@@ -129,6 +147,11 @@ def _usage(settled: Settled, prices: Prices) -> UsageRecord:
             cached_tokens=0 if call.hide_cache else settled.cached_tokens or 0,  # as limits do: it would tell
             output_tokens=settled.output_tokens,
         ),
+        template_id=named.template_id if named else None,
+        template=named.name if named else None,
+        template_version=named.version if named else None,
+        template_tokens=named.tokens if named else None,
+        saved_ms=saved_ms,
     )
 
 

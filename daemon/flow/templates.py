@@ -1,5 +1,6 @@
 """Templates, with the models that they are for: what of them can be cached, and requests that use them."""
 
+import dataclasses
 from asyncio import sleep
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,10 +18,12 @@ from preble.daemon.templates.body import checked, filled, names_of
 from preble.daemon.templates.comparison import VARIABLES_TRIED, Other, advised, partings
 from preble.daemon.templates.directory import Owner, Template, Version
 from preble.daemon.templates.prefix import bare, common_tokens, variants, whole_blocks
-from preble.daemon.templates.using import Use, refuse_disguised, safe_values, used
+from preble.daemon.templates.using import Named, Use, refuse_disguised, safe_values, used
 from preble.daemon.tenancy.audit import Author, Outcome
 from preble.daemon.wire.openai import ChatRequest, CompletionRequest
 from preble.daemon.wire.templates import Advice, Analysis, TemplateBody, TemplateUse
+
+_CACHEABLES_KEPT = 10_000
 
 
 class TemplateDesk:
@@ -30,6 +33,7 @@ class TemplateDesk:
         """`encoders` are those of the models served."""
         self.store = store
         self._encoders = encoders
+        self._cacheables: dict[tuple[int, int, ModelName], int] = {}
 
     async def register(
         self,
@@ -104,14 +108,29 @@ class TemplateDesk:
         Raises `NotFound` and `InvalidRequest`.
         """
         assert wanted.template is not None
-        _, _, body = await self.find(owner, wanted.template)
+        template, version, body = await self.find(owner, wanted.template)
         told = f"Template {wanted.template.name!r} is for"
         if body.model not in (None, model):
             raise InvalidRequest(f"{told} the model {body.model!r}.", param="template.name")
         if (body.text is None) != isinstance(wanted, ChatRequest):
             kind = "chats: it is a list of messages" if body.text is None else "completions: it is a text"
             raise InvalidRequest(f"{told} {kind}.", param="template.name")
-        return used(body, wanted.template, request, self._traits(model).markers)
+        use = used(body, wanted.template, request, self._traits(model).markers)
+        tokens = await self._cacheable(template, version, model)
+        named = Named(template_id=template.id, name=template.name, version=version.number, tokens=tokens)
+        return dataclasses.replace(use, named=named)
+
+    async def _cacheable(self, template: Template, version: Version, model: ModelName) -> int:
+        """Tokens that can be cached of a version, 0 where nobody can say; it is remembered."""
+        key = (template.id, version.number, model)
+        if key not in self._cacheables:
+            try:
+                self._cacheables[key] = len(await self.prefix(template, version, model))
+            except (ApiError, EngineError):
+                return 0
+            if len(self._cacheables) > _CACHEABLES_KEPT:
+                del self._cacheables[next(iter(self._cacheables))]
+        return self._cacheables[key]
 
     async def prove(self, model: ModelName, use: Use, request: Mapping[str, Any], scope: str) -> None:
         """Raise `InvalidRequest` if a value has become more than text: a token that only chat templates write.

@@ -99,6 +99,10 @@ class Warmer:
         keys = self._desk.chain(model, scope.salt, tokens)
         return Prefix(tenant=tenant, model=model, tokens=tokens, keys=keys, scope=scope)
 
+    def scope(self, tenant: TenantName) -> CacheScope:
+        """Whose cached prefixes a tenant's requests can find."""
+        return self._cache_scope(tenant, None)
+
     def is_current(self, prefix: Prefix) -> bool:
         """Whether its tenant's cache still has the salt that it was read for."""
         return self._cache_scope(prefix.tenant, None) == prefix.scope
@@ -159,11 +163,12 @@ class Warmer:
 
 
 def _spec(request_id: RequestId, prefix: Prefix) -> RequestSpec:
+    """One token comes after the prefix: engines compute the last one anew, and would so report its block as evicted."""
     return RequestSpec(
         request_id=request_id,
         model=prefix.model,
         tenant=prefix.tenant,
-        prompt=Prompt(n_tokens=len(prefix.tokens), block_keys=prefix.keys),
+        prompt=Prompt(n_tokens=len(prefix.tokens) + 1, block_keys=prefix.keys),
         max_output_tokens=1,
     )
 
@@ -173,7 +178,7 @@ def _call(request_id: RequestId, prefix: Prefix, gpu: GpuId, key_id: KeyId) -> C
     body = msgspec.json.encode(
         {
             "model": prefix.model,
-            "prompt": prefix.tokens.tolist(),
+            "prompt": [*prefix.tokens.tolist(), int(prefix.tokens[-1])],
             "max_tokens": 1,
             "temperature": 0,
             "cache_salt": prefix.scope.salt,

@@ -10,7 +10,9 @@ from preble.daemon.ids import KeyId, TenantName
 from preble.daemon.store.batch import BatchWriter, Row
 from preble.daemon.store.hours import add_to_hours
 from preble.daemon.store.tables import usage, usage_hours
+from preble.daemon.store.template_hours import add_to_template_hours, forget_template_hours, template_totals
 from preble.daemon.store.usage_query import By, UsageFilter, summed, totals
+from preble.daemon.templates.totals import TemplateTotals
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import UsageTotals
 
@@ -50,6 +52,10 @@ class Ledger:
             found = (await connection.execute(summed(which, by))).mappings().all()
         return totals(found, by)
 
+    async def templates(self, tenant: str | None) -> list[TemplateTotals]:
+        """What templates saved one tenant, or each of all (None)."""
+        return await template_totals(self._engine, tenant)
+
     async def spent(self, since_s: float) -> list[tuple[TenantName, KeyId, int]]:
         """Tokens that engines had of each tenant's key since a full hour, from when the tenant was created on."""
         query = (
@@ -71,8 +77,10 @@ class Ledger:
         """Delete requests and sums that are older than so many days; how many requests there were."""
         async with self._engine.begin() as connection:
             await connection.execute(delete(usage_hours).where(usage_hours.c.hour_s < now_s - hours_days * _DAY_S))
+            await forget_template_hours(connection, now_s - hours_days * _DAY_S)
             old = usage.c.created_at_s < now_s - rows_days * _DAY_S
             return (await connection.execute(delete(usage).where(old))).rowcount
 
     async def _add_to_hours(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         await add_to_hours(self._engine, connection, rows)
+        await add_to_template_hours(self._engine, connection, rows)

@@ -93,6 +93,11 @@ usage = Table(
     Column("latency_ms", Float, nullable=False),
     Column("gpu_ms", Float, nullable=False, server_default="0"),
     Column("cost_micros", BigInteger, nullable=True),
+    Column("template_id", Integer, nullable=True),
+    Column("template", String(63), nullable=True),
+    Column("template_version", Integer, nullable=True),
+    Column("template_tokens", Integer, nullable=True),
+    Column("saved_ms", Float, nullable=True),
     Index("ix_usage_tenant_created_at_s", "tenant", "created_at_s"),
 )
 
@@ -187,6 +192,25 @@ template_pins = Table(
     Column("expires_at_s", Float, nullable=True),
     Column("created_at_s", Float, nullable=False),
     Column("created_by", String(12), nullable=False),
+)
+
+# Sums over rows of `usage` that name a template, and of rows that are no more.
+template_hours = Table(
+    "template_hours",
+    metadata,
+    Column("hour_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("template_id", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("tenant", String(63), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prefix_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("saved_us", BigInteger, nullable=False),
+    Column("hit_ttfts", BigInteger, nullable=False),
+    Column("hit_ttft_us", BigInteger, nullable=False),
+    Column("miss_ttfts", BigInteger, nullable=False),
+    Column("miss_ttft_us", BigInteger, nullable=False),
+    Column("last_used_s", Float, nullable=False),
 )
 
 # What can be computed again: a row counts only for the tokenizer and chat template that it was made with.

@@ -21,9 +21,9 @@ STAYS_S = 60.0
 """What was evicted before has not stayed: then the next try waits."""
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 300.0
-SPARE_RATIO = 0.25
+SPARE_RATIO = 0.5
 """Of a GPU's blocks: what would be evicted before so many others were stored is used again."""
-_LEAST_BETWEEN_USES_S = 1.0
+_LEAST_BETWEEN_USES_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,17 @@ _HARMLESS = "x"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """The version that a request named."""
+
+    template_id: int
+    name: str
+    version: int
+    tokens: int
+    """That can be cached; 0 where nobody could say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
     """A request's fields with the template in them."""
 
@@ -25,6 +36,7 @@ class Use:
     """The same with values that surely are only text, to be compared with; None where no value could be more."""
     names: tuple[str, ...]
     """The variables whose values could."""
+    named: Named | None = None
 
 
 def used(body: TemplateBody, use: TemplateUse, request: Mapping[str, Any], markers: Collection[str]) -> Use:

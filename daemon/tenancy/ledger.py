@@ -49,3 +49,11 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     """GPU time of all its attempts, as its tenant's turns were charged for it."""
     cost_micros: int | None
     """In millionths of whatever the prices are in; None: there were no prices then."""
+    template_id: int | None = None
+    """Of the template that it named."""
+    template: str | None = None
+    template_version: int | None = None
+    template_tokens: int | None = None
+    """Of the template, what can be cached."""
+    saved_ms: float | None = None
+    """GPU time that what was cached of the template has saved."""

@@ -28,6 +28,11 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """GPU time; None where it is not told: to a tenant that shares its prefixes with others."""
     cost: float | None
     """In what the prices are in; None: there were no prices when it ended."""
+    template: str | None
+    """That it named."""
+    template_version: int | None
+    saved_ms: float | None
+    """GPU time that what was cached of the template has saved; None where that is not told, as `gpu_ms`."""
 
 
 class UsageTotals(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ from preble.daemon.wire.accounts import (
 )
 from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageTotals
 from preble.daemon.wire.live import LiveEvent
-from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Warmed, WarmUp
+from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, TemplateStats, TemplateStatsPage, Warmed, WarmUp
 from preble.daemon.wire.templates import (
     Rendered,
     TemplateCreate,
@@ -281,6 +281,10 @@ class AdminClient:
     def template_pins(self, name: str, tenant: str | None = None) -> list[PinRow]:
         """How its pins stand."""
         return self._get(f"/templates/{_segment(name)}/pins", PinPage, **self._of(tenant)).rows
+
+    def template_stats(self, name: str | None = None, tenant: str | None = None) -> list[TemplateStats]:
+        """What templates have saved, those that saved most first."""
+        return self._get("/template-stats", TemplateStatsPage, limit=_WHOLE_PAGE, name=name, **self._of(tenant)).rows
 
     def gpus(self) -> list[GpuRow]:
         """Every engine."""

@@ -114,3 +114,34 @@ class PinPage(msgspec.Struct, frozen=True, kw_only=True):
     """Pins of a template."""
 
     rows: list[PinRow]
+
+
+class TemplateStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What one version has saved those who named it. None: not known, or not to be told."""
+
+    name: str
+    version: int
+    owner: str | None
+    """None: the operator's."""
+    requests: int
+    hit_ratio: float | None
+    """Of the tokens that could be found cached, those that were."""
+    tokens_saved: int | None
+    gpu_ms_saved: float | None
+    """By the time models of the GPUs that had found them."""
+    ttft_hit_ms: float | None
+    """Mean time to first token of streamed requests that found most of it cached."""
+    ttft_miss_ms: float | None
+    """And of those that did not."""
+    warm_on: list[str]
+    """GPUs that have all of it now, in the cache of some tenant that is told of here."""
+    pinned: bool
+    evictions: int
+    """Of its pins, since the daemon was started."""
+    last_used_at: str | None
+
+
+class TemplateStatsPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Those that saved most first."""
+
+    rows: list[TemplateStats]

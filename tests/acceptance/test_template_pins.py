@@ -45,12 +45,13 @@ class Small:
         for _ in self.ask(text, stream=True):
             return time.monotonic() - began_s
 
-    def places(self, name):
-        [row] = self.template("pins", name)
-        return {place["gpu"]: place["state"] for place in row["places"]}
-
     def is_warm(self, name, times=1):
-        return list(self.places(name).values()).count("warm") >= times
+        with self.daemon.admin() as admin:
+            [row] = admin.get(f"/templates/{name}/pins", params={"tenant": "default"}).json()["rows"]
+        return [place["state"] for place in row["places"]].count("warm") >= times
+
+    def wait_warm(self, name, times=1):
+        wait_for(lambda: self.is_warm(name, times), WARM_DEADLINE_S, f"{name} to be warm")
 
 
 def text_of(name, n_tokens):
@@ -85,7 +86,7 @@ def test_what_is_pinned_stays_while_200_templates_compete_for_a_cache_that_holds
         small.register(name, TOKENS)
         small.template("pin", name)
     for name in PINNED:
-        wait_for(lambda: small.is_warm(name), WARM_DEADLINE_S, f"{name} to be warm")
+        small.wait_warm(name)
     client, kept, looked = small.daemon.sdk(), 0, 0
     for number in range(200):
         client.completions.create(model=MODEL, prompt=text_of(f"other-{number}", TOKENS), max_tokens=1)
@@ -94,7 +95,7 @@ def test_what_is_pinned_stays_while_200_templates_compete_for_a_cache_that_holds
             looked += len(PINNED)
     assert kept >= 0.8 * looked, (kept, looked)
     for name in PINNED:
-        wait_for(lambda: small.is_warm(name), WARM_DEADLINE_S, f"{name} to be warm")
+        small.wait_warm(name)
         answer = small.ask(text_of(name, TOKENS) + "Why?")
         assert answer.usage.prompt_tokens_details.cached_tokens == TOKENS
     oldest = small.ask(text_of("other-0", TOKENS) + "Why?")
@@ -105,13 +106,13 @@ def test_what_is_pinned_is_warm_again_after_its_engine_was_killed_and_the_daemon
     name = PINNED[0]
     small.template("pin", name, "--replicas", "2")
     small.template("unpin", PINNED[1])
-    wait_for(lambda: small.is_warm(name, 2), WARM_DEADLINE_S, "both to be warm")
+    small.wait_warm(name, 2)
     gpus = small.daemon.gpus()
     os.kill(gpus["cpu1"]["pid"], signal.SIGKILL)
     wait_for(lambda: not small.is_warm(name, 2), RESTART_DEADLINE_S, "the engine to be missed")
     wait_for(lambda: small.is_warm(name, 2), RESTART_DEADLINE_S, "the engine to be warm again")
     assert small.daemon.stop() == 0
     small.start()
-    wait_for(lambda: small.is_warm(name, 2), WARM_DEADLINE_S, "both to be warm after the restart")
+    small.wait_warm(name, 2)
     answer = small.ask(text_of(name, TOKENS) + "Why?")
     assert answer.usage.prompt_tokens_details.cached_tokens == TOKENS

@@ -80,6 +80,12 @@ class Shelf:
             )
         )
 
+    async def tokens(self, *_) -> None:
+        """Nobody has found out before."""
+
+    async def put_tokens(self, *_) -> None:
+        """It is not remembered."""
+
     async def body(self, template: Template, _: Version) -> TemplateBody:
         return self._bodies[template.id]
 

@@ -76,3 +76,15 @@ def test_how_much_may_be_pinned_is_a_limit(tenant, file):
     result = preble("template", "pin", "terse", "--tenant", tenant)
     assert (result.exit_code, "10 allowed" in result.stderr) == (Exit.REFUSED, True), result.output
     assert preble("template", "pin", "terse", "--tenant", tenant, "--ttl", "soon").exit_code == Exit.USAGE
+
+
+def test_what_templates_saved_is_shown(tenant, file):
+    data("template", "register", file, "--tenant", tenant)
+    data("template", "pin", "terse@1", "--tenant", tenant)
+    assert data("template", "stats", "nothing", "--tenant", tenant) == []
+    while not (rows := data("template", "stats", "--tenant", tenant)):
+        pass
+    assert {"name", "version", "requests", "hit_ratio", "tokens_saved", "warm_on"} <= rows[0].keys()
+    assert (rows[0]["name"], rows[0]["requests"], rows[0]["pinned"]) == ("terse", 0, True)
+    shown = preble("template", "stats", "--tenant", tenant)
+    assert (shown.exit_code, "terse@1" in shown.stdout) == (0, True), shown.output

@@ -209,7 +209,7 @@ def test_what_would_soon_be_evicted_is_used_but_not_all_the_time(stand):
     assert not stand.pins.to_use(held, gpu, enough, 100, 5.0)
     assert stand.pins.to_use(held, gpu, enough - 1, 100, 5.0)
     stand.warm(held, "a", 5.0)
-    assert not stand.pins.to_use(held, gpu, 0, 100, 5.5)
+    assert not stand.pins.to_use(held, gpu, 0, 100, 5.05)
     assert stand.pins.to_use(held, gpu, 0, 100, 6.0)
 
 

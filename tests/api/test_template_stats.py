@@ -1,0 +1,98 @@
+"""What templates have saved: counted once, told to those whom it concerns."""
+
+from time import time
+
+import pytest
+from tests.admin_app import usage
+from tests.api.calling import Caller
+from tests.core import BLOCK
+
+TENANTS, OPERATORS = "/v1/templates", "/admin/v1/templates"
+LONG = "abcdefghij" * 20
+TOKENS = len(LONG) // BLOCK * BLOCK
+
+
+def used(number, tenant="default", template_id=1, cached=TOKENS, ttft_ms=None, **changes):
+    """A row of the ledger that names a template."""
+    named = {"template_id": template_id, "template": "a", "template_version": 1, "template_tokens": TOKENS}
+    at_s = time() - 60 + number
+    return usage(
+        number, tenant, at_s, prompt_tokens=TOKENS + 9, cached_tokens=cached, ttft_ms=ttft_ms, **{**named, **changes}
+    )
+
+
+@pytest.fixture(autouse=True)
+async def registered(operator, tenant):
+    assert (await tenant.post(TENANTS, {"name": "a", "text": LONG})).status_code == 201
+    assert (await operator.post(OPERATORS, {"name": "o", "text": LONG})).status_code == 201
+
+
+@pytest.fixture
+async def other(operator, anyone):
+    await operator.post("/admin/v1/tenants", {"name": "other", "isolation": "shared"})
+    return Caller(anyone, (await operator.post("/admin/v1/keys", {"tenant": "other"})).json()["key"])
+
+
+async def recorded(admin, *rows):
+    for row in rows:
+        admin.ledger.record(row)
+    await admin.ledger.close()
+
+
+async def stats(caller, prefix="/v1", **query):
+    return (await caller.get(f"{prefix}/template-stats", **query)).json()["rows"]
+
+
+async def test_what_was_found_cached_is_summed(admin, tenant, operator):
+    await recorded(
+        admin,
+        used(1, cached=0, ttft_ms=90.0, saved_ms=0.0),
+        used(2, cached=TOKENS + 4, ttft_ms=10.0, saved_ms=80.5),
+        used(3, cached=TOKENS, ttft_ms=20.0, saved_ms=79.5),
+        used(4, cached=None, ttft_ms=70.0),
+        usage(5, "default", time()),
+    )
+    [row] = await stats(tenant)
+    assert (row["name"], row["version"], row["owner"], row["requests"]) == ("a", 1, "default", 4)
+    assert (row["hit_ratio"], row["tokens_saved"], row["gpu_ms_saved"]) == (2 / 3, 2 * TOKENS, 160.0)
+    assert (row["ttft_hit_ms"], row["ttft_miss_ms"]) == (15.0, 90.0)
+    assert (row["warm_on"], row["pinned"], row["evictions"]) == ([], False, 0)
+    assert row["last_used_at"] is not None
+    rows = (await operator.get("/admin/v1/usage", tenant="default")).json()["rows"]
+    assert {each["template"] for each in rows} == {"a", None}
+
+
+async def test_where_a_template_is_warm_is_what_engines_report(admin, tenant):
+    await tenant.post(f"{TENANTS}/a/warm", {})
+    assert await stats(tenant) == []
+    await recorded(admin, used(1))
+    [row] = await stats(tenant)
+    assert row["warm_on"] == [admin.engines.sent[0][0]]
+
+
+async def test_each_tenant_learns_of_its_own_use_and_the_operator_of_all(admin, tenant, operator, other):
+    await recorded(
+        admin,
+        used(1, "default", template_id=2, template="o"),
+        used(2, "other", template_id=2, template="o", saved_ms=5.0),
+        used(3, "other", template_id=2, template="o", cached=0),
+        used(4, "default"),
+    )
+    assert {(row["name"], row["requests"], row["hit_ratio"]) for row in await stats(tenant)} == {
+        ("o", 1, 1.0),
+        ("a", 1, 1.0),
+    }
+    [hidden] = await stats(other)
+    assert (hidden["requests"], hidden["hit_ratio"], hidden["tokens_saved"]) == (2, None, None)
+    assert (hidden["gpu_ms_saved"], hidden["ttft_hit_ms"], hidden["warm_on"]) == (None, None, [])
+    assert {(row["name"], row["requests"]) for row in await stats(operator, "/admin/v1")} == {("o", 3), ("a", 1)}
+    [row] = await stats(operator, "/admin/v1", tenant="other")
+    assert (row["requests"], row["tokens_saved"], row["gpu_ms_saved"]) == (2, TOKENS, 5.0)
+    assert [row["name"] for row in await stats(operator, "/admin/v1", name="o", limit=1)] == ["o"]
+
+
+async def test_what_is_deleted_is_not_told_of(admin, tenant):
+    await recorded(admin, used(1))
+    assert len(await stats(tenant)) == 1
+    await tenant.delete(f"{TENANTS}/a")
+    assert await stats(tenant) == []

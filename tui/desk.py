@@ -88,8 +88,9 @@ class Desk:
             raw = self._answers.get(asked)
             if raw is None:
                 raise NotRecorded("there is no daemon to ask, and what was recorded does not hold it")
-            return msgspec.json.decode(raw, type=kind)
-        answer = await asyncio.to_thread(call, self._client)
+            answer = msgspec.json.decode(raw, type=kind)
+        else:
+            answer = await asyncio.to_thread(call, self._client)
         if record:
             self._on_answer(asked, answer)
         return answer

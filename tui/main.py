@@ -90,7 +90,7 @@ def _console(
     if demo:
         options.target = "demo"
         source = Demo(on_event=on_event)
-        return Console(source, Desk(None, source.answers), options), stack
+        return Console(source, Desk(None, source.answers, on_answer), options), stack
     url = reach.find_url()
     key, _ = reach.find_key()
     options.target = url.partition("://")[2]

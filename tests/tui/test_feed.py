@@ -10,6 +10,7 @@ from tests.tui.running import Clock, running
 
 from preble.daemon.errors import ConfigError
 from preble.daemon.wire.live import Snapshot
+from preble.tui.desk import Desk
 from preble.tui.feed import replay
 from preble.tui.feed.live import LiveFeed
 from preble.tui.feed.record import Recorder
@@ -238,3 +239,11 @@ async def test_of_a_demo_so_many_answers_are_kept_and_the_first_are_forgotten(mo
     for asked in ("a", "b", "c", "a", "d"):
         demo._answer(asked, msgspec.Raw(b"1"))
     assert list(demo.answers) == ["c", "a", "d"]
+
+
+async def test_what_a_demo_answers_is_recorded_too():
+    told = []
+    demo = Demo()
+    demo._answer("prefixes//", msgspec.Raw(b'{"rows": [], "total": 0, "next": null}'))
+    await Desk(None, demo.answers, lambda asked, answer: told.append((asked, answer.total))).prefixes(None, None)
+    assert told == [("prefixes//", 0)]

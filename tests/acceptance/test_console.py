@@ -150,9 +150,8 @@ async def explain_one(run, gpu, other):
     await run.until(lambda: run.base.explanation.gpu == gpu and run.base.explanation.actual is not None)
     told = run.base.explanation
     assert {row.gpu for row in told.candidates} == {gpu, other}
-    text = run.text()
     for shown in (told.request_id, "L ms", "M ms", "P ms", "◀ chosen", "what happened"):
-        assert shown in text
+        await run.until(lambda: shown in run.text())  # noqa: B023 (it is awaited here)
     await run.press("w")
     await run.until(lambda: run.base.what_if is not None)
     without, instead = run.base.what_if
@@ -194,7 +193,7 @@ async def test_a_daemon_that_is_killed_and_comes_back_under_the_console(folder):
             first = run.console.state.snapshot.boot_id
             kill(daemon)
             await run.until(lambda: run.console.freshness is Freshness.LOST)
-            assert "✕ LOST, retry in" in run.text()
+            await run.until(lambda: "✕ LOST, retry in" in run.text())
             assert "cpu1" in run.text()
             await run.press("D")
             assert not isinstance(run.console.screen, Confirm)
@@ -203,7 +202,7 @@ async def test_a_daemon_that_is_killed_and_comes_back_under_the_console(folder):
             daemon = start_daemon(folder, port=daemon.port)
             await run.until(lambda: run.console.freshness is Freshness.LIVE)
             assert run.console.state.snapshot.boot_id != first
-            assert "daemon restarted" in run.text()
+            await run.until(lambda: "daemon restarted" in run.text())
             assert run.cursor == "cpu1"
             await run.press("D")
             await run.until(lambda: isinstance(run.console.screen, Confirm))

@@ -54,7 +54,7 @@ from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import TimeModel
 from preble.daemon.store.ledger import Ledger
-from preble.daemon.store.opening import open_stores
+from preble.daemon.store.opening import Stores, open_stores
 from preble.daemon.store.time_models import TimeModels
 from preble.daemon.tenancy.account import Limit
 from preble.daemon.tenancy.buckets import day_at, month_at
@@ -136,10 +136,9 @@ async def open_daemon(
         check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
         warmer = Warmer(runtime, templates, stores.salts.scope, live, reports)
-        keeper = Keeper(stores.pins, config.templates.pinned_ratio, templates, warmer, runtime, directory, reports)
-        stats = StatsDesk(stores.ledger, templates, keeper, warmer)
-        books.listen(keeper.settled)
-        await stack.enter_async_context(keeper.running())
+        pins = _pins(config, stores, templates, warmer, runtime, reports)
+        books.listen(pins.keeper.settled)
+        await stack.enter_async_context(pins.keeper.running())
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
         console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders)
         app = make_application(
@@ -155,7 +154,7 @@ async def open_daemon(
             ),
             admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk, dry_run, feed, console),
             templates=TemplateService(check, directory, templates, engines.served, limiter.limits),
-            pins=PinService(warmer, stores.accounts.audit, keeper, stats),
+            pins=pins,
         )
         yield Daemon(app, data_dir, specs[0].model.name, engines.unready, engines.fleet.settled, feed.close)
 
@@ -190,6 +189,14 @@ def _lock(data_dir: Path) -> None:
         flock(os.open(data_dir / "lock", os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o600), LOCK_EX | LOCK_NB)
     except BlockingIOError as error:
         raise ConfigError(f"data_dir: {data_dir} is in use by another Preble") from error
+
+
+def _pins(
+    config: Config, stores: Stores, templates: TemplateDesk, warmer: Warmer, runtime: Runtime, reports: Reports
+) -> PinService:
+    tenants, share = stores.accounts.directory, config.templates.pinned_ratio
+    keeper = Keeper(stores.pins, share, templates, warmer, runtime, tenants, reports)
+    return PinService(warmer, stores.accounts.audit, keeper, StatsDesk(stores.ledger, templates, keeper, warmer))
 
 
 def _failures(config: AuthConfig) -> FailureLimiter:

@@ -135,8 +135,7 @@ async def open_daemon(
         stores.accounts.directory.watch(engines.tell_standing)
         check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
-        warmer = Warmer(runtime, templates, stores.salts.scope, live, reports)
-        pins = _pins(config, stores, templates, warmer, runtime, reports)
+        pins = _pins(config, stores, templates, runtime, live, reports)
         books.listen(pins.keeper.settled)
         await stack.enter_async_context(pins.keeper.running())
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
@@ -192,8 +191,14 @@ def _lock(data_dir: Path) -> None:
 
 
 def _pins(
-    config: Config, stores: Stores, templates: TemplateDesk, warmer: Warmer, runtime: Runtime, reports: Reports
+    config: Config,
+    stores: Stores,
+    templates: TemplateDesk,
+    runtime: Runtime,
+    live: Callable[[Call], RequestLife],
+    reports: Reports,
 ) -> PinService:
+    warmer = Warmer(runtime, templates, stores.salts.scope, live, reports)
     tenants, share = stores.accounts.directory, config.templates.pinned_ratio
     keeper = Keeper(stores.pins, share, templates, warmer, runtime, tenants, reports)
     return PinService(warmer, stores.accounts.audit, keeper, StatsDesk(stores.ledger, templates, keeper, warmer))

@@ -34,6 +34,7 @@ from preble.daemon.flow.events import EngineUp, Event, TenantStands
 from preble.daemon.flow.gpus import GpuDesk
 from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.kept import KeptPrompts
+from preble.daemon.flow.live_templates import LiveTemplates
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost, end_of
 from preble.daemon.flow.lives import Lives
@@ -136,7 +137,7 @@ async def open_daemon(
         check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
         pins = _pins(config, stores, templates, runtime, live, reports)
-        books.listen(pins.keeper.settled)
+        show_templates(books, host, pins.keeper, templates)
         await stack.enter_async_context(pins.keeper.running())
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
         console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders)
@@ -202,6 +203,14 @@ def _pins(
     tenants, share = stores.accounts.directory, config.templates.pinned_ratio
     keeper = Keeper(stores.pins, share, templates, warmer, runtime, tenants, reports)
     return PinService(warmer, stores.accounts.audit, keeper, StatsDesk(stores.ledger, templates, keeper, warmer))
+
+
+def show_templates(books: Bookkeeper, host: DaemonHost, keeper: Keeper, templates: TemplateDesk) -> None:
+    """Have what requests make of templates counted, and consoles told."""
+    shown = LiveTemplates(templates.store.directory, keeper)
+    books.listen(keeper.settled)
+    books.listen(shown.settled)
+    host.show_templates(shown.rows)
 
 
 def _failures(config: AuthConfig) -> FailureLimiter:

@@ -17,7 +17,7 @@ from preble.daemon.api.health import HealthService
 from preble.daemon.api.models import ServedModel
 from preble.daemon.api.pins import PinService
 from preble.daemon.api.templates import TemplateService
-from preble.daemon.app import every
+from preble.daemon.app import every, show_templates
 from preble.daemon.config import Config, LiveConfig, ServerConfig
 from preble.daemon.errors import EngineError, NotFound
 from preble.daemon.flow.console import ConsoleDesk
@@ -239,6 +239,7 @@ async def open_admin_app(
 
     warmer = Warmer(runtime, desk, salts.scope, live, reports)
     keeper = Keeper(PinStore(database, accounts.audit), pin_share, desk, warmer, runtime, accounts.directory, reports)
+    show_templates(books, host, keeper, desk)
     await stack.enter_async_context(keeper.running())
     pins = PinService(warmer, accounts.audit, keeper, StatsDesk(ledger, desk, keeper, warmer))
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates, pins=pins)

@@ -41,10 +41,15 @@ class DaemonHost:
         self._faults = faults
         self._fleet: Fleet | None = None
         self._runtime: Runtime | None = None
+        self._templates: Callable[[], Sequence[LiveTemplate]] = list
 
     def attach(self, fleet: Fleet, runtime: Runtime) -> None:
         """There are engines."""
         self._fleet, self._runtime = fleet, runtime
+
+    def show_templates(self, templates: Callable[[], Sequence[LiveTemplate]]) -> None:
+        """There are templates; this tells which of them were used or are pinned."""
+        self._templates = templates
 
     def gpus(self) -> Sequence[GpuNow]:
         """Every engine, in the order of the configuration."""
@@ -74,8 +79,8 @@ class DaemonHost:
         return self._runtime.standings(tenants) if self._runtime is not None else {}
 
     def templates(self) -> Sequence[LiveTemplate]:
-        """None can be used in requests yet."""
-        return ()
+        """Those that were used of late, or are pinned."""
+        return self._templates()
 
     def failures(self) -> Sequence[str]:
         """What cannot be written now."""

@@ -234,3 +234,12 @@ async def test_an_engine_that_fails_is_tried_again_later(admin, tenant):
     admin.engines.broken = False
     await until(warm_on(tenant, 1))
     assert [row["problem"] for row in await rows(tenant)] == [None]
+
+
+async def test_consoles_are_told_of_pinned_templates(admin, tenant):
+    await pin(tenant)
+    await until(warm_on(tenant, 1))
+    [row] = admin.board.snapshot(admin.runtime._clock()).templates
+    assert (row.name, row.version, row.owner, row.pinned) == ("a", 1, "default", True)
+    assert sorted(row.states.values()) == ["cold", "warm"]
+    assert (row.cacheable_tokens, row.requests_per_min, row.hit_ratio) == (len(LONG), 0.0, None)

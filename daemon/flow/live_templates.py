@@ -1,0 +1,74 @@
+"""Templates as consoles see them: those that were used of late, or are pinned."""
+
+from collections.abc import Sequence
+from time import monotonic
+
+from preble.daemon.flow.keeper import Keeper
+from preble.daemon.flow.request import Settled
+from preble.daemon.templates.directory import Templates
+from preble.daemon.templates.recent import RECENT_S, Recent, Used
+from preble.daemon.wire.live import LiveTemplate
+from preble.daemon.wire.pins import State
+
+_BEST_FIRST: Sequence[State] = ("warm", "warming", "partial", "stale", "cold")
+_MINUTES = RECENT_S / 60
+
+
+class LiveTemplates:
+    """Counts, and tells."""
+
+    def __init__(self, directory: Templates, keeper: Keeper) -> None:
+        self._directory = directory
+        self._keeper = keeper
+        self._recent = Recent()
+        self._tokens: dict[tuple[int, int], int] = {}
+        """That can be cached of those that were used."""
+
+    def settled(self, settled: Settled) -> None:
+        """A request has ended."""
+        named, cached = settled.call.template, settled.cached_tokens
+        if named is None:
+            return
+        used = Used(requests=1)
+        if cached is not None:
+            used = Used(requests=1, prefix_tokens=named.tokens, cached_tokens=min(cached, named.tokens))
+        self._recent.add(named.template_id, named.version, used, monotonic())
+        self._tokens[named.template_id, named.version] = named.tokens
+
+    def rows(self) -> list[LiveTemplate]:
+        """By name and version."""
+        recent = self._recent.rows(monotonic())
+        self._tokens = {key: tokens for key, tokens in self._tokens.items() if key in recent}
+        states, pinned = self._pinned()
+        rows = []
+        for key in sorted({*recent, *pinned}):
+            template = self._directory.by_id(key[0])
+            if template is None:
+                continue
+            used = recent.get(key, Used())
+            rows.append(
+                LiveTemplate(
+                    name=template.name,
+                    version=key[1],
+                    owner=template.owner or "operator",
+                    cacheable_tokens=pinned.get(key) or self._tokens.get(key, 0),
+                    requests_per_min=round(used.requests / _MINUTES, 2),
+                    hit_ratio=used.cached_tokens / used.prefix_tokens if used.prefix_tokens else None,
+                    saved_tokens_per_min=round(used.cached_tokens / _MINUTES, 1),
+                    pinned=key in pinned,
+                    states=dict(states.get(key, {})),
+                )
+            )
+        return rows
+
+    def _pinned(self) -> tuple[dict[tuple[int, int], dict[str, State]], dict[tuple[int, int], int]]:
+        """Of each pinned version, what GPUs have of it for some tenant, at best; and its tokens."""
+        states: dict[tuple[int, int], dict[str, State]] = {}
+        tokens: dict[tuple[int, int], int] = {}
+        for held in self._keeper.find(None):
+            key = held.pin.template_id, held.version
+            tokens[key] = held.tokens
+            here = states.setdefault(key, {})
+            for place in self._keeper.row(held).places:
+                here[place.gpu] = min(here.get(place.gpu, "cold"), place.state, key=_BEST_FIRST.index)
+        return states, tokens

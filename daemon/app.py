@@ -137,7 +137,7 @@ async def open_daemon(
         check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
         pins = _pins(config, stores, templates, runtime, live, reports)
-        show_templates(books, host, pins.keeper, templates)
+        show_templates(books, host, pins.keeper, templates, metrics)
         await stack.enter_async_context(pins.keeper.running())
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
         console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders)
@@ -205,8 +205,11 @@ def _pins(
     return PinService(warmer, stores.accounts.audit, keeper, StatsDesk(stores.ledger, templates, keeper, warmer))
 
 
-def show_templates(books: Bookkeeper, host: DaemonHost, keeper: Keeper, templates: TemplateDesk) -> None:
-    """Have what requests make of templates counted, and consoles told."""
+def show_templates(
+    books: Bookkeeper, host: DaemonHost, keeper: Keeper, templates: TemplateDesk, metrics: Metrics
+) -> None:
+    """Have what requests make of templates counted, and told to consoles and Prometheus."""
+    metrics.track_pins(keeper.kept)
     shown = LiveTemplates(templates.store.directory, keeper)
     books.listen(keeper.settled)
     books.listen(shown.settled)

@@ -227,10 +227,11 @@ async def open_admin_app(
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed, console)
     templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, limiter.limits)
     engines = Prefiller(runtime)
+    metrics = Metrics()
     books = Bookkeeper(
         record_usage=ledger.record,
         record_explanation=decisions.record,
-        metrics=Metrics(),
+        metrics=metrics,
         prices=Prices(config.prices),
     )
 
@@ -239,7 +240,7 @@ async def open_admin_app(
 
     warmer = Warmer(runtime, desk, salts.scope, live, reports)
     keeper = Keeper(PinStore(database, accounts.audit), pin_share, desk, warmer, runtime, accounts.directory, reports)
-    show_templates(books, host, keeper, desk)
+    show_templates(books, host, keeper, desk, metrics)
     await stack.enter_async_context(keeper.running())
     pins = PinService(warmer, accounts.audit, keeper, StatsDesk(ledger, desk, keeper, warmer))
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates, pins=pins)

@@ -209,6 +209,11 @@ class Keeper:
 
     # --- how it stands ---
 
+    def kept(self) -> list[tuple[TenantName, bool]]:
+        """Of each pin, whose it is, and whether it is on as many GPUs as are wanted."""
+        now_s = monotonic()
+        return [(held.pin.tenant, len(held.homes) >= held.wanted(now_s)) for held in self._pins]
+
     def find(self, tenant: Owner, template_id: int | None = None) -> list[Held]:
         """Pins of a tenant, or of all, of one template or all."""
         return [

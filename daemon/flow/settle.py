@@ -52,6 +52,9 @@ class Bookkeeper:
         if settled.limit is not None:
             self._metrics.limit_reached(settled.call.tenant, settled.limit)
         self._observe(usage)
+        if settled.call.template is not None and settled.cached_tokens is not None:
+            tokens = settled.call.template.tokens
+            self._metrics.template_used(usage.tenant, tokens, min(tokens, settled.cached_tokens))
         for tell in self._tell:
             tell(settled)
         self._log(settled)

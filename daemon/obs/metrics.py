@@ -1,5 +1,6 @@
 """The daemon's metrics in Prometheus' terms: base units, units in names. One registry per daemon."""
 
+from collections import Counter as Counts
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ class Metrics:
             "prompt_length_mismatches", "Requests whose prompt the engine counted otherwise than the daemon.", ["model"]
         )
         self._limited = self._counter("limited_requests", "Requests refused by a limit.", ["tenant", "limit"])
+        self._templated = self._counter("template_requests", "Requests that named a template.", ["tenant", "hit"])
+        self._saved = self._counter("template_saved_tokens", "Tokens of templates found cached.", ["tenant"])
         self._unauthenticated = self._counter("unauthenticated_requests", "Requests without a valid key.", [])
         self._ttft = self._histogram("time_to_first_token", "Of streamed requests.", by_gpu, _TTFT_S)
         self._latency = self._histogram("request_latency", "From arrival to end.", by_gpu, _LATENCY_S)
@@ -113,6 +116,11 @@ class Metrics:
         """An engine counted a prompt otherwise than the daemon did."""
         self._mismatched.labels(model).inc()
 
+    def template_used(self, tenant: str, tokens: int, cached_tokens: int) -> None:
+        """A request named a template of which so much could have been found cached, and so much was."""
+        self._templated.labels(tenant, "yes" if 2 * cached_tokens > tokens else "no").inc()
+        self._saved.labels(tenant).inc(cached_tokens)
+
     def limit_reached(self, tenant: str, limit: str) -> None:
         """A limit of the tenant, or of one of its keys, refused a request."""
         self._limited.labels(tenant, limit).inc()
@@ -124,6 +132,10 @@ class Metrics:
     def track_gpus(self, gauges: Callable[[], Iterable[GpuGauge]]) -> None:
         """Ask `gauges` for the engines' state at every scrape."""
         self._registry.register(_GpuCollector(gauges))
+
+    def track_pins(self, pins: Callable[[], Iterable[tuple[str, bool]]]) -> None:
+        """Ask `pins` for each one's tenant, and whether it is as it should be, at every scrape."""
+        self._registry.register(_PinCollector(pins))
 
     def track_returns(self, returns: Callable[[], Iterable[tuple[str, ReturnCounts]]]) -> None:
         """Ask `returns` for each model's sessions that called tools, at every scrape."""
@@ -165,6 +177,22 @@ class _GpuCollector(Collector):
         for row in rows:
             unplaced.add_metric([row.model, row.gpu], row.unplaced_blocks)
         yield unplaced
+
+
+class _PinCollector(Collector):
+    def __init__(self, pins: Callable[[], Iterable[tuple[str, bool]]]) -> None:
+        self._pins = pins
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "preble_template_pins",
+            "Pinned templates, by whether they are where they should be.",
+            labels=["tenant", "kept"],
+        )
+        counts = Counts(self._pins())
+        for (tenant, is_kept), count in counts.items():
+            family.add_metric([tenant, "yes" if is_kept else "no"], count)
+        yield family
 
 
 class _ReturnCollector(Collector):

@@ -1,11 +1,20 @@
 """What templates have saved: counted once, told to those whom it concerns."""
 
+from dataclasses import replace
 from time import time
 
 import pytest
 from tests.admin_app import usage
 from tests.api.calling import Caller
 from tests.core import BLOCK
+from tests.obs.test_metrics import settled
+
+from preble.daemon.config import PricesConfig
+from preble.daemon.flow.settle import Bookkeeper
+from preble.daemon.obs.metrics import Metrics
+from preble.daemon.sched.types import TimeModel
+from preble.daemon.templates.using import Named
+from preble.daemon.tenancy.prices import Prices
 
 TENANTS, OPERATORS = "/v1/templates", "/admin/v1/templates"
 LONG = "abcdefghij" * 20
@@ -96,3 +105,35 @@ async def test_what_is_deleted_is_not_told_of(admin, tenant):
     assert len(await stats(tenant)) == 1
     await tenant.delete(f"{TENANTS}/a")
     assert await stats(tenant) == []
+
+
+async def test_a_request_is_counted_for_the_template_that_it_named(admin):
+    metrics, recorded = Metrics(), []
+    model = TimeModel(prefill_base_ms=1.0, prefill_ms_per_token=0.5, decode_ms_per_sequence=1.0)
+    books = Bookkeeper(
+        record_usage=recorded.append,
+        record_explanation=lambda _: None,
+        metrics=metrics,
+        prices=Prices(PricesConfig()),
+        time_model=lambda _: model,
+    )
+    named = Named(template_id=7, name="a", version=3, tokens=64)
+    for number, cached in enumerate((96, 0)):
+        one = settled(request_id=f"r{number}", prompt_tokens=100, cached_tokens=cached)
+        books.settle(replace(one, call=replace(one.call, template=named)))
+    books.settle(settled(request_id="plain"))
+    told = [(row.template_id, row.template, row.template_version, row.template_tokens) for row in recorded]
+    assert told == [(7, "a", 3, 64)] * 2 + [(None,) * 4]
+    assert [row.saved_ms for row in recorded] == [32.0, 0.0, None]
+    page = metrics.render()[0].decode()
+    for hit in ("yes", "no"):
+        assert f'preble_template_requests_total{{hit="{hit}",tenant="acme"}} 1.0' in page
+    assert 'preble_template_saved_tokens_total{tenant="acme"} 64.0' in page
+
+
+async def test_pins_are_counted_by_whether_they_are_kept(admin, tenant):
+    metrics = Metrics()
+    metrics.track_pins(lambda: [("acme", True), ("acme", True), ("zoo", False)])
+    page = metrics.render()[0].decode()
+    assert 'preble_template_pins{kept="yes",tenant="acme"} 2.0' in page
+    assert 'preble_template_pins{kept="no",tenant="zoo"} 1.0' in page

@@ -19,7 +19,7 @@ from preble.daemon.tenancy.prices import Prices
 from preble.daemon.tenancy.standing import Standing
 
 UNITS = ("_seconds", "_tokens", "_ratio", "_blocks", "_bytes")
-COUNTED_THINGS = ("_requests", "_decisions", "_mismatches", "_running", "_waiting", "_up", "_returns")
+COUNTED_THINGS = ("_requests", "_decisions", "_mismatches", "_running", "_waiting", "_up", "_pins", "_returns")
 LABELS = {"model", "tenant", "gpu", "mode", "status", "found", "hit", "kept", "limit"}
 
 

@@ -49,6 +49,7 @@ async def test_all_that_can_be_set_is_kept_and_known_at_once(admin, operator):
         "models": ["preble-demo"],
         "max_prompt_tokens": 4096,
         "max_output_tokens": 512,
+        "pinned_tokens": 0,
     }
     settings = {"weight": 2.5, "priority": "batch", "isolation": "group:research", "suspended": True, "limits": limits}
     made = (await operator.post(TENANTS, {"name": "acme", **settings})).json()

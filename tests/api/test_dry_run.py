@@ -40,7 +40,7 @@ async def test_it_is_explained_as_a_request_that_has_ended_but_for_what_happened
     told = await explained(ask, body, tenant="default")
     assert (told["gpu"], told["mode"], told["prompt_tokens"]) == ("gpu0", "exploit", 40)
     assert (told["predicted_cached_tokens"], told["predicted_output_tokens"]) == (32, CONFIG.expected_output_tokens)
-    assert [row["missed_tokens"] for row in told["candidates"]] == [8]
+    assert [row["missed_tokens"] for row in told["candidates"]] == [8, 40]
     assert (told["actual"], told["attempts"]) == (None, 0)
 
 
@@ -91,7 +91,8 @@ async def test_what_would_be_refused_is(ask, body, status, param):
 
 
 async def test_without_an_engine_it_is_503_as_the_request_would_be(admin, ask):
-    admin.runtime.post(events.EngineDown(gpu="gpu0"))
+    for view in admin.runtime.views():
+        admin.runtime.post(events.EngineDown(gpu=view.gpu))
     response = await ask(TEXT)
     assert (response.status_code, response.json()["error"]["code"]) == (503, "no_engine")
     assert response.headers["retry-after"] == "1"

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from openai import OpenAI
+from openai import DefaultHttpxClient, OpenAI
 
 START_DEADLINE_S = 240
 STOP_DEADLINE_S = 60
@@ -53,6 +53,7 @@ class RunningDaemon:
     process: subprocess.Popen[bytes]
     folder: Path
     port: int
+    _sdk: OpenAI | None = None
 
     @property
     def url(self) -> str:
@@ -61,8 +62,13 @@ class RunningDaemon:
     def key(self, name: str) -> str:
         return (self.folder / "data" / f"{name}.key").read_text().strip()
 
-    def sdk(self, **options) -> OpenAI:
-        return OpenAI(base_url=f"{self.url}/v1", api_key=self.key("default"), max_retries=0, timeout=60, **options)
+    def sdk(self) -> OpenAI:
+        """One client for all, closed at the end; each request has a connection of its own, which ends with it."""
+        if self._sdk is None:
+            http = DefaultHttpxClient(limits=httpx.Limits(max_keepalive_connections=0), timeout=60)
+            key = self.key("default")
+            self._sdk = OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=60, http_client=http)
+        return self._sdk
 
     def admin(self) -> httpx.Client:
         headers = {"authorization": f"Bearer {self.key('operator')}"}
@@ -103,6 +109,7 @@ class RunningDaemon:
 
     def wait_ready(self, deadline_s: float = START_DEADLINE_S) -> None:
         wait_for(self._is_ready, deadline_s, "the daemon to be ready")
+        self.sdk()  # here, and not in many threads at once
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, f"the daemon ended: {(self.folder / 'daemon.log').read_text()[-3000:]}"
@@ -115,6 +122,8 @@ class RunningDaemon:
 
     def stop(self) -> int:
         """End it as an operator would; by force, with everything below it, if it does not obey."""
+        if self._sdk is not None:
+            self._sdk.close()
         below = psutil.Process(self.process.pid).children(recursive=True) if self.process.poll() is None else []
         self.process.send_signal(signal.SIGTERM)
         try:

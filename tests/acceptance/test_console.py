@@ -10,7 +10,6 @@ import httpx
 import openai
 import psutil
 import pytest
-from openai import OpenAI
 from tests.acceptance.conftest import MODEL, start_daemon, wait_for
 from tests.tui.running import Running
 from textual.widgets import Button, Input
@@ -50,7 +49,7 @@ def load(daemon):
         keys.append(json.loads(daemon.cli("key", "create", tenant, "--json").stdout)["key"])
 
     def ask(tenant, key):
-        sdk = OpenAI(base_url=f"{daemon.url}/v1", api_key=key, max_retries=0, timeout=60)
+        sdk = daemon.sdk().with_options(api_key=key)
         for number in count():
             if over.is_set():
                 return

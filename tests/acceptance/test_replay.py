@@ -26,15 +26,15 @@ def ask(daemon, number: int) -> None:
     """Some prefixes come again; some clients leave; some answers are streamed."""
     prefix = "".join(random.Random(number % 9).choices("abcdefgh ", k=1500))
     request = {"model": MODEL, "prompt": f"{prefix} {number}", "max_tokens": 5 + number % 60}
-    with daemon.sdk() as client:
-        if number % 5 == 0:
-            request["max_tokens"] = 2000
-            with client.completions.create(**request, stream=True, extra_body={"ignore_eos": True}) as stream:
-                next(iter(stream))
-        elif number % 2 == 0:
-            list(client.completions.create(**request, stream=True))
-        else:
-            client.completions.create(**request)
+    client = daemon.sdk()
+    if number % 5 == 0:
+        request["max_tokens"] = 2000
+        with client.completions.create(**request, stream=True, extra_body={"ignore_eos": True}) as stream:
+            next(iter(stream))
+    elif number % 2 == 0:
+        list(client.completions.create(**request, stream=True))
+    else:
+        client.completions.create(**request)
 
 
 def test_the_live_daemons_decisions_are_decided_again(recording):

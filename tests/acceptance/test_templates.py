@@ -30,14 +30,12 @@ def registered(daemon, tmp_path_factory):
 
 def by_name(daemon, name, **variables):
     extra = {"template": {"name": name, "variables": variables}}
-    with daemon.sdk() as client:
-        return client.chat.completions.create(model=MODEL, messages=[], max_tokens=2, extra_body=extra)
+    return daemon.sdk().chat.completions.create(model=MODEL, messages=[], max_tokens=2, extra_body=extra)
 
 
 def written_out(daemon, letter):
     messages = [*MESSAGES[:-1], {"role": "user", "content": letter}]
-    with daemon.sdk() as client:
-        return client.chat.completions.create(model=MODEL, messages=messages, max_tokens=2)
+    return daemon.sdk().chat.completions.create(model=MODEL, messages=messages, max_tokens=2)
 
 
 def cached(answer) -> int:

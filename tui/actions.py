@@ -46,13 +46,14 @@ def order_gpu(order: str, gpu: str, is_there: Callable[[], bool]) -> Change:
     )
 
 
-def order_template(order: str, name: str, is_there: Callable[[], bool]) -> Change:
-    """`pin`, `unpin` or `warm`."""
+def order_template(order: str, name: str, owner: str, is_there: Callable[[], bool]) -> Change:
+    """`pin`, `unpin` or `warm`, for the tenant whose it is; of the operator's nobody has said for whom."""
+    tenant = None if owner == "operator" else owner
     return Change(
         action=order,
         target=name,
-        command=f"preble template {order} {name}",
-        call=lambda client, dry_run: client.order_template(name, order, dry_run=dry_run),
+        command=f"preble template {order} {name}" + (f" --tenant {tenant}" if tenant else ""),
+        call=lambda client, dry_run: client.order_template(name, order, tenant, dry_run=dry_run),
         is_there=is_there,
     )
 

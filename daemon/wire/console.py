@@ -2,8 +2,9 @@
 
 from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.admin import CancelledRequest, Explanation, ExplanationPage
-from preble.daemon.wire.client import _PATIENT, AdminClient, _segment
-from preble.daemon.wire.live import LiveTemplate, PrefixPage, PrefixText, WhatIf
+from preble.daemon.wire.client import AdminClient, _segment
+from preble.daemon.wire.live import PrefixPage, PrefixText, WhatIf
+from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Warmed, WarmUp
 
 
 class ConsoleClient(AdminClient):
@@ -57,10 +58,27 @@ class ConsoleClient(AdminClient):
         path = f"/requests/{_segment(request_id)}/cancel"
         return self._plan(path) if dry_run else self._call("POST", path, CancelledRequest)
 
-    def order_template(self, name: str, order: str, *, dry_run: bool = False) -> LiveTemplate | PlannedChange:
-        """`pin`, `unpin` or `warm` one."""
-        path = f"/templates/{_segment(name)}/{order}"
-        return self._plan(path) if dry_run else self._call("POST", path, LiveTemplate, timeout=_PATIENT)
+    def order_template(
+        self, name: str, order: str, tenant: str | None, *, dry_run: bool = False
+    ) -> PlannedChange | Warmed | PinRow | PinPage:
+        """`pin`, `unpin` or `warm` one in the tenant's cache."""
+        match order:
+            case "pin":
+                return self.pin_template(name, PinWanted(), tenant, dry_run=dry_run)
+            case "unpin":
+                return self.unpin_template(name, {}, tenant, dry_run=dry_run)
+        warmed = self.warm_template(name, WarmUp(), tenant, dry_run=dry_run)
+        return _planned(warmed) if dry_run else warmed
 
     def _plan(self, path: str) -> PlannedChange:
         return self._call("POST", path, PlannedChange, params={"dry_run": "true"})
+
+
+def _planned(warmed: Warmed) -> PlannedChange:
+    """What a warm-up would do, as other plans have it."""
+    effect = tuple(
+        f"{row.gpu} computes {warmed.cacheable_tokens} tokens"
+        + (f", which adds {row.cost_ms:.0f} ms to the latency of all requests." if row.cost_ms is not None else ".")
+        for row in warmed.rows
+    )
+    return PlannedChange(action="template.warm", target=warmed.name, before=None, after=None, effect=effect)

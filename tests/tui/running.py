@@ -70,7 +70,7 @@ class FakeClient:
     def order_gpu(self, gpu, order):
         return self._change(False, order, gpu)
 
-    def order_template(self, name, order, *, dry_run=False):
+    def order_template(self, name, order, tenant, *, dry_run=False):
         return self._change(dry_run, order, name)
 
     def update_tenant(self, name, settings, *, dry_run=False):

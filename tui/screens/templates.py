@@ -81,8 +81,10 @@ class TemplatesScreen(BaseScreen):
 
     def _order(self, order: str) -> None:
         if self.selected is not None:
-            name = self.selected.name  # taken now: the cursor may be elsewhere when it is done
-            self.console.confirm(order_template(order, name, lambda: name in self.console.state.templates))
+            row: LiveTemplate = self.selected  # taken now: the cursor may be elsewhere when it is done
+            self.console.confirm(
+                order_template(order, row.name, row.owner, lambda: row.name in self.console.state.templates)
+            )
 
     def _where(self, row: LiveTemplate) -> Cell:
         gpus = sorted(self.console.view.gpus)

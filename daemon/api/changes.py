@@ -9,10 +9,10 @@ from litestar import Request, Response
 from litestar.params import HeaderParameter, QueryParameter
 
 from preble.daemon.api.request_ids import request_id
-from preble.daemon.store.audit import iso
 from preble.daemon.tenancy.audit import Author, Change, Outcome
 from preble.daemon.tenancy.model import Principal
 from preble.daemon.wire.accounts import PlannedChange
+from preble.daemon.wire.moments import iso
 
 _T = TypeVar("_T")
 

@@ -15,7 +15,6 @@ from preble.daemon.api.changes import DryRun, IfMatch, answer, author_of, etag, 
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, TooLarge
 from preble.daemon.ids import KeyId
-from preble.daemon.store.audit import iso, iso_or_none
 from preble.daemon.store.keys import KeySpec, MadeKey, Repeatable
 from preble.daemon.tenancy.model import ApiKey, Scope
 from preble.daemon.wire.accounts import (
@@ -28,6 +27,7 @@ from preble.daemon.wire.accounts import (
     PlannedChange,
     ScopeName,
 )
+from preble.daemon.wire.moments import iso, iso_or_none
 
 AnyRequest = Request[Any, Any, Any]
 IdempotencyKey = Annotated[

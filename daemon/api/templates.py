@@ -18,12 +18,12 @@ from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, TooLarge
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.ids import KeyId, TenantName
-from preble.daemon.store.audit import iso
 from preble.daemon.templates.body import variables_of
 from preble.daemon.templates.directory import Owner, Template, Version
 from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.model import Principal, Scope
 from preble.daemon.wire.accounts import PlannedChange
+from preble.daemon.wire.moments import iso
 from preble.daemon.wire.settings import Limits
 from preble.daemon.wire.templates import (
     LATEST,

@@ -13,11 +13,11 @@ from preble.daemon.api.bodies import convert, merged, read_body, read_object
 from preble.daemon.api.changes import DryRun, IfMatch, answer, author_of, etag, versions
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, TooLarge
-from preble.daemon.store.audit import iso
 from preble.daemon.store.usage_query import UsageFilter
 from preble.daemon.tenancy.model import Scope, Tenant
 from preble.daemon.wire.accounts import PlannedChange, TenantCreate, TenantPage, TenantRow
 from preble.daemon.wire.admin import UsageTotals
+from preble.daemon.wire.moments import iso
 from preble.daemon.wire.settings import TenantSettings
 
 AnyRequest = Request[Any, Any, Any]

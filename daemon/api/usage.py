@@ -12,12 +12,12 @@ from preble.daemon.api.admin import Admin, Limit, Offset, seconds
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import InvalidRequest, NotFound
 from preble.daemon.ids import KeyId
-from preble.daemon.store.audit import iso
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.usage_query import By, UsageFilter
 from preble.daemon.tenancy.ledger import UsageRecord
 from preble.daemon.tenancy.model import Scope
 from preble.daemon.wire.admin import UsagePage, UsageRow
+from preble.daemon.wire.moments import iso
 from preble.daemon.wire.usage_csv import rows_csv, totals_csv
 
 AnyRequest = Request[Any, Any, Any]

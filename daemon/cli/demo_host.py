@@ -12,7 +12,6 @@ from preble.daemon.flow.explain import foretell, suppose
 from preble.daemon.ids import BlockKey, TenantName
 from preble.daemon.obs.live.board import Board
 from preble.daemon.obs.live.facts import End, GpuNow, TenantNow
-from preble.daemon.obs.live.requests import iso
 from preble.daemon.sched.types import Decision
 from preble.daemon.sim.demo import BATCH, PARTS, WEIGHTS
 from preble.daemon.sim.types import Outcome, Piece
@@ -21,6 +20,7 @@ from preble.daemon.sim.world import MODEL, World
 from preble.daemon.tenancy.standing import Standing
 from preble.daemon.wire.admin import Actual, Explanation
 from preble.daemon.wire.live import LiveTemplate, LogLine, PrefixPage, RequestState
+from preble.daemon.wire.moments import iso
 
 _STATES: Mapping[str, RequestState] = {
     "finished": "finished",

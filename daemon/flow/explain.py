@@ -1,7 +1,6 @@
 """Decisions for people, of requests that have ended and of those that nobody sent."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
 
 from msgspec.structs import asdict, replace
 
@@ -12,6 +11,7 @@ from preble.daemon.ids import GpuId
 from preble.daemon.sched.types import Candidate, Decision
 from preble.daemon.sched.whatif import choose_without
 from preble.daemon.wire.admin import Actual, CandidateRow, Explanation
+from preble.daemon.wire.moments import iso
 
 
 def explain(settled: Settled, decision: Decision) -> Explanation:
@@ -65,7 +65,7 @@ def _explanation(decision: Decision, decided_at_s: float, attempts: int, actual:
         predicted_output_tokens=decision.expected_output_tokens,
         candidates=[_candidate_row(candidate) for candidate in decision.candidates],
         attempts=attempts,
-        decided_at=datetime.fromtimestamp(decided_at_s, UTC).isoformat(timespec="milliseconds"),
+        decided_at=iso(decided_at_s),
         actual=actual,
     )
 

@@ -16,13 +16,13 @@ from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Prefix, Reports, Warmer
 from preble.daemon.ids import GpuId, KeyId, TenantName
 from preble.daemon.sched.attempt import EngineView
-from preble.daemon.store.audit import iso
 from preble.daemon.store.pins import PinStore
 from preble.daemon.templates.directory import Owner, Template, Version
 from preble.daemon.templates.pins import SPARE_RATIO, GpuRoom, Held, Pin, PinKey, Pins, Todo
 from preble.daemon.tenancy.audit import Author, Change, Outcome
 from preble.daemon.tenancy.directory import Directory
 from preble.daemon.tenancy.model import Tenant
+from preble.daemon.wire.moments import iso
 from preble.daemon.wire.pins import PinnedOn, PinRow
 
 _LEAST_BETWEEN_LOOKS_S = 0.05

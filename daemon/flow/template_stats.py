@@ -8,11 +8,11 @@ from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Warmer
 from preble.daemon.ids import ModelName, TenantName
-from preble.daemon.store.audit import iso
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.templates.directory import Owner, Template, Version
 from preble.daemon.templates.pins import Held
 from preble.daemon.templates.totals import TemplateTotals
+from preble.daemon.wire.moments import iso
 from preble.daemon.wire.pins import TemplateStats
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from preble.daemon.store.tables import audit
 from preble.daemon.tenancy.audit import Author, Change
 from preble.daemon.tenancy.model import ApiKey, Tenant, is_tenant_name
 from preble.daemon.wire.accounts import AuditRow
+from preble.daemon.wire.moments import iso, iso_or_none
 from preble.daemon.wire.settings import Limits
 
 
@@ -85,16 +85,6 @@ def shown_limits(limits: Limits) -> dict[str, Any]:
     """The limits that there are; also what the database holds."""
     found: dict[str, Any] = msgspec.to_builtins(limits)
     return {name: value for name, value in found.items() if value is not None}
-
-
-def iso(at_s: float) -> str:
-    """A point in time as operators read it."""
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
-
-
-def iso_or_none(at_s: float | None) -> str | None:
-    """The same of one that may not have come."""
-    return None if at_s is None else iso(at_s)
 
 
 def _row(row: Mapping[Any, Any]) -> AuditRow:

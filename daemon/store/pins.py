@@ -8,10 +8,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Executable, and_, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from preble.daemon.store.audit import AuditLog, iso
+from preble.daemon.store.audit import AuditLog
 from preble.daemon.store.tables import template_pins
 from preble.daemon.templates.pins import Pin, PinKey
 from preble.daemon.tenancy.audit import Author, Change, Outcome
+from preble.daemon.wire.moments import iso
 
 
 class PinStore:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from preble.daemon.config import LiveConfig
-from preble.daemon.obs.live.requests import iso
 from preble.daemon.obs.live.windows import ENOUGH
 from preble.daemon.wire.live import Alarm, LiveGpu, LiveTenant
+from preble.daemon.wire.moments import iso
 
 _BEGINS_AFTER_S = 2.0
 _ENDS_AFTER_S = 10.0

@@ -16,7 +16,7 @@ from preble.daemon.obs.live.alarms import Alarms, causes
 from preble.daemon.obs.live.counts import Counts
 from preble.daemon.obs.live.facts import End, GpuNow, Host
 from preble.daemon.obs.live.history import History
-from preble.daemon.obs.live.requests import Requests, Seen, iso
+from preble.daemon.obs.live.requests import Requests, Seen
 from preble.daemon.obs.live.rows import gpu_row, tenant_rows, traffic_row
 from preble.daemon.obs.live.service import Service
 from preble.daemon.obs.live.windows import ENOUGH
@@ -31,6 +31,7 @@ from preble.daemon.wire.live import (
     Snapshot,
     Tick,
 )
+from preble.daemon.wire.moments import iso
 
 _SLOTS = 30
 _HISTORY_S = 3600.0

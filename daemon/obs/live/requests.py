@@ -2,20 +2,15 @@
 
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 from preble.daemon.ids import AttemptId, RequestId
 from preble.daemon.obs.live.facts import End
 from preble.daemon.sched.types import Decision, RequestSpec
 from preble.daemon.wire.live import LiveRequest, RequestState
+from preble.daemon.wire.moments import iso
 
 _FOLLOWED = 20
 """Requests that consoles follow to their end, by those of one tick."""
-
-
-def iso(at_s: float) -> str:
-    """A point in time, in seconds since the epoch, as the wire has it."""
-    return datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
 
 
 class Seen:

@@ -7,7 +7,7 @@ from preble.daemon.config import LiveConfig
 from preble.daemon.flow import events
 from preble.daemon.ids import GpuId
 from preble.daemon.obs.live.alarms import Alarms, Cause
-from preble.daemon.obs.live.requests import iso
+from preble.daemon.wire.moments import iso
 
 
 def cause(level=1.0, rule="x", severity="warning"):

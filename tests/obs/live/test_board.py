@@ -7,8 +7,8 @@ from tests.obs.live.hosts import EPOCH_S, Told, end
 from preble.daemon.config import LiveConfig
 from preble.daemon.flow import events
 from preble.daemon.ids import AttemptId, GpuId
-from preble.daemon.obs.live.requests import iso
 from preble.daemon.wire.live import LogLine
+from preble.daemon.wire.moments import iso
 
 
 def states(tick):

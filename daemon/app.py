@@ -31,6 +31,7 @@ from preble.daemon.errors import ConfigError, EngineError, Unavailable
 from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event, TenantStands
+from preble.daemon.flow.evictions import EvictionCounter
 from preble.daemon.flow.gpus import GpuDesk
 from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.kept import KeptPrompts
@@ -46,7 +47,7 @@ from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.flow.template_stats import StatsDesk
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Reports, Warmer
-from preble.daemon.ids import GpuId, ModelName
+from preble.daemon.ids import GpuId, ModelName, TenantName
 from preble.daemon.obs.live.tail import LogTail
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.obs.recorder import recording
@@ -54,9 +55,11 @@ from preble.daemon.prompt import PromptEncoder
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import TimeModel
+from preble.daemon.store.evictions import EvictionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.opening import Stores, open_stores
 from preble.daemon.store.time_models import TimeModels
+from preble.daemon.templates.directory import VersionKey
 from preble.daemon.tenancy.account import Limit
 from preble.daemon.tenancy.buckets import day_at, month_at
 from preble.daemon.tenancy.directory import Directory
@@ -112,7 +115,9 @@ async def open_daemon(
         host = DaemonHost(stores.accounts.directory, limiter, stores.faults)
         board = make_board(config, host)
         reports = Reports()
-        told, timed = every(record, board.stepped, reports.stepped), every(metrics.observe_decision, board.decided)
+        evictions = counting_evictions(stores.evictions, metrics)
+        told = every(record, board.stepped, reports.stepped, evictions.stepped)
+        timed = every(metrics.observe_decision, board.decided)
         engines = Engines(config, specs, paths, stores.time_models, say, timed, told)
         host.attach(engines.fleet, engines.runtime)
         feed = await stack.enter_async_context(feeding(board, config, tail))
@@ -136,22 +141,15 @@ async def open_daemon(
         stores.accounts.directory.watch(engines.tell_standing)
         check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
         templates = TemplateDesk(stores.templates, engines.encoders)
-        pins = _pins(config, stores, templates, runtime, live, reports)
-        show_templates(books, host, pins.keeper, templates, metrics)
+        pins = _pins(config, stores, templates, runtime, live, reports, evictions)
+        show_templates(books, host, pins.keeper, templates, metrics, evictions)
         await stack.enter_async_context(pins.keeper.running())
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
         console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders)
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),
-            inference=InferenceService(
-                engines.served,
-                check,
-                stores.salts.scope,
-                limiter.limits,
-                templates,
-                live,
-            ),
+            inference=InferenceService(engines.served, check, stores.salts.scope, limiter.limits, templates, live),
             admin=AdminService(check, stores.accounts, stores.ledger, stores.decisions, desk, dry_run, feed, console),
             templates=TemplateService(check, directory, templates, engines.served, limiter.limits),
             pins=pins,
@@ -198,21 +196,40 @@ def _pins(
     runtime: Runtime,
     live: Callable[[Call], RequestLife],
     reports: Reports,
+    evictions: EvictionCounter,
 ) -> PinService:
-    warmer = Warmer(runtime, templates, stores.salts.scope, live, reports)
+    evictions.attach(runtime.residency)
+    warmer = Warmer(runtime, templates, stores.salts.scope, live, reports, evictions)
     tenants, share = stores.accounts.directory, config.templates.pinned_ratio
     keeper = Keeper(stores.pins, share, templates, warmer, runtime, tenants, reports)
-    return PinService(warmer, stores.accounts.audit, keeper, StatsDesk(stores.ledger, templates, keeper, warmer))
+    stats = StatsDesk(stores.ledger, stores.evictions, templates, keeper, warmer)
+    return PinService(warmer, stores.accounts.audit, keeper, stats)
+
+
+def counting_evictions(log: EvictionLog, metrics: Metrics) -> EvictionCounter:
+    """Have templates' evictions counted: where they are remembered, and for Prometheus."""
+
+    def count(version: VersionKey, tenant: TenantName) -> None:
+        log.add(version, tenant, time())
+        metrics.template_evicted(tenant)
+
+    return EvictionCounter(count)
 
 
 def show_templates(
-    books: Bookkeeper, host: DaemonHost, keeper: Keeper, templates: TemplateDesk, metrics: Metrics
+    books: Bookkeeper,
+    host: DaemonHost,
+    keeper: Keeper,
+    templates: TemplateDesk,
+    metrics: Metrics,
+    evictions: EvictionCounter,
 ) -> None:
     """Have what requests make of templates counted, and told to consoles and Prometheus."""
     metrics.track_pins(keeper.kept)
     shown = LiveTemplates(templates.store.directory, keeper)
     books.listen(keeper.settled)
     books.listen(shown.settled)
+    books.listen(evictions.settled)
     host.show_templates(shown.rows)
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import time
 from types import SimpleNamespace
 
 import msgspec
@@ -17,7 +18,7 @@ from preble.daemon.api.health import HealthService
 from preble.daemon.api.models import ServedModel
 from preble.daemon.api.pins import PinService
 from preble.daemon.api.templates import TemplateService
-from preble.daemon.app import every, show_templates
+from preble.daemon.app import counting_evictions, every, show_templates
 from preble.daemon.config import Config, LiveConfig, ServerConfig
 from preble.daemon.errors import EngineError, NotFound
 from preble.daemon.flow.console import ConsoleDesk
@@ -44,6 +45,7 @@ from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
 from preble.daemon.store.db import Place, open_database
 from preble.daemon.store.decisions import DecisionLog
+from preble.daemon.store.evictions import EvictionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.pins import PinStore
 from preble.daemon.store.templates import TemplateStore
@@ -178,6 +180,8 @@ class AdminApp:
     app: Litestar
     accounts: Accounts
     ledger: Ledger
+    evictions: EvictionLog
+    metrics: Metrics
     decisions: DecisionLog
     gpus: Gpus
     salts: Salts
@@ -200,6 +204,8 @@ async def open_admin_app(
     accounts = await Accounts.load(database)
     await ensure_first_keys(accounts, data_dir, create_default_tenant=True, now_s=0.0)
     ledger, decisions = Ledger(database, FLUSH_S), DecisionLog(database, FLUSH_S, kept=100)
+    evicted, metrics = await EvictionLog.load(database, FLUSH_S, time()), Metrics()
+    evictions = counting_evictions(evicted, metrics)
 
     failures = FailureLimiter(per_minute=60, at_once=FAILURES_AT_ONCE, addresses_kept=100)
     check = Authenticator(accounts.directory, failures, on_failure=lambda: None)
@@ -208,7 +214,9 @@ async def open_admin_app(
     host = DaemonHost(accounts.directory, limiter, lambda: [ledger.fault])
     board = make_board(config, host)
     reports = Reports()
-    runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None, record=every(board.stepped, reports.stepped))
+    told = every(board.stepped, reports.stepped, evictions.stepped)
+    runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None, record=told)
+    evictions.attach(runtime.residency)
     host.attach(SimpleNamespace(rows=()), runtime)
     for gpu in GPUS:
         runtime.post(up(gpu))
@@ -227,7 +235,6 @@ async def open_admin_app(
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed, console)
     templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, limiter.limits)
     engines = Prefiller(runtime)
-    metrics = Metrics()
     books = Bookkeeper(
         record_usage=ledger.record,
         record_explanation=decisions.record,
@@ -238,19 +245,33 @@ async def open_admin_app(
     def live(call: Call) -> RequestLife:
         return RequestLife(call, runtime=runtime, limiter=limiter, door=engines.of, settle=books.settle, timeout_s=30.0)
 
-    warmer = Warmer(runtime, desk, salts.scope, live, reports)
+    warmer = Warmer(runtime, desk, salts.scope, live, reports, evictions)
     keeper = Keeper(PinStore(database, accounts.audit), pin_share, desk, warmer, runtime, accounts.directory, reports)
-    show_templates(books, host, keeper, desk, metrics)
+    show_templates(books, host, keeper, desk, metrics, evictions)
     await stack.enter_async_context(keeper.running())
-    pins = PinService(warmer, accounts.audit, keeper, StatsDesk(ledger, desk, keeper, warmer))
+    pins = PinService(warmer, accounts.audit, keeper, StatsDesk(ledger, evicted, desk, keeper, warmer))
     app = make_application(ServerConfig(), health=health, inference=None, admin=service, templates=templates, pins=pins)
     try:
         yield AdminApp(
-            app, accounts, ledger, decisions, gpus, salts, runtime, engines, board, feed, lives, plain.encoder
+            app,
+            accounts,
+            ledger,
+            evicted,
+            metrics,
+            decisions,
+            gpus,
+            salts,
+            runtime,
+            engines,
+            board,
+            feed,
+            lives,
+            plain.encoder,
         )
     finally:
         await stack.aclose()
         await ledger.close()
+        await evicted.close()
         await decisions.close()
         await database.dispose()
         encoder.close()

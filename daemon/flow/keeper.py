@@ -126,6 +126,7 @@ class Keeper:
             return None
         self._prefixes[pin.key] = version.number, prefix
         self._pins.read(held, version.number, len(prefix.tokens), prefix.keys)
+        self._warmer.watch(prefix)
         return prefix if prefix.keys else None
 
     def _drop(self, pin: Pin) -> None:

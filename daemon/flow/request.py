@@ -21,7 +21,7 @@ from preble.daemon.flow.encode import encoded
 from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
 from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
 from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, without_cached_tokens
-from preble.daemon.ids import AttemptId, GpuId, KeyId, ModelName, RequestId, TenantName
+from preble.daemon.ids import AttemptId, BlockKey, GpuId, KeyId, ModelName, RequestId, TenantName
 from preble.daemon.sched.types import Decision, RequestSpec
 from preble.daemon.templates.using import Named
 from preble.daemon.tenancy.ledger import Status
@@ -94,6 +94,8 @@ class Settled:
     queue_ms: float | None
     ttft_ms: float | None
     latency_ms: float
+    block_keys: tuple[BlockKey, ...] = ()
+    """Of its prompt, if that was made."""
 
 
 class RequestLife:
@@ -196,11 +198,8 @@ class RequestLife:
 
     async def _try(self, dispatch: Dispatch) -> Answer:
         call = self._call
-        headers = {"x-request-id": call.request_id}
-        upstream: Upstream = await self._stack.enter_async_context(
-            self._door(dispatch.gpu).stream(call.path, self._body, headers)
-        )
-        self._upstream = upstream
+        stream = self._door(dispatch.gpu).stream(call.path, self._body, {"x-request-id": call.request_id})
+        self._upstream = upstream = await self._stack.enter_async_context(stream)
         if upstream.status >= 500:
             raise EngineError(f"the engine answered with status {upstream.status}")
         if upstream.status != 200:
@@ -349,6 +348,7 @@ class RequestLife:
             queue_ms=self._queue_ms,
             ttft_ms=self._ttft_ms,
             latency_ms=self._elapsed_ms(),
+            block_keys=spec.prompt.block_keys if spec else (),
         )
         cached = 0 if self._call.hide_cache else settled.cached_tokens or 0  # else what is left would tell it
         used = Tokens(prompt=asked_tokens, cached=cached, output=settled.output_tokens)

@@ -8,6 +8,7 @@ from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Warmer
 from preble.daemon.ids import ModelName, TenantName
+from preble.daemon.store.evictions import Evicted, EvictionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.templates.directory import Owner, Template, Version
 from preble.daemon.templates.pins import Held
@@ -22,6 +23,8 @@ class _Line:
     version: Version
     totals: list[TemplateTotals] = field(default_factory=list)
     """Of each tenant."""
+    evicted: list[Evicted] = field(default_factory=list)
+    """Likewise."""
     pins: list[Held] = field(default_factory=list)
 
     @property
@@ -30,7 +33,8 @@ class _Line:
 
     @property
     def tenants(self) -> set[str]:
-        return {*(each.tenant for each in self.totals), *(held.pin.tenant for held in self.pins)}
+        counted = {*(each.tenant for each in self.totals), *(each.tenant for each in self.evicted)}
+        return {*counted, *(held.pin.tenant for held in self.pins)}
 
 
 class StatsDesk:
@@ -39,11 +43,13 @@ class StatsDesk:
     def __init__(
         self,
         ledger: Ledger,
+        evictions: EvictionLog,
         desk: TemplateDesk,
         keeper: Keeper,
         warmer: Warmer,
     ) -> None:
         self._ledger = ledger
+        self._evictions = evictions
         self._desk = desk
         self._keeper = keeper
         self._warmer = warmer
@@ -71,6 +77,9 @@ class StatsDesk:
         for each in await self._ledger.templates(tenant):
             if found := line(each.template_id, each.number):
                 found.totals.append(each)
+        for evicted in await self._evictions.totals(tenant):
+            if found := line(*evicted.version):
+                found.evicted.append(evicted)
         for held in self._keeper.find(tenant):
             if found := line(held.pin.template_id, held.version):
                 found.pins.append(held)
@@ -95,7 +104,7 @@ class StatsDesk:
             ttft_miss_ms=miss_us / misses / 1000 if misses and not hides else None,
             warm_on=[] if hides and not line.pins else await self._warm_on(line, models),
             pinned=bool(line.pins),
-            evictions=sum(held.evictions for held in line.pins),
+            evictions=None if hides and not line.pins else sum(each.evictions for each in line.evicted),
             last_used_at=None if last_s is None else iso(last_s),
         )
 
@@ -107,6 +116,7 @@ class StatsDesk:
             except (ApiError, EngineError):
                 continue
             for tenant in line.tenants:
-                prefix = self._warmer.salted(TenantName(tenant), ModelName(model), tokens)
+                version = (line.template.id, line.version.number)
+                prefix = self._warmer.salted(version, TenantName(tenant), ModelName(model), tokens)
                 found |= {gpu for gpu, (state, _) in self._warmer.states(prefix).items() if state == "warm"}
         return sorted(found)

@@ -117,8 +117,16 @@ class TemplateDesk:
             raise InvalidRequest(f"{told} {kind}.", param="template.name")
         use = used(body, wanted.template, request, self._traits(model).markers)
         tokens = await self._cacheable(template, version, model)
-        named = Named(template_id=template.id, name=template.name, version=version.number, tokens=tokens)
-        return dataclasses.replace(use, named=named)
+        return dataclasses.replace(
+            use,
+            named=Named(
+                template_id=template.id,
+                name=template.name,
+                version=version.number,
+                tokens=tokens,
+                blocks=tokens // self._encoders()[model].block_tokens,
+            ),
+        )
 
     async def _cacheable(self, template: Template, version: Version, model: ModelName) -> int:
         """Tokens that can be cached of a version, 0 where nobody can say; it is remembered."""

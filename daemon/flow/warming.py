@@ -13,13 +13,14 @@ import msgspec
 from preble.daemon.errors import ApiError, InvalidRequest
 from preble.daemon.flow.effects import Effect
 from preble.daemon.flow.events import EngineDown, EngineUp, Event, KvReported
+from preble.daemon.flow.evictions import EvictionCounter
 from preble.daemon.flow.request import Call, RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.ids import BlockKey, GpuId, KeyId, ModelName, RequestId, TenantName
 from preble.daemon.sched.blocks import TokenIds
 from preble.daemon.sched.types import Candidate, Prompt, RequestSpec
-from preble.daemon.templates.directory import Template, Version
+from preble.daemon.templates.directory import Template, Version, VersionKey
 from preble.daemon.templates.residence import state_of
 from preble.daemon.tenancy.salts import CacheScope
 from preble.daemon.wire.pins import State
@@ -33,6 +34,7 @@ _REPORT_S = 5.0
 class Prefix:
     """What is to be warm, in one tenant's cache."""
 
+    version: VersionKey
     tenant: TenantName
     model: ModelName
     tokens: TokenIds
@@ -78,26 +80,28 @@ class Warmer:
         cache_scope: Callable[[TenantName, str | None], CacheScope],
         live: Callable[[Call], RequestLife],
         reports: Reports,
+        evictions: EvictionCounter,
     ) -> None:
-        """`live` begins a request's life."""
+        """`live` begins a request's life. `evictions` are counted of what is warmed or kept."""
         self._runtime = runtime
         self._desk = desk
         self._cache_scope = cache_scope
         self._live = live
         self._reports = reports
+        self._evictions = evictions
         self._warming: set[tuple[GpuId, BlockKey]] = set()
         """GPUs, and last blocks of the prefixes that are being computed there."""
 
     async def prefix(self, tenant: TenantName, template: Template, version: Version, model: ModelName) -> Prefix:
         """What can be cached of a version for a tenant, maybe nothing. Raises as `TemplateDesk.prefix`, `NotFound`."""
         tokens = await self._desk.prefix(template, version, model)
-        return self.salted(tenant, model, tokens)
+        return self.salted((template.id, version.number), tenant, model, tokens)
 
-    def salted(self, tenant: TenantName, model: ModelName, tokens: TokenIds) -> Prefix:
-        """A prefix as it is in a tenant's cache now."""
+    def salted(self, version: VersionKey, tenant: TenantName, model: ModelName, tokens: TokenIds) -> Prefix:
+        """A version's prefix as it is in a tenant's cache now."""
         scope = self._cache_scope(tenant, None)
         keys = self._desk.chain(model, scope.salt, tokens)
-        return Prefix(tenant=tenant, model=model, tokens=tokens, keys=keys, scope=scope)
+        return Prefix(version=version, tenant=tenant, model=model, tokens=tokens, keys=keys, scope=scope)
 
     def scope(self, tenant: TenantName) -> CacheScope:
         """Whose cached prefixes a tenant's requests can find."""
@@ -137,10 +141,15 @@ class Warmer:
         """Whether it is being computed there."""
         return bool(prefix.keys) and (gpu, prefix.keys[-1]) in self._warming
 
+    def watch(self, prefix: Prefix) -> None:
+        """Have its evictions counted from now on."""
+        self._evictions.used(prefix.version, prefix.tenant, prefix.model, prefix.keys)
+
     async def warm(self, prefix: Prefix, gpu: GpuId, key_id: KeyId) -> Try:
         """Compute a prefix on a GPU, and wait until that has reported it."""
         request_id = RequestId(f"req_{token_hex(12)}")
         place = (gpu, prefix.keys[-1])
+        self.watch(prefix)
         self._warming.add(place)
         try:
             answer = await self._live(_call(request_id, prefix, gpu, key_id)).answer()

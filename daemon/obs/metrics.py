@@ -61,6 +61,7 @@ class Metrics:
         self._limited = self._counter("limited_requests", "Requests refused by a limit.", ["tenant", "limit"])
         self._templated = self._counter("template_requests", "Requests that named a template.", ["tenant", "hit"])
         self._saved = self._counter("template_saved_tokens", "Tokens of templates found cached.", ["tenant"])
+        self._evicted = self._counter("template_evictions", "Templates evicted from a GPU that had all.", ["tenant"])
         self._unauthenticated = self._counter("unauthenticated_requests", "Requests without a valid key.", [])
         self._ttft = self._histogram("time_to_first_token", "Of streamed requests.", by_gpu, _TTFT_S)
         self._latency = self._histogram("request_latency", "From arrival to end.", by_gpu, _LATENCY_S)
@@ -120,6 +121,10 @@ class Metrics:
         """A request named a template of which so much could have been found cached, and so much was."""
         self._templated.labels(tenant, "yes" if 2 * cached_tokens > tokens else "no").inc()
         self._saved.labels(tenant).inc(cached_tokens)
+
+    def template_evicted(self, tenant: str) -> None:
+        """A GPU that had all of a template's prefix in this tenant's cache has it no more."""
+        self._evicted.labels(tenant).inc()
 
     def limit_reached(self, tenant: str, limit: str) -> None:
         """A limit of the tenant, or of one of its keys, refused a request."""

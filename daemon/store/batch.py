@@ -23,9 +23,10 @@ Row = dict[str, Any]
 class BatchWriter:
     """Collects rows of one table and inserts them in the background.
 
-    A row whose key is there already is ignored, so that a batch of unknown fate can be written again. A batch that
-    fails (disk full, database locked) is kept and tried again until it succeeds or the writer is closed. What was added
-    within the last flush interval is lost when the process is killed; nothing else is.
+    A row whose key is there already is ignored, or takes the place of the one that is there, so that a batch of unknown
+    fate can be written again. A batch that fails (disk full, database locked) is kept and tried again until it succeeds
+    or the writer is closed. What was added within the last flush interval is lost when the process is killed; nothing
+    else is.
     """
 
     def __init__(
@@ -35,16 +36,20 @@ class BatchWriter:
         interval_s: float,
         after_flush: Callable[[int], Any] | None = None,
         with_new: Callable[[AsyncConnection, list[Row]], Awaitable[None]] | None = None,
+        *,
+        replaces: bool = False,
     ) -> None:
         """`after_flush` is awaited with the number of rows just written.
 
-        `with_new` is awaited within the transaction that writes rows, with those of them that were not there before.
+        `with_new` is awaited within the transaction that writes rows, with those of them that were not there before;
+        it is for tables whose rows stay (not `replaces`).
         """
         self._engine = engine
         self._table = table
         self._interval_s = interval_s
         self._after_flush = after_flush
         self._with_new = with_new
+        self._replaces = replaces
         self._waiting: list[Row] = []
         self._added = asyncio.Event()
         self._give_up_at_s: float | None = None
@@ -89,6 +94,9 @@ class BatchWriter:
                 await self._after_flush(len(batch))
 
     async def _write(self, batch: Sequence[Row]) -> None:
+        if self._replaces:
+            await self._put(batch)
+            return
         insert = insert_or(self._engine, self._table).on_conflict_do_nothing()
         async with self._engine.begin() as connection:
             if self._with_new is None:
@@ -99,3 +107,13 @@ class BatchWriter:
             new = set(written.scalars())
             firsts = {row[key.name]: row for row in reversed(batch) if row[key.name] in new}
             await self._with_new(connection, list(firsts.values()))
+
+    async def _put(self, batch: Sequence[Row]) -> None:
+        keys = [column.name for column in self._table.primary_key]
+        latest = {tuple(row[name] for name in keys): row for row in batch}
+        insert = insert_or(self._engine, self._table)
+        others = {column.name: insert.excluded[column.name] for column in self._table.c if column.name not in keys}
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                insert.on_conflict_do_update(index_elements=keys, set_=others), list(latest.values())
+            )

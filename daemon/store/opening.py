@@ -15,6 +15,7 @@ from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
 from preble.daemon.store.db import Place, claimed, open_database
 from preble.daemon.store.decisions import DecisionLog
+from preble.daemon.store.evictions import EvictionLog
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.pins import PinStore
 from preble.daemon.store.templates import TemplateStore
@@ -36,10 +37,11 @@ class Stores:
     decisions: DecisionLog
     templates: TemplateStore
     pins: PinStore
+    evictions: EvictionLog
 
     def faults(self) -> list[str | None]:
         """Why something cannot be written now; None of what can."""
-        return [self.ledger.fault, self.decisions.fault]
+        return [self.ledger.fault, self.decisions.fault, self.evictions.fault]
 
 
 @asynccontextmanager
@@ -59,19 +61,22 @@ async def open_stores(config: Config, data_dir: Path) -> AsyncIterator[Stores]:
         stack.push_async_callback(decisions.close)
         ledger = Ledger(database, flush_s)
         stack.push_async_callback(ledger.close)
-        forgetting = create_task(forget_often(ledger, config.ledger))
+        evictions = await EvictionLog.load(database, flush_s, time())
+        stack.push_async_callback(evictions.close)
+        forgetting = create_task(forget_often(ledger, evictions, config.ledger))
         stack.callback(forgetting.cancel)
         templates = await TemplateStore.load(database, accounts.audit, accounts.directory)
         time_models = await TimeModels.load(database)
         pins = PinStore(database, accounts.audit)
-        yield Stores(accounts, salts, time_models, ledger, decisions, templates, pins)
+        yield Stores(accounts, salts, time_models, ledger, decisions, templates, pins, evictions)
 
 
-async def forget_often(ledger: Ledger, config: LedgerConfig) -> None:
+async def forget_often(ledger: Ledger, evictions: EvictionLog, config: LedgerConfig) -> None:
     """Delete usage that is too old, now and every hour, until cancelled."""
     while True:
         try:
             await ledger.forget(time(), rows_days=config.retention_days, hours_days=config.hours_retention_days)
+            await evictions.forget(time(), hours_days=config.hours_retention_days)
         except SQLAlchemyError as error:
             _log.error("old_usage_not_deleted", error=str(error))
         await sleep(_FORGET_S)

@@ -213,6 +213,17 @@ template_hours = Table(
     Column("last_used_s", Float, nullable=False),
 )
 
+# Counts of what engines reported, by hour as `template_hours`.
+template_evictions = Table(
+    "template_evictions",
+    metadata,
+    Column("hour_s", BigInteger, primary_key=True, autoincrement=False),
+    Column("template_id", Integer, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("tenant", String(63), primary_key=True),
+    Column("evictions", BigInteger, nullable=False),
+)
+
 # What can be computed again: a row counts only for the tokenizer and chat template that it was made with.
 template_analyses = Table(
     "template_analyses",

@@ -11,6 +11,9 @@ from preble.daemon.wire.templates import LATEST, PRODUCTION
 Owner = TenantName | None
 """None: the operator; then every tenant can use it."""
 
+VersionKey = tuple[int, int]
+"""A template's id, and a version's number."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:

@@ -24,6 +24,8 @@ class Named:
     version: int
     tokens: int
     """That can be cached; 0 where nobody could say."""
+    blocks: int
+    """That these tokens are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,8 +136,10 @@ class TemplateStats(msgspec.Struct, frozen=True, kw_only=True):
     warm_on: list[str]
     """GPUs that have all of it now, in the cache of some tenant that is told of here."""
     pinned: bool
-    evictions: int
-    """Of its pins, since the daemon was started."""
+    evictions: int | None
+    """Times that a GPU which had all of what can be cached of it reported to have evicted some, once it was used or
+    warmed: in each tenant's cache, for who used it there last. That an engine ended, restarted or emptied its cache is
+    none."""
     last_used_at: str | None
 
 

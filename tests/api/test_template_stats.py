@@ -3,15 +3,18 @@
 from dataclasses import replace
 from time import time
 
+import numpy as np
 import pytest
 from tests.admin_app import usage
 from tests.api.calling import Caller
-from tests.core import BLOCK
+from tests.core import BLOCK, HASHER, MODEL
 from tests.obs.test_metrics import settled
 
 from preble.daemon.config import PricesConfig
+from preble.daemon.flow.events import BlocksRemoved, KvReported
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.obs.metrics import Metrics
+from preble.daemon.sched.blocks import root_key
 from preble.daemon.sched.types import TimeModel
 from preble.daemon.templates.using import Named
 from preble.daemon.tenancy.prices import Prices
@@ -79,6 +82,21 @@ async def test_where_a_template_is_warm_is_what_engines_report(admin, tenant):
     assert row["warm_on"] == [admin.engines.sent[0][0]]
 
 
+async def test_evictions_of_what_is_not_pinned_are_counted_and_shown(admin, tenant, operator):
+    await tenant.post(f"{TENANTS}/a/warm", {})
+    [(gpu, sent)] = admin.engines.sent
+    chain = HASHER.chain(root_key(MODEL, salt=sent["cache_salt"]), np.asarray(sent["prompt"], dtype=np.uint32))
+    evicted = KvReported(gpu=gpu, epoch=1, changes=(BlocksRemoved(keys=tuple(chain[-1:])),))
+    admin.runtime.post(evicted)
+    admin.runtime.post(evicted)
+    await admin.evictions.close()
+    [row] = await stats(tenant)
+    assert (row["name"], row["version"], row["requests"], row["evictions"]) == ("a", 1, 0, 1)
+    assert (row["warm_on"], row["pinned"], row["last_used_at"]) == ([], False, None)
+    assert await stats(operator, "/admin/v1", tenant="default") == [row]
+    assert 'preble_template_evictions_total{tenant="default"} 1.0' in admin.metrics.render()[0].decode()
+
+
 async def test_each_tenant_learns_of_its_own_use_and_the_operator_of_all(admin, tenant, operator, other):
     await recorded(
         admin,
@@ -94,6 +112,7 @@ async def test_each_tenant_learns_of_its_own_use_and_the_operator_of_all(admin, 
     [hidden] = await stats(other)
     assert (hidden["requests"], hidden["hit_ratio"], hidden["tokens_saved"]) == (2, None, None)
     assert (hidden["gpu_ms_saved"], hidden["ttft_hit_ms"], hidden["warm_on"]) == (None, None, [])
+    assert hidden["evictions"] is None
     assert {(row["name"], row["requests"]) for row in await stats(operator, "/admin/v1")} == {("o", 3), ("a", 1)}
     [row] = await stats(operator, "/admin/v1", tenant="other")
     assert (row["requests"], row["tokens_saved"], row["gpu_ms_saved"]) == (2, TOKENS, 5.0)
@@ -117,7 +136,7 @@ async def test_a_request_is_counted_for_the_template_that_it_named(admin):
         prices=Prices(PricesConfig()),
         time_model=lambda _: model,
     )
-    named = Named(template_id=7, name="a", version=3, tokens=64)
+    named = Named(template_id=7, name="a", version=3, tokens=64, blocks=4)
     for number, cached in enumerate((96, 0)):
         one = settled(request_id=f"r{number}", prompt_tokens=100, cached_tokens=cached)
         books.settle(replace(one, call=replace(one.call, template=named)))

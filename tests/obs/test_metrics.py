@@ -19,7 +19,17 @@ from preble.daemon.tenancy.prices import Prices
 from preble.daemon.tenancy.standing import Standing
 
 UNITS = ("_seconds", "_tokens", "_ratio", "_blocks", "_bytes")
-COUNTED_THINGS = ("_requests", "_decisions", "_mismatches", "_running", "_waiting", "_up", "_pins", "_returns")
+COUNTED_THINGS = (
+    "_requests",
+    "_decisions",
+    "_mismatches",
+    "_running",
+    "_waiting",
+    "_up",
+    "_pins",
+    "_returns",
+    "_evictions",
+)
 LABELS = {"model", "tenant", "gpu", "mode", "status", "found", "hit", "kept", "limit"}
 
 
@@ -120,6 +130,7 @@ def page(metrics, books):
     metrics.track_tenants(lambda: {TenantName("acme"): standing(credit_ms=-250.0), TenantName("zoo"): standing()})
     metrics.track_fairness(lambda: (0.75, 1500.0))
     metrics.template_used("acme", 64, 64)
+    metrics.template_evicted("acme")
     metrics.track_pins(lambda: [("acme", True)])
     metrics.track_returns(lambda: [("m", ReturnCounts(expected=2, returned=5, found=4, expired=1))])
     return {name: family for name, family in families(metrics).items() if not name.endswith("_created")}

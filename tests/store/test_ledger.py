@@ -21,6 +21,7 @@ from preble.daemon.config import Config, LedgerConfig
 from preble.daemon.errors import QuotaExhausted
 from preble.daemon.store import db
 from preble.daemon.store.accounts import Accounts
+from preble.daemon.store.evictions import EvictionLog
 from preble.daemon.store.keys import KeySpec
 from preble.daemon.store.ledger import Ledger
 from preble.daemon.store.opening import forget_often
@@ -341,9 +342,9 @@ async def test_a_daemon_forgets_by_itself_and_a_fault_does_not_stop_it(database,
     monkeypatch.setattr("preble.daemon.store.opening._FORGET_S", 0.01)
     async with database.begin() as connection:
         await connection.execute(text("ALTER TABLE usage_hours RENAME TO away"))
-    ledger = Ledger(database, 0.01)
+    ledger, evictions = Ledger(database, 0.01), await EvictionLog.load(database, 0.01, time())
     with structlog.testing.capture_logs() as logged:
-        forgetting = asyncio.create_task(forget_often(ledger, LedgerConfig()))
+        forgetting = asyncio.create_task(forget_often(ledger, evictions, LedgerConfig()))
         while not logged:  # noqa: ASYNC110 (nothing tells)
             await asyncio.sleep(0.01)
         async with database.begin() as connection:
@@ -355,4 +356,5 @@ async def test_a_daemon_forgets_by_itself_and_a_fault_does_not_stop_it(database,
             await asyncio.sleep(0.01)
     forgetting.cancel()
     await asyncio.wait([forgetting])
+    await evictions.close()
     assert [row.request_id for row in await all_rows(ledger)] == ["req_2"]

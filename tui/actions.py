@@ -9,6 +9,7 @@ from typing import Any
 
 from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.console import ConsoleClient
+from preble.daemon.wire.live import TemplateKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,14 +47,16 @@ def order_gpu(order: str, gpu: str, is_there: Callable[[], bool]) -> Change:
     )
 
 
-def order_template(order: str, name: str, owner: str, is_there: Callable[[], bool]) -> Change:
-    """`pin`, `unpin` or `warm`, for the tenant whose it is; of the operator's nobody has said for whom."""
-    tenant = None if owner == "operator" else owner
+def order_template(
+    order: str, key: TemplateKey, reference: str | None, tenant: str, is_there: Callable[[], bool]
+) -> Change:
+    """`pin`, `unpin` or `warm` in a tenant's cache; what by a version or a label, or by neither."""
+    name = key.name if reference is None else f"{key.name}@{reference}"
     return Change(
         action=order,
-        target=name,
-        command=f"preble template {order} {name}" + (f" --tenant {tenant}" if tenant else ""),
-        call=lambda client, dry_run: client.order_template(name, order, tenant, dry_run=dry_run),
+        target=f"{name} for {tenant}",
+        command=f"preble template {order} {name} --tenant {tenant}",
+        call=lambda client, dry_run: client.order_template(key, order, reference, tenant, dry_run=dry_run),
         is_there=is_there,
     )
 

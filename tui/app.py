@@ -240,14 +240,14 @@ class Console(App[None]):
             return
         self.push_screen(Confirm(change), self._answered)
 
-    def refusal(self, change: Change) -> str | None:
-        """Why a change may not be made now; None: it may."""
+    def refusal(self, change: Change | None = None) -> str | None:
+        """Why a change may not be made now, or none at all; None: it may."""
         if not self.can_write:
             return "read-only: start preble-tui with --write to change anything"
         fresh = self.freshness
         if fresh.is_old:
             return f"not while the data is {fresh.word}: what you see may not be so any more"
-        if not change.is_there():
+        if change is not None and not change.is_there():
             return f"{change.target} is not there any more"
         return None
 

@@ -13,7 +13,8 @@ from preble.daemon.errors import PrebleError, Refused
 from preble.daemon.wire.accounts import KeyRow, PlannedChange, TenantRow
 from preble.daemon.wire.admin import Explanation
 from preble.daemon.wire.console import ConsoleClient
-from preble.daemon.wire.live import PrefixPage, PrefixText
+from preble.daemon.wire.live import PrefixPage, PrefixText, TemplateKey
+from preble.daemon.wire.pins import PinRow
 from preble.tui.feed.replay import Answers
 
 _T = TypeVar("_T")
@@ -65,6 +66,11 @@ class Desk:
     async def keys(self, tenant: str) -> list[KeyRow]:
         """A tenant's keys."""
         return await self._ask(f"keys/{tenant}", list[KeyRow], lambda client: client.keys(tenant))
+
+    async def pins(self, key: TemplateKey) -> list[PinRow]:
+        """What is pinned of a template, in the caches of its owner or, if it is the operator's, of all tenants."""
+        asked = f"pins/{key.owner or ''}/{key.name}"
+        return await self._ask(asked, list[PinRow], lambda client: client.template_pins(key.name, key.owner))
 
     async def plan(self, change: Callable[[ConsoleClient, bool], Any]) -> PlannedChange:
         """What a change would do; nothing is done."""

@@ -19,6 +19,7 @@ from preble.daemon.wire.live import (
     LiveTraffic,
     LogLine,
     Snapshot,
+    TemplateKey,
     Tick,
 )
 from preble.tui import format as fmt
@@ -30,6 +31,7 @@ HISTORY_POINTS = 720
 _LATE_PERIODS, _STALE_PERIODS = 2, 5
 _LEAST_PERIOD_S = 0.5  # a shorter interval would call a busy machine late
 
+_Key = TypeVar("_Key", str, TemplateKey)
 _Row = TypeVar("_Row")
 
 
@@ -90,7 +92,7 @@ class ConsoleState:
     """When we saw that the daemon is another one than before."""
     gpus: dict[str, LiveGpu] = field(default_factory=dict)
     tenants: dict[str, LiveTenant] = field(default_factory=dict)
-    templates: dict[str, LiveTemplate] = field(default_factory=dict)
+    templates: dict[TemplateKey, LiveTemplate] = field(default_factory=dict)
     requests: dict[str, LiveRequest] = field(default_factory=dict)
     """By id, oldest first; at most `MOST_REQUESTS`."""
     logs: deque[tuple[int, LogLine]] = field(default_factory=lambda: deque(maxlen=MOST_LOGS))
@@ -173,7 +175,7 @@ class ConsoleState:
         self.snapshot = snapshot
         self.gpus = {row.gpu: row for row in snapshot.gpus}
         self.tenants = {row.tenant: row for row in snapshot.tenants}
-        self.templates = {row.name: row for row in snapshot.templates}
+        self.templates = {row.key: row for row in snapshot.templates}
         self.requests = {}
         self.logs.clear()
         self.history = {name: deque(points, maxlen=HISTORY_POINTS) for name, points in snapshot.history.items()}
@@ -182,7 +184,7 @@ class ConsoleState:
     def _advance(self, tick: Tick) -> None:
         self.gpus = _merged(self.gpus, ((row.gpu, row) for row in tick.gpus), tick.gone_gpus)
         self.tenants = _merged(self.tenants, ((row.tenant, row) for row in tick.tenants), tick.gone_tenants)
-        self.templates = _merged(self.templates, ((row.name, row) for row in tick.templates), tick.gone_templates)
+        self.templates = _merged(self.templates, ((row.key, row) for row in tick.templates), tick.gone_templates)
         self.dropped_requests += tick.dropped_requests
         self.dropped_logs += tick.dropped_logs
         passed_s = fmt.seconds_between(self._point_at, tick.at)
@@ -222,10 +224,10 @@ class ConsoleState:
             self.logs.append((self.log_changes, line))
 
 
-def _merged(rows: dict[str, _Row], changed: Iterable[tuple[str, _Row]], gone: Sequence[str]) -> dict[str, _Row]:
+def _merged(rows: dict[_Key, _Row], changed: Iterable[tuple[_Key, _Row]], gone: Sequence[_Key]) -> dict[_Key, _Row]:
     merged = rows | dict(changed)
-    for name in gone:
-        merged.pop(name, None)
+    for key in gone:
+        merged.pop(key, None)
     return merged
 
 

@@ -19,7 +19,7 @@ from preble.daemon.sim.watching import Look
 from preble.daemon.sim.world import MODEL, World
 from preble.daemon.tenancy.standing import Standing
 from preble.daemon.wire.admin import Actual, Explanation
-from preble.daemon.wire.live import LiveTemplate, LogLine, PrefixPage, RequestState
+from preble.daemon.wire.live import LiveTemplate, LogLine, PrefixPage, RequestState, TemplateKey
 from preble.daemon.wire.moments import iso
 
 _STATES: Mapping[str, RequestState] = {
@@ -35,9 +35,8 @@ _DAILY_TOKENS = {"planner": 40_000_000, "press": 100_000_000}
 class _Template:
     """A prefix by name, and what came of requests that begin with it."""
 
-    def __init__(self, name: str, owner: str, n_tokens: int, keys: tuple[BlockKey, ...]) -> None:
-        self.name = name
-        self.owner = owner
+    def __init__(self, key: TemplateKey, n_tokens: int, keys: tuple[BlockKey, ...]) -> None:
+        self.key = key
         self.n_tokens = n_tokens
         self.keys = keys
         self.requests = 0
@@ -61,9 +60,7 @@ class _Template:
 class DemoHost:
     """Tells a board what happens in a world, and answers what it asks. Times are the world's clock."""
 
-    def __init__(
-        self, templates: Mapping[str, tuple[TenantName, Sequence[Piece]]], epoch_s: float, interval_s: float
-    ) -> None:
+    def __init__(self, templates: Mapping[TemplateKey, Sequence[Piece]], epoch_s: float, interval_s: float) -> None:
         self.interval_s = interval_s
         self.on_pass: Callable[[float], None] = lambda now_s: None
         self._registered = templates
@@ -84,9 +81,9 @@ class DemoHost:
     def attach(self, world: World, board: Board) -> None:
         """To be called before anything happens."""
         self._world, self._board = world, board
-        for name, (tenant, prompt) in self._registered.items():
+        for key, prompt in self._registered.items():
             n_tokens = sum(piece.n_tokens for piece in prompt)
-            self._templates.append(_Template(name, tenant, n_tokens, world.block_keys(prompt)))
+            self._templates.append(_Template(key, n_tokens, world.block_keys(prompt)))
 
     # --- what the world tells ---
 
@@ -142,7 +139,7 @@ class DemoHost:
             latency_ms=1000 * (outcome.ended_s - outcome.arrived_s),
             error=None if outcome.complete else f"The request {reason}.",
             refused_by="no_engine" if reason == "refused" else None,
-            template=template.name if template is not None else None,
+            template=template.key.name if template is not None else None,
         )
         self._board.ended(end, self._now_s)
         if known is not None:
@@ -229,9 +226,7 @@ class DemoHost:
         shares = {look.view.gpu: cached.get(look.view.gpu, 0) / len(template.keys) for look in self._world.look()}
         of_min = max(1.0, self._now_s) / 60
         return LiveTemplate(
-            name=template.name,
-            version=1,
-            owner=template.owner,
+            key=template.key,
             cacheable_tokens=template.n_tokens,
             requests_per_min=round(template.requests / of_min, 1),
             hit_ratio=template.hit_ratio,

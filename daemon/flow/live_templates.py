@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from time import monotonic
 
-from preble.daemon.flow.keeper import Keeper
+from preble.daemon.errors import NotFound
+from preble.daemon.flow.keeper import Keeper, version_of
 from preble.daemon.flow.request import Settled
 from preble.daemon.templates.directory import Templates
+from preble.daemon.templates.pins import Pin
 from preble.daemon.templates.recent import RECENT_S, Recent, Used
-from preble.daemon.wire.live import LiveTemplate
+from preble.daemon.wire.live import LiveTemplate, TemplateKey
 from preble.daemon.wire.pins import State
 
 _BEST_FIRST: Sequence[State] = ("warm", "warming", "partial", "stale", "cold")
@@ -48,9 +50,7 @@ class LiveTemplates:
             used = recent.get(key, Used())
             rows.append(
                 LiveTemplate(
-                    name=template.name,
-                    version=key[1],
-                    owner=template.owner or "operator",
+                    key=TemplateKey(owner=template.owner, name=template.name, version=key[1]),
                     cacheable_tokens=pinned.get(key) or self._tokens.get(key, 0),
                     requests_per_min=round(used.requests / _MINUTES, 2),
                     hit_ratio=used.cached_tokens / used.prefix_tokens if used.prefix_tokens else None,
@@ -66,9 +66,20 @@ class LiveTemplates:
         states: dict[tuple[int, int], dict[str, State]] = {}
         tokens: dict[tuple[int, int], int] = {}
         for held in self._keeper.find(None):
-            key = held.pin.template_id, held.version
+            version = held.version or self._version(held.pin)
+            if version is None:
+                continue
+            key = held.pin.template_id, version
             tokens[key] = held.tokens
             here = states.setdefault(key, {})
             for place in self._keeper.row(held).places:
                 here[place.gpu] = min(here.get(place.gpu, "cold"), place.state, key=_BEST_FIRST.index)
         return states, tokens
+
+    def _version(self, pin: Pin) -> int | None:
+        """Of one that nobody has looked at yet, or whose prefix nobody can tell; None: it is about to be dropped."""
+        template = self._directory.by_id(pin.template_id)
+        try:
+            return None if template is None else version_of(template, pin.reference).number
+        except NotFound:
+            return None

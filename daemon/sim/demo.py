@@ -1,5 +1,6 @@
 """Traffic without end that shows what a console can show: tenants of all kinds, surges, an engine that fails."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import merge
@@ -9,6 +10,7 @@ from preble.daemon.ids import GpuId, RequestId, TenantName
 from preble.daemon.sim.demand import Demand
 from preble.daemon.sim.types import Piece, SimRequest
 from preble.daemon.sim.workloads import WORKLOADS
+from preble.daemon.wire.live import TemplateKey
 
 GPUS = 4
 _ENDLESS = 2**40
@@ -85,12 +87,22 @@ def _surging_s(at_s: float) -> float:
     return periods * _PERIOD_S + (come if come <= _CALM_S else _CALM_S + (come - _CALM_S) / _SURGE)
 
 
-def registered(seed: int) -> dict[str, tuple[TenantName, tuple[Piece, ...]]]:
-    """Prefixes that could be templates, by name, and whose they are: agents' system prompts, what tools begin with."""
-    found: dict[str, tuple[TenantName, tuple[Piece, ...]]] = {}
+def registered(seed: int) -> dict[TemplateKey, tuple[Piece, ...]]:
+    """Prefixes that could be templates: agents' system prompts, what tools begin with, what shops do.
+
+    Those that several tenants use are the operator's.
+    """
+    found: dict[TemplateKey, tuple[Piece, ...]] = {}
     for name, number, n_pieces in (("agent", 0, 1), ("tool", 1, 2), ("shop", 2, 1)):
         requests = list(islice(_part(number, PARTS[number], seed), _LOOKED_AT))
-        shared = {request.prompt[:n_pieces]: request.tenant for request in requests if len(request.prompt) > n_pieces}
-        longest = sorted(shared, key=lambda prompt: -sum(piece.n_tokens for piece in prompt))[:_MOST_TEMPLATES]
-        found |= {f"{name}-{at}": (shared[prompt], prompt) for at, prompt in enumerate(longest, 1)}
+        users: dict[tuple[Piece, ...], set[TenantName]] = {}
+        for request in requests:
+            if len(request.prompt) > n_pieces:
+                users.setdefault(request.prompt[:n_pieces], set()).add(request.tenant)
+        longest = sorted(users, key=lambda prompt: -sum(piece.n_tokens for piece in prompt))[:_MOST_TEMPLATES]
+        versions: Counter[TenantName | None] = Counter()
+        for prompt in longest:
+            owner = None if len(users[prompt]) > 1 else min(users[prompt])
+            versions[owner] += 1
+            found[TemplateKey(owner=owner, name=name, version=versions[owner])] = prompt
     return found

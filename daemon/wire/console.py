@@ -1,9 +1,12 @@
 """What the console asks the daemon beyond the command line: the prefix tree, what-ifs, and plans of changes."""
 
+from msgspec.structs import replace
+
+from preble.daemon.errors import Refused
 from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.admin import CancelledRequest, Explanation, ExplanationPage
 from preble.daemon.wire.client import AdminClient, _segment
-from preble.daemon.wire.live import PrefixPage, PrefixText, WhatIf
+from preble.daemon.wire.live import PrefixPage, PrefixText, TemplateKey, WhatIf
 from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Warmed, WarmUp
 
 
@@ -59,22 +62,47 @@ class ConsoleClient(AdminClient):
         return self._plan(path) if dry_run else self._call("POST", path, CancelledRequest)
 
     def order_template(
-        self, name: str, order: str, tenant: str | None, *, dry_run: bool = False
+        self, key: TemplateKey, order: str, reference: str | None, tenant: str, *, dry_run: bool = False
     ) -> PlannedChange | Warmed | PinRow | PinPage:
-        """`pin`, `unpin` or `warm` one in the tenant's cache."""
+        """`pin`, `unpin` or `warm` in the tenant's cache what `reference` names: a version, a label, or None: neither.
+
+        Raises `Refused` if the name means another owner's template to this tenant.
+        """
+        self._check_owner(key, tenant)
+        is_version = reference is not None and reference.isdigit()
+        version, label = (int(reference or 0), None) if is_version else (None, reference)
         match order:
             case "pin":
-                return self.pin_template(name, PinWanted(), tenant, dry_run=dry_run)
+                return self.pin_template(key.name, PinWanted(version=version, label=label), tenant, dry_run=dry_run)
             case "unpin":
-                return self.unpin_template(name, {}, tenant, dry_run=dry_run)
-        warmed = self.warm_template(name, WarmUp(), tenant, dry_run=dry_run)
-        return _planned(warmed) if dry_run else warmed
+                which = {} if reference is None else {"version" if is_version else "label": reference}
+                unpinned = self.unpin_template(key.name, which, tenant, dry_run=dry_run)
+                return _unpinning(unpinned) if isinstance(unpinned, PlannedChange) else unpinned
+        warmed = self.warm_template(key.name, WarmUp(version=version, label=label), tenant, dry_run=dry_run)
+        return _warming(warmed) if dry_run else warmed
+
+    def _check_owner(self, key: TemplateKey, tenant: str) -> None:
+        owner = self.template(key.name, tenant=tenant).owner
+        if owner != key.owner:
+            message = f"{key.name} means another template to {tenant}: "
+            raise Refused(message + ("the operator's" if owner is None else "its own, which hides the operator's"))
 
     def _plan(self, path: str) -> PlannedChange:
         return self._call("POST", path, PlannedChange, params={"dry_run": "true"})
 
 
-def _planned(warmed: Warmed) -> PlannedChange:
+def _unpinning(plan: PlannedChange) -> PlannedChange:
+    """With each pin that would go: without a version or a label, it may be several."""
+    pins = (plan.before or {}).get("pins", ())
+    effect = tuple(f"GPUs of {pin['model']} need not keep {_pinned_as(pin['reference'])} any more." for pin in pins)
+    return replace(plan, effect=effect)
+
+
+def _pinned_as(reference: str) -> str:
+    return f"what was pinned as {reference}" if reference else "what requests get of it"
+
+
+def _warming(warmed: Warmed) -> PlannedChange:
     """What a warm-up would do, as other plans have it."""
     effect = tuple(
         f"{row.gpu} computes {warmed.cacheable_tokens} tokens"

@@ -139,13 +139,24 @@ class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
 
-class LiveTemplate(msgspec.Struct, frozen=True, kw_only=True):
-    """One registered prompt template that was used or is pinned."""
+class TemplateKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a template: several owners may have templates of the same name."""
 
+    owner: str | None
+    """None: the operator's, shared by all tenants."""
     name: str
     version: int
-    owner: str
-    """A tenant, or `operator`."""
+
+    @property
+    def reference(self) -> str:
+        """As the command line has it."""
+        return f"{self.name}@{self.version}"
+
+
+class LiveTemplate(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a registered prompt template that was used or is pinned."""
+
+    key: TemplateKey
     cacheable_tokens: int
     requests_per_min: float
     hit_ratio: float | None
@@ -168,9 +179,9 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     """Something that needs a human."""
 
     severity: Literal["warning", "critical"]
-    kind: Literal["gpu", "tenant", "template", "daemon"]
+    kind: Literal["gpu", "tenant", "daemon"]
     name: str
-    """Of the GPU, tenant, template; `preble` for the daemon itself."""
+    """Of the GPU or tenant; `preble` for the daemon itself."""
     text: str
     since: str
 
@@ -208,7 +219,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True, tag="snapshot"):
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
-    """What has changed since the event before. Rows replace those of the same name; names in `gone` are no more."""
+    """What has changed since the event before. Rows replace those of the same name, or key; `gone` ones are no more."""
 
     sequence: int
     boot_id: str
@@ -223,7 +234,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag="tick"):
     logs: list[LogLine]
     gone_gpus: list[str]
     gone_tenants: list[str]
-    gone_templates: list[str]
+    gone_templates: list[TemplateKey]
     dropped_requests: int
     """Changes of requests that were too many to tell since the event before."""
     dropped_logs: int

@@ -11,6 +11,7 @@ from tests.core import BLOCK, LIMITS, MODEL, up
 
 from preble.daemon.flow.events import BlocksCleared, EngineDown, KvReported
 from preble.daemon.ids import GpuId
+from preble.daemon.wire.live import TemplateKey
 
 TENANTS, OPERATORS = "/v1/templates", "/admin/v1/templates"
 LONG = "abcdefghij" * 20
@@ -240,6 +241,21 @@ async def test_consoles_are_told_of_pinned_templates(admin, tenant):
     await pin(tenant)
     await until(warm_on(tenant, 1))
     [row] = admin.board.snapshot(admin.runtime._clock()).templates
-    assert (row.name, row.version, row.owner, row.pinned) == ("a", 1, "default", True)
+    assert (row.key, row.pinned) == (TemplateKey(owner="default", name="a", version=1), True)
     assert sorted(row.states.values()) == ["cold", "warm"]
     assert (row.cacheable_tokens, row.requests_per_min, row.hit_ratio) == (len(LONG), 0.0, None)
+
+
+async def test_consoles_tell_owners_and_versions_apart(admin, tenant, operator):
+    """The operator's template of that name was pinned for a tenant before that had one of its own."""
+    await operator.post("/admin/v1/tenants", {"name": "other"})
+    await operator.post(OPERATORS, {"name": "a", "text": f"{LONG} the operator's"})
+    await pin(operator, OPERATORS, query={"tenant": "other"})
+    await operator.post(OPERATORS, {"name": "a", "text": f"{LONG} other's"}, tenant="other")
+    await tenant.post(TENANTS, {"name": "a", "text": f"{LONG} the second"})
+    for more in ({"version": 1}, {"version": 2}):
+        await pin(tenant, **more)
+    await pin(operator, OPERATORS, query={"tenant": "other"})
+    rows = {row.key: row for row in admin.board.snapshot(admin.runtime._clock()).templates}
+    named = {(key.owner, key.name, key.version) for key in rows}
+    assert named == {(None, "a", 1), ("other", "a", 1), ("default", "a", 1), ("default", "a", 2)}

@@ -19,13 +19,25 @@ from preble.daemon.wire.live import (
     PrefixRow,
     Snapshot,
     Spread,
+    TemplateKey,
     Tick,
 )
+from preble.daemon.wire.pins import PinRow
 from preble.tui.feed.source import Line
 
 START = datetime(2026, 11, 21, 14, 2, 0, tzinfo=UTC)
 TENANTS = ("acme", "zoo", "batch", "press", "shop")
 TEMPLATES = ("tools-v4", "rag-7", "agent-base", None)
+OPERATORS = TemplateKey(owner=None, name="tools-v4", version=4)
+RAG = TemplateKey(owner="zoo", name="rag-7", version=3)
+TEMPLATE_KEYS = (
+    OPERATORS,
+    RAG,
+    TemplateKey(owner="batch", name="agent-base", version=2),
+    TemplateKey(owner="shop", name="rag-7", version=3),
+    TemplateKey(owner="zoo", name="rag-7", version=2),
+)
+"""Two tenants have templates of one name, and one of them two versions of it."""
 MODES = ("exploit", "exploit", "explore", "exploit", "decode_heavy", "rebalance")
 
 
@@ -96,20 +108,26 @@ def tenant(number: int, at: float = 0.0, **changes) -> LiveTenant:
     return msgspec.structs.replace(row, **changes)
 
 
-def template(number: int) -> LiveTemplate:
-    name = TEMPLATES[number] or "none"
+def template(number: int, **changes) -> LiveTemplate:
     states = {f"gpu{index}": ("warm", "cold", "partial", "warm", "stale")[(index + number) % 5] for index in range(8)}
-    return LiveTemplate(
-        name=name,
-        version=4 - number,
-        owner="operator" if number == 0 else TENANTS[number],
-        cacheable_tokens=(2410, 1120, 640)[number],
-        requests_per_min=(7640.0, 980.0, 60.0)[number],
-        hit_ratio=(0.96, 0.41, None)[number],
-        saved_tokens_per_min=(18.4e6, 0.4e6, 0.0)[number],
+    row = LiveTemplate(
+        key=TEMPLATE_KEYS[number],
+        cacheable_tokens=(2410, 1120, 640, 1472, 2300)[number],
+        requests_per_min=(7640.0, 980.0, 60.0, 41.0, 12.0)[number],
+        hit_ratio=(0.96, 0.41, None, 0.71, 0.88)[number],
+        saved_tokens_per_min=(18.4e6, 0.4e6, 0.0, 9841.0, 21.5e3)[number],
         pinned=number == 0,
         states=states,
     )
+    return msgspec.structs.replace(row, **changes)
+
+
+def pin(key: TemplateKey, tenant: str, reference: str | None = None) -> PinRow:
+    return PinRow(
+        name=key.name, owner=key.owner, tenant=tenant, reference=reference, version=key.version, model="llama-3.1-8b",
+        replicas=1, max_replicas=1, wanted_replicas=1, expires_at=None, created_at=iso(-600), created_by="op",
+        cacheable_tokens=640, places=[], evictions=0, warm_ups=1, problem=None, next_try_in_s=None,
+    )  # fmt: skip
 
 
 def traffic(at: float = 0.0, **changes) -> LiveTraffic:
@@ -216,7 +234,7 @@ def snapshot(*, sequence: int = 1, boot_id: str = "boot-a", requests: int = 60, 
         fairness="d2lpm",
         gpus=[gpu(number) for number in range(8)],
         tenants=[tenant(number) for number in range(5)],
-        templates=[template(number) for number in range(3)],
+        templates=[template(number) for number in range(len(TEMPLATE_KEYS))],
         traffic=traffic(),
         alarms=alarms(),
         requests=[request(number) for number in range(requests)],

@@ -7,6 +7,7 @@ from tests.tui.feeds import answers, snapshot
 
 from preble.daemon.errors import PrebleError
 from preble.daemon.wire.accounts import KeyRow, PlannedChange, TenantRow
+from preble.daemon.wire.pins import PinRow
 from preble.daemon.wire.settings import NO_LIMITS
 from preble.tui.app import Console, Options
 from preble.tui.desk import Desk
@@ -51,6 +52,7 @@ class FakeClient:
     def __init__(self) -> None:
         self.done: list[tuple] = []
         self.planned: list[tuple] = []
+        self.pins: list[PinRow] = []
         self.fault: PrebleError | None = None
 
     def _change(self, dry_run: bool, *what):
@@ -59,7 +61,7 @@ class FakeClient:
         (self.planned if dry_run else self.done).append(what)
         before, after = {"draining": False, "version": 1}, {"draining": True, "version": 2}
         return (
-            PlannedChange(action=what[0], target=what[1], before=before, after=after, effect=EFFECT)
+            PlannedChange(action=what[0], target=str(what[1]), before=before, after=after, effect=EFFECT)
             if dry_run
             else object()
         )
@@ -70,8 +72,11 @@ class FakeClient:
     def order_gpu(self, gpu, order):
         return self._change(False, order, gpu)
 
-    def order_template(self, name, order, tenant, *, dry_run=False):
-        return self._change(dry_run, order, name)
+    def order_template(self, key, order, reference, tenant, *, dry_run=False):
+        return self._change(dry_run, order, key, reference, tenant)
+
+    def template_pins(self, name, tenant=None):
+        return [row for row in self.pins if row.name == name and tenant in (None, row.tenant)]
 
     def update_tenant(self, name, settings, *, dry_run=False):
         return self._change(dry_run, "change", name, settings)

@@ -1,11 +1,14 @@
 """Whatever changes the world: who may, what is asked before, and on which row it is done."""
 
 import pytest
-from tests.tui.feeds import gpu, request, snapshot, tick
+from msgspec.structs import replace
+from tests.tui.feeds import OPERATORS, RAG, TENANTS, gpu, pin, request, snapshot, template, tick
 from tests.tui.running import running
 from textual.widgets import Button, Input
 
 from preble.daemon.errors import Refused
+from preble.daemon.wire.live import TemplateKey
+from preble.tui.screens.templates import tenants_for
 from preble.tui.state import Link
 from preble.tui.widgets.confirm import Confirm
 
@@ -53,12 +56,87 @@ async def test_orders_to_gpus(key, order):
 
 @pytest.mark.parametrize(("key", "order"), TEMPLATE_KEYS.items())
 async def test_orders_to_templates(key, order):
+    """Of two tenants' templates of one name, and of two versions, the one under the cursor is meant."""
+    async with running(can_write=True, with_client=True) as run:
+        run.client.pins = [pin(RAG, "zoo", "3"), pin(replace(RAG, version=2), "zoo", "2")]
+        await run.press("5")
+        await run.choose(RAG)
+        await run.press(key)
+        await planned(run)
+        assert f"preble template {order} rag-7@3 --tenant zoo" in run.text()
+        await run.tell(tick(2, gone_templates=[OPERATORS]))
+        await confirm(run)
+        assert run.client.planned == run.client.done == [(order, RAG, "3", "zoo")]
+
+
+@pytest.mark.parametrize(("key", "order"), [("P", "pin"), ("W", "warm")])
+async def test_an_operators_template_is_ordered_for_a_tenant_that_is_chosen(key, order):
+    own = template(1, key=TemplateKey(owner="zoo", name=OPERATORS.name, version=1))
+    async with running(snapshot(templates=[template(0), own]), can_write=True, with_client=True) as run:
+        await run.press("5")
+        await run.choose(OPERATORS)
+        await run.press(key)
+        assert f"{order.capitalize()} tools-v4@4 in whose cache?" in run.text()
+        names = [option.id for option in run.console.focused.options]
+        assert sorted(names) == ["acme", "batch", "press", "shop"], "zoo has one of its own, which hides it"
+        await run.press(*["j"] * names.index("press"), "enter")
+        await planned(run)
+        assert run.console.focused.id == "cancel"
+        assert f"preble template {order} tools-v4@4 --tenant press" in run.text()
+        await run.press("y")
+        assert run.console.copied == f"preble template {order} tools-v4@4 --tenant press"
+        await confirm(run)
+        assert run.client.done == [(order, OPERATORS, "4", "press")]
+        assert run.base.note.startswith(f"{order.capitalize()} tools-v4@4 for press: done")
+
+
+async def test_nobody_is_chosen_and_nothing_is_ordered():
     async with running(can_write=True, with_client=True) as run:
         await run.press("5")
-        await run.choose("rag-7")
-        await run.press(key)
+        await run.choose(OPERATORS)
+        for key in ("P", "W"):
+            await run.press(key, "escape")
+            assert run.console.screen is run.base
+        assert run.client.planned == []
+        await run.tell(tick(2, gone_tenants=list(TENANTS)))
+        await run.press("P")
+        assert "no tenant is known" in run.base.note
+
+
+async def test_tenants_that_asked_with_it_are_offered_first():
+    rows = [request(number, tenant="shop", template="tools-v4") for number in range(2)]
+    async with running(snapshot(), can_write=True) as run:
+        state = run.console.state
+        state.requests = {row.request_id: row for row in [*rows, request(9, tenant="press", template="tools-v4")]}
+        names, texts = zip(*tenants_for(state, OPERATORS), strict=True)
+        assert names == ("shop", "press", "acme", "batch", "zoo")
+        assert "2 requests of late with it" in texts[0]
+        assert "requests" not in texts[2]
+
+
+async def test_what_is_unpinned_is_one_of_the_pins_that_there_are():
+    async with running(can_write=True, with_client=True) as run:
+        run.client.pins = [pin(OPERATORS, "acme"), pin(OPERATORS, "acme", "4"), pin(OPERATORS, "shop", "production")]
+        run.client.pins += [pin(replace(OPERATORS, version=3), "zoo")]
+        await run.press("5")
+        await run.choose(OPERATORS)
+        await run.press("U")
+        await run.until(lambda: run.console.screen is not run.base)
+        assert len(run.console.focused.options) == 3, "another version is another row"
+        await run.press("j", "j", "enter")
+        await planned(run)
+        assert "preble template unpin tools-v4@production --tenant shop" in run.text()
+        await run.press("escape", "U")
+        await run.until(lambda: not isinstance(run.console.screen, Confirm) and run.console.screen is not run.base)
+        await run.press("enter")
+        await planned(run)
+        assert "preble template unpin tools-v4 --tenant acme" in run.text()
         await confirm(run)
-        assert run.client.done == [(order, "rag-7")]
+        assert run.client.done == [("unpin", OPERATORS, None, "acme")]
+        run.client.pins = []
+        await run.press("U")
+        await run.until(lambda: run.base.note == "tools-v4@4 is not pinned")
+        assert run.console.screen is run.base
 
 
 async def test_enter_cancels():
@@ -111,6 +189,22 @@ async def test_a_row_that_has_gone_is_refused():
         assert run.console.screen.query_one("#do", Button).disabled
         assert "gpu3 is not there any more" in run.text()
         assert run.client.done == []
+
+
+@pytest.mark.parametrize("loss", ["stale", "lost"])
+async def test_nothing_is_asked_on_old_data(loss):
+    """Neither which tenant is meant, nor which setting, nor which pin."""
+    async with running(can_write=True, with_client=True) as run:
+        if loss == "lost":
+            await run.tell(Link("lost", "gone", None))
+        else:
+            run.clock.now_s += 60
+        for screen, keys in (("4", "ER"), ("5", "PUW")):
+            await run.press(screen)
+            for key in keys:
+                await run.press(key)
+                assert run.console.screen is run.base
+                assert f"not while the data is {loss.upper()}" in run.base.note
 
 
 @pytest.mark.parametrize("loss", ["stale", "lost"])

@@ -4,10 +4,11 @@ import json
 
 import pytest
 from tests.architecture.tree import ROOT
-from tests.tui.feeds import gpu, log, request, snapshot, tick
+from tests.tui.feeds import OPERATORS, RAG, TENANTS, gpu, log, request, snapshot, template, tick
 from tests.tui.running import running
 from textual.widgets import Input
 
+from preble.daemon.wire.live import TemplateKey
 from preble.tui import keys as key_table
 from preble.tui.keys import FOOTER_KEYS, KEYS, SCREENS, footer_of, keys_of
 from preble.tui.screens.base import BaseScreen
@@ -154,7 +155,10 @@ async def test_going_deeper_and_back():
         await run.until(lambda: run.base.NAME == "gpus")
 
 
-@pytest.mark.parametrize(("screen", "row", "filter"), [("4", "acme", "tenant:acme"), ("5", "rag-7", "template:rag-7")])
+@pytest.mark.parametrize(
+    ("screen", "row", "filter"),
+    [("4", "acme", "tenant:acme"), ("5", RAG, "template:rag-7 tenant:zoo"), ("5", OPERATORS, "template:tools-v4")],
+)
 async def test_the_requests_of_a_row(screen, row, filter):
     async with running() as run:
         await run.press(screen)
@@ -165,14 +169,46 @@ async def test_the_requests_of_a_row(screen, row, filter):
         assert run.table.rows.shown
 
 
-@pytest.mark.parametrize(("screen", "row"), [("2", "gpu3"), ("4", "acme"), ("5", "rag-7")])
+async def test_the_requests_of_an_operators_template_are_not_those_of_tenants_own_of_that_name():
+    own = template(0, key=TemplateKey(owner="press", name=OPERATORS.name, version=1))
+    async with running(snapshot(templates=[template(0), own])) as run:
+        await run.press("5")
+        await run.choose(OPERATORS)
+        await run.press("enter")
+        await run.until(lambda: run.base.NAME == "requests")
+        assert run.table.rows.query.text == "template:tools-v4 -tenant:press"
+        assert {row.tenant for row in run.table.rows.shown} == set(TENANTS) - {"press"}
+
+
+async def test_templates_of_one_name_have_their_own_cursor_and_say_whose_they_are():
+    async with running() as run:
+        await run.press("5")
+        await run.choose(RAG)
+        lines = [line.split() for line in run.text().splitlines() if "rag-7 " in line or "tools-v4 " in line]
+        assert ["tools-v4", "4", "◆", "shared"] in [line[:4] for line in lines]
+        assert [line[:3] for line in lines if line[0] == "rag-7"] == [
+            ["rag-7", "3", "zoo"],
+            ["rag-7", "2", "zoo"],
+            ["rag-7", "3", "shop"],
+        ]
+        await run.tell(tick(2, templates=[template(3, saved_tokens_per_min=9e9)], gone_templates=[OPERATORS]))
+        assert run.cursor == run.base.selected.key == RAG
+        await run.press("y")
+        assert run.console.copied == "rag-7@3"
+        await run.press("slash", *"owner:shared", "enter")
+        assert run.table.rows.shown == []
+        await run.tell(tick(3, templates=[template(0)]))
+        assert [row.key for row in run.table.rows.shown] == [OPERATORS]
+
+
+@pytest.mark.parametrize(("screen", "row"), [("2", "gpu3"), ("4", "acme"), ("5", RAG)])
 async def test_the_decisions_of_a_row(screen, row):
     async with running() as run:
         await run.press(screen)
         await run.choose(row)
         await run.press("e")
         await run.until(lambda: run.base.NAME == "decisions")
-        assert row in run.table.rows.query.text
+        assert (row.name if row is RAG else row) in run.table.rows.query.text
         assert run.table.rows.shown
 
 

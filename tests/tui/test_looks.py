@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.tui.feeds import snapshot, tick
+from tests.tui.feeds import OPERATORS, snapshot, tick
 from tests.tui.running import LARGE, SMALL, running
 
 from preble.tui.keys import SCREENS
@@ -82,6 +82,15 @@ async def test_confirming(tmp_path):
         await run.until(lambda: run.client.planned)
         await run.settle()
         check(run.console, "confirm", tmp_path)
+
+
+async def test_choosing_a_tenant(tmp_path):
+    async with running(size=LARGE, can_write=True, with_client=True) as run:
+        await run.press("5")
+        await run.choose(OPERATORS)
+        await run.press("P")
+        await run.settle()
+        check(run.console, "choose", tmp_path)
 
 
 async def test_plots_alone(tmp_path):

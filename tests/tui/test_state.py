@@ -1,7 +1,8 @@
 from dataclasses import replace
 
 import pytest
-from tests.tui.feeds import gpu, log, request, snapshot, tick
+from msgspec.structs import replace as replace_row
+from tests.tui.feeds import OPERATORS, RAG, gpu, log, request, snapshot, template, tick
 
 from preble.tui.state import MOST_REQUESTS, ConsoleState, Freshness, Link
 
@@ -15,13 +16,23 @@ def state() -> ConsoleState:
 
 def test_ticks_replace_rows_and_take_away_what_is_gone(state):
     state.fold(
-        tick(2, gpus=[gpu(1, running=99)], gone_gpus=["gpu7"], gone_tenants=["zoo"], gone_templates=["rag-7"]), 100.5
+        tick(2, gpus=[gpu(1, running=99)], gone_gpus=["gpu7"], gone_tenants=["zoo"], gone_templates=[OPERATORS]), 100.5
     )
     assert state.gpus["gpu1"].running == 99
     assert "gpu7" not in state.gpus
     assert "zoo" not in state.tenants
-    assert "rag-7" not in state.templates
+    assert OPERATORS not in state.templates
     assert state.sequence == 2
+
+
+def test_templates_of_one_name_are_rows_of_their_own(state):
+    same = [key for key in state.templates if key.name == RAG.name]
+    assert [(key.owner, key.version) for key in same] == [("zoo", 3), ("shop", 3), ("zoo", 2)]
+    changed = replace_row(state.templates[RAG], requests_per_min=1.5)
+    state.fold(tick(2, templates=[changed], gone_templates=[same[2]]), 100.5)
+    assert [key for key in state.templates if key.name == RAG.name] == same[:2]
+    assert state.templates[RAG].requests_per_min == 1.5
+    assert state.templates[same[1]].requests_per_min == template(3).requests_per_min
 
 
 def test_what_was_told_before_is_passed_over(state):

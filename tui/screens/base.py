@@ -115,6 +115,13 @@ class BaseScreen(Screen[None]):
         self.note = text
         self.draw()
 
+    def may_change(self) -> bool:
+        """Whether anything may be changed now; says why not."""
+        refusal = self.console.refusal()
+        if refusal is not None:
+            self.tell(refusal)
+        return refusal is None
+
     # What keys do, on every screen.
 
     def action_go(self, screen: key_table.Screen) -> None:
@@ -235,7 +242,7 @@ class BaseScreen(Screen[None]):
     def action_copy(self) -> None:
         """Copy names."""
         if self.table is not None and (rows := self.table.rows.chosen()):
-            text = "\n".join(str(self.table.rows.key(row)) for row in rows)
+            text = "\n".join(self.name_of(row) for row in rows)
             self.console.copy(text)
             self.tell(f"copied {fmt.shorten(fmt.clean(text), 60)}")
 
@@ -264,6 +271,10 @@ class BaseScreen(Screen[None]):
         """Put the cursor on a row."""
         if self.table is not None and not self.table.put_on(key):
             self.tell(f"{key} is not here")
+
+    def name_of(self, row: Any) -> str:
+        """As commands want it."""
+        return str(self.table.rows.key(row)) if self.table is not None else ""
 
     def decisions_of(self, row: Any) -> tuple[str, str | None] | None:
         """A filter of decisions, and the one to show, for a row."""

@@ -19,12 +19,7 @@ from preble.tui.widgets.lines import Lines
 from preble.tui.widgets.table import LiveTable
 
 _MOST_ALARMS = 4
-_SCREEN_OF: dict[str, key_table.Screen] = {
-    "gpu": "gpus",
-    "tenant": "tenants",
-    "template": "templates",
-    "daemon": "logs",
-}
+_SCREEN_OF: dict[str, key_table.Screen] = {"gpu": "gpus", "tenant": "tenants", "daemon": "logs"}
 
 
 class OverviewScreen(BaseScreen):
@@ -96,7 +91,7 @@ class OverviewScreen(BaseScreen):
     def decisions_of(self, row: Any) -> tuple[str, str | None] | None:
         """Those that concern it."""
         if isinstance(row, Alarm):
-            return (f"{row.kind}:{row.name}", None) if row.kind in ("gpu", "tenant", "template") else None
+            return (f"{row.kind}:{row.name}", None) if row.kind in ("gpu", "tenant") else None
         return (f"gpu:{row.gpu}", None) if isinstance(row, LiveGpu) else (f"tenant:{row.tenant}", None)
 
     def action_plots(self) -> None:

@@ -116,18 +116,13 @@ class TenantsScreen(BaseScreen):
 
     def action_edit(self) -> None:
         """Ask what to change of the tenant under the cursor."""
-        if self.selected is not None and self._may_change():
+        if self.selected is not None and self.may_change():
             start(self, self._edit, self.selected.tenant, group="ask")
 
     def action_revoke(self) -> None:
         """Ask which key of the tenant under the cursor to revoke."""
-        if self.selected is not None and self._may_change():
+        if self.selected is not None and self.may_change():
             start(self, self._revoke, self.selected.tenant, group="ask")
-
-    def _may_change(self) -> bool:
-        if not self.console.can_write:
-            self.tell("read-only: start preble-tui with --write to change anything")
-        return self.console.can_write
 
     async def _edit(self, tenant: str) -> None:
         try:

@@ -16,7 +16,7 @@ _CALMER = 0.8
 _DOWN = ("failed", "backoff")
 
 Severity = Literal["warning", "critical"]
-Kind = Literal["gpu", "tenant", "template", "daemon"]
+Kind = Literal["gpu", "tenant", "daemon"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ It is told of everything that happens, which costs little, and asked for rows by
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from preble.daemon.config import LiveConfig
 from preble.daemon.flow.effects import Dispatch, Effect, Placed
@@ -19,6 +18,7 @@ from preble.daemon.obs.live.history import History
 from preble.daemon.obs.live.requests import Requests, Seen
 from preble.daemon.obs.live.rows import gpu_row, tenant_rows, traffic_row
 from preble.daemon.obs.live.service import Service
+from preble.daemon.obs.live.told import Told
 from preble.daemon.obs.live.windows import ENOUGH
 from preble.daemon.tenancy.standing import Standing
 from preble.daemon.wire.live import (
@@ -29,6 +29,7 @@ from preble.daemon.wire.live import (
     LogLine,
     RequestState,
     Snapshot,
+    TemplateKey,
     Tick,
 )
 from preble.daemon.wire.moments import iso
@@ -39,7 +40,6 @@ _POINT_SLOTS = 6
 """A point of the history tells the percentiles of so many slots."""
 _MOST_TENANTS = 500
 """That are listed though they want nothing."""
-_Row = TypeVar("_Row", LiveGpu, LiveTenant, LiveTemplate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,9 @@ class Board:
         self._restarts: dict[str, int] = {}
         self._sequence = round(1000 * (identity.epoch_s + identity.started_s))
         """Begins above all that were told before this start of the daemon, which are fewer than one per ms."""
-        self._told: dict[str, LiveGpu | LiveTenant | LiveTemplate] = {}
+        self._told_gpus = Told[str, LiveGpu](lambda row: row.gpu)
+        self._told_tenants = Told[str, LiveTenant](lambda row: row.tenant)
+        self._told_templates = Told[TemplateKey, LiveTemplate](lambda row: row.key)
 
     @property
     def sequence(self) -> int:
@@ -110,7 +112,8 @@ class Board:
             self._requests.watched = True
         else:
             self._requests.unwatch()
-            self._told = {}
+            for told in (self._told_gpus, self._told_tenants, self._told_templates):
+                told.forget()
 
     # --- what happens ---
 
@@ -231,10 +234,9 @@ class Board:
         """What has changed since the tick before."""
         rows = self._rows(now_s)
         self._look(rows, now_s)
-        told, self._told = self._told, {}
-        gpus, gone_gpus = self._news(told, "gpu", rows.gpus)
-        tenants, gone_tenants = self._news(told, "tenant", rows.tenants)
-        templates, gone_templates = self._news(told, "name", rows.templates)
+        gpus, gone_gpus = self._told_gpus.news(rows.gpus)
+        tenants, gone_tenants = self._told_tenants.news(rows.tenants)
+        templates, gone_templates = self._told_templates.news(rows.templates)
         changed, dropped = self._requests.take_changes()
         logs, dropped_logs = self._new_logs()
         self._sequence += 1
@@ -298,17 +300,6 @@ class Board:
             self._host.failures(),
         )
         self._alarms.update(found, now_s)
-
-    def _news(self, told: Mapping[str, object], key: str, rows: list[_Row]) -> tuple[list[_Row], list[str]]:
-        """Rows that are not as they were told, and names that were told and are no more."""
-        news = []
-        for row in rows:
-            name = f"{key}:{getattr(row, key)}"
-            self._told[name] = row
-            if told.get(name) != row:
-                news.append(row)
-        gone = [name.partition(":")[2] for name in told if name.startswith(f"{key}:") and name not in self._told]
-        return news, gone
 
     def _new_logs(self) -> tuple[list[LogLine], int]:
         n_new = self._n_logs - self._n_logs_told

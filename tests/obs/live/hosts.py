@@ -5,6 +5,7 @@ from tests.core import Bench
 from preble.daemon.config import LiveConfig
 from preble.daemon.obs.live.board import Board, Identity
 from preble.daemon.obs.live.facts import End, GpuNow, TenantNow
+from preble.daemon.wire.live import LiveTemplate
 
 EPOCH_S = 1_800_000_000.0
 
@@ -14,6 +15,7 @@ class Told(Bench):
 
     def __init__(self, *gpus, live=None, started_s=0.0, **more):
         self.fail = []
+        self.shown = []
         self.restarts = {}
         self.kv_used_ratio = 0.5
         self.prefill_error_ratio = self.decode_error_ratio = None
@@ -60,7 +62,7 @@ class Told(Bench):
         return self.machine.standings(tenants)
 
     def templates(self):
-        return []
+        return self.shown
 
     def failures(self):
         return self.fail
@@ -74,3 +76,11 @@ def end(name, **more):
         "ttft_ms": 10.0, "latency_ms": 30.0, "error": None,
     }  # fmt: skip
     return End(request_id=name, **{**usual, **more})
+
+
+def template(key, *, pinned=False):
+    """A row that says little."""
+    return LiveTemplate(
+        key=key, cacheable_tokens=8, requests_per_min=1.0, hit_ratio=None, saved_tokens_per_min=0.0, pinned=pinned,
+        states={},
+    )  # fmt: skip

@@ -2,12 +2,12 @@
 
 from msgspec.structs import replace
 from tests.core import removed, stored
-from tests.obs.live.hosts import EPOCH_S, Told, end
+from tests.obs.live.hosts import EPOCH_S, Told, end, template
 
 from preble.daemon.config import LiveConfig
 from preble.daemon.flow import events
 from preble.daemon.ids import AttemptId, GpuId
-from preble.daemon.wire.live import LogLine
+from preble.daemon.wire.live import LogLine, TemplateKey
 from preble.daemon.wire.moments import iso
 
 
@@ -68,6 +68,18 @@ def test_only_what_has_changed_is_in_a_tick():
     told.arrive("r", "abcdefgh")
     assert [row.gpu for row in told.board.tick(1.0).gpus] == ["a"]
     assert [row.gpu for row in told.board.tick(1.0).gpus] == []
+
+
+def test_templates_of_one_name_are_told_each_for_itself():
+    keys = [TemplateKey(owner=owner, name="t", version=version) for owner, version in ((None, 1), ("x", 1), ("x", 2))]
+    told = watched("a")
+    told.shown = [template(key) for key in keys]
+    assert [row.key for row in told.board.tick(1.0).templates] == keys
+    told.shown[1] = template(keys[1], pinned=True)
+    assert [row.key for row in told.board.tick(1.0).templates] == [keys[1]]
+    told.shown = told.shown[2:]
+    tick = told.board.tick(1.0)
+    assert (tick.templates, tick.gone_templates) == ([], keys[:2])
 
 
 def test_a_tenant_that_wants_nothing_any_more_is_gone():

@@ -226,7 +226,7 @@ def show_templates(
 ) -> None:
     """Have what requests make of templates counted, and told to consoles and Prometheus."""
     metrics.track_pins(keeper.kept)
-    shown = LiveTemplates(templates.store.directory, keeper)
+    shown = LiveTemplates(templates.store.directory, keeper, evictions.whole)
     books.listen(keeper.settled)
     books.listen(shown.settled)
     books.listen(evictions.settled)

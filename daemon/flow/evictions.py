@@ -61,6 +61,10 @@ class EvictionCounter:
             case BlocksCleared():
                 self._watch.emptied(gpu)
 
+    def whole(self) -> Mapping[VersionKey, set[GpuId]]:
+        """Where versions that were used or warmed are now, for some tenant."""
+        return self._watch.whole()
+
     def settled(self, settled: Settled) -> None:
         """A request has ended: if it used a template, that is watched in the cache of the request."""
         named = settled.call.template

@@ -1,12 +1,13 @@
 """Templates as consoles see them: those that were used of late, or are pinned."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 
 from preble.daemon.errors import NotFound
 from preble.daemon.flow.keeper import Keeper, version_of
 from preble.daemon.flow.request import Settled
-from preble.daemon.templates.directory import Templates
+from preble.daemon.ids import GpuId
+from preble.daemon.templates.directory import Templates, VersionKey
 from preble.daemon.templates.pins import Pin
 from preble.daemon.templates.recent import RECENT_S, Recent, Used
 from preble.daemon.wire.live import LiveTemplate, TemplateKey
@@ -19,9 +20,13 @@ _MINUTES = RECENT_S / 60
 class LiveTemplates:
     """Counts, and tells."""
 
-    def __init__(self, directory: Templates, keeper: Keeper) -> None:
+    def __init__(
+        self, directory: Templates, keeper: Keeper, whole: Callable[[], Mapping[VersionKey, Collection[GpuId]]]
+    ) -> None:
+        """`whole` tells which GPUs have reported to cache all of a version, for some tenant."""
         self._directory = directory
         self._keeper = keeper
+        self._whole = whole
         self._recent = Recent()
         self._tokens: dict[tuple[int, int], int] = {}
         """That can be cached of those that were used."""
@@ -42,6 +47,7 @@ class LiveTemplates:
         recent = self._recent.rows(monotonic())
         self._tokens = {key: tokens for key, tokens in self._tokens.items() if key in recent}
         states, pinned = self._pinned()
+        whole = self._whole()
         rows = []
         for key in sorted({*recent, *pinned}):
             template = self._directory.by_id(key[0])
@@ -56,7 +62,7 @@ class LiveTemplates:
                     hit_ratio=used.cached_tokens / used.prefix_tokens if used.prefix_tokens else None,
                     saved_tokens_per_min=round(used.cached_tokens / _MINUTES, 1),
                     pinned=key in pinned,
-                    states=dict(states.get(key, {})),
+                    states=dict(states[key] if key in pinned else dict.fromkeys(whole.get(key, ()), "warm")),
                 )
             )
         return rows

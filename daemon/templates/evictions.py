@@ -48,6 +48,14 @@ class PrefixWatch:
         self._watched.move_to_end(last)
         self._watched[last].users[version] = tenant
 
+    def whole(self) -> Mapping[VersionKey, set[GpuId]]:
+        """Where each version is, for some tenant."""
+        found: dict[VersionKey, set[GpuId]] = {}
+        for watched in self._watched.values():
+            for version in watched.users:
+                found.setdefault(version, set()).update(watched.gpus)
+        return found
+
     def stored(self, gpu: GpuId, keys: Iterable[BlockKey]) -> None:
         """A GPU reports to cache these blocks, and so whatever comes before them."""
         for key in self._watched.keys() & keys:

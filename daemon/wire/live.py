@@ -163,7 +163,8 @@ class LiveTemplate(msgspec.Struct, frozen=True, kw_only=True):
     saved_tokens_per_min: float
     pinned: bool
     states: dict[str, str]
-    """By GPU: cold, warming, warm, partial or stale."""
+    """By GPU, for the tenant who has most of it there: cold, warming, warm, partial or stale. Of those that are not
+    pinned it is only known where they are warm."""
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,3 +60,11 @@ def test_what_was_used_last_longest_ago_is_watched_no_longer():
     watch.used(keys("wxyz")[-1], B, "acme", list)
     assert len(watch) == 2
     assert watch.removed("gpu0", SHORT + LONG) == {A: ["acme"]}
+
+
+def test_where_versions_are_is_told_of_all_caches_together():
+    watch = watching((A, LONG, "acme", ("gpu0",)), (A, keys("mnop"), "zoo", ("gpu2",)), (B, SHORT, "zoo", ()))
+    watch.stored("gpu1", LONG)
+    assert watch.whole() == {A: {"gpu0", "gpu1", "gpu2"}, B: {"gpu1"}}
+    watch.removed("gpu0", LONG)
+    assert watch.whole()[A] == {"gpu1", "gpu2"}

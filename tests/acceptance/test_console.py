@@ -15,10 +15,13 @@ from tests.tui.running import Running
 from textual.widgets import Button, Input
 
 from preble.daemon.wire.console import ConsoleClient
+from preble.daemon.wire.live import TemplateKey
+from preble.daemon.wire.pins import WarmUp
 from preble.tui.app import Console, Options
 from preble.tui.desk import Desk
 from preble.tui.feed.live import LiveFeed
 from preble.tui.state import Freshness
+from preble.tui.widgets.choose import Choose
 from preble.tui.widgets.confirm import Confirm
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(240)]
@@ -70,6 +73,11 @@ def load(daemon):
 async def confirmed(run, key, gpu):
     """Press a key that changes something, read what would follow, and do it."""
     await run.press(key)
+    await agreed(run, gpu)
+
+
+async def agreed(run, gpu=""):
+    """Read what would follow, and do it."""
     await run.until(lambda: isinstance(run.console.screen, Confirm) and run.console.screen.planned is not None)
     dialog = run.console.screen
     assert run.console.focused.id == "cancel"
@@ -155,6 +163,78 @@ async def explain_one(run, gpu, other):
     await run.until(lambda: run.base.what_if is not None)
     without, instead = run.base.what_if
     assert (without, instead.gpu) == ([gpu], other)
+
+
+OWN = TemplateKey(owner="writers", name="letters", version=1)
+OPERATORS = TemplateKey(owner=None, name="letters", version=1)
+
+
+@pytest.fixture(scope="module")
+def letters(daemon, tmp_path_factory):
+    """A tenant's template and the operator's of the same name, both used once."""
+    file = tmp_path_factory.mktemp("letters") / "letters.json"
+    for tenant in ("writers", "readers"):
+        daemon.cli("tenant", "create", tenant)
+    for whose, tenant, options in (("writers'", "writers", ("--tenant", "writers")), ("operator's", "default", ())):
+        rules = {"role": "system", "content": f"These are the {whose} rules for letters to shops. " * 12}
+        file.write_text(json.dumps({"messages": [rules, {"role": "user", "content": "{{letter}}"}]}))
+        daemon.cli("template", "register", str(file), *options)
+        key = json.loads(daemon.cli("key", "create", tenant, "--json").stdout)["key"]
+        use = {"template": {"name": "letters", "variables": {"letter": "It broke."}}}
+        sdk = daemon.sdk().with_options(api_key=key)
+        sdk.chat.completions.create(model=MODEL, messages=[], max_tokens=2, extra_body=use)
+
+
+async def ordered(run, key, tenant):
+    """Press a key on a template, name the tenant if the console asks for one, and agree."""
+    await run.press(key)
+    await run.until(lambda: run.console.screen is not run.base)
+    if isinstance(run.console.screen, Choose):
+        options = run.console.focused.options
+        places = [place for place, option in enumerate(options) if tenant in str(option.prompt).split()]
+        assert len(places) == 1
+        await run.press(*["down"] * places[0], "enter")
+    await run.until(lambda: f"--tenant {tenant}" in run.text())
+    await agreed(run)
+
+
+@pytest.mark.parametrize(("key", "tenant"), [(OWN, "writers"), (OPERATORS, "readers")])
+async def test_an_operator_has_templates_warmed_and_kept_warm(daemon, letters, key, tenant):
+    async with watching(daemon.url, daemon.key("operator")) as run:
+        shown = run.console.state.templates
+        with ConsoleClient(daemon.url, daemon.key("operator")) as client:
+
+            def reported():
+                rows = client.warm_template(key.name, WarmUp(gpus="all"), tenant, dry_run=True).rows
+                return {row.gpu for row in rows if row.state == "warm"}
+
+            def row():
+                return run.console.state.templates.get(key)
+
+            await run.press("5")
+            await run.until(lambda: run.base.NAME == "templates" and row() is not None)
+            assert {other for other in shown if other.name == key.name} == {OWN, OPERATORS}
+            await run.choose(key)
+            before = reported()
+            await ordered(run, "W", tenant)
+            [gpu] = reported()
+            assert before in (set(), {gpu})
+            await run.until(lambda: row().states.get(gpu) == "warm")
+
+            await ordered(run, "P", tenant)
+            await run.until(lambda: row().pinned and row().states.get(gpu) == "warm")
+            [pin] = client.template_pins(key.name, tenant)
+            assert (pin.owner, pin.tenant, pin.reference) == (key.owner, tenant, "1")
+            assert row().states == {place.gpu: place.state for place in pin.places}
+            assert {place.gpu for place in pin.places if place.state == "warm"} == reported() == {gpu}
+            assert run.cursor == key
+
+            await ordered(run, "U", tenant)
+            await run.until(lambda: not row().pinned)
+            assert client.template_pins(key.name, tenant) == []
+            await run.until(lambda: row().states.get(gpu) == "warm")
+            orders = [row.action for row in client.changes() if (row.target, row.tenant) == (key.name, tenant)]
+            assert orders[:3] == ["template.unpin", "template.pin", "template.warm"]
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Numbers, times and text as the console shows them: fixed width, three significant digits, `–` for what is not known.
+"""Numbers, times and text as the console shows them: fixed width, `–` for what is not known.
+
+Below 10 000 they are exact to the unit, from there on they have three significant digits.
 
 Units stand in the column's header or beside the number, never in here, unless a function's name says so.
 """
@@ -20,18 +22,18 @@ _ASCII = str.maketrans(
 
 
 def number(value: float | None) -> str:
-    """Three significant digits and a suffix from a thousand on, in at most five characters: `0.42`, `37`, `3.98k`."""
+    """In at most five characters, from 10 000 on with a suffix: `0.42`, `37`, `3 982`, `41.2k`."""
     if value is None:
         return UNKNOWN
     size = abs(value)
-    for scale, suffix in _SUFFIXES:
-        if size >= scale * 0.9995:
-            return _three_digits(value / scale) + suffix
-    return _three_digits(value)
+    if size < 9_999.5:
+        return _exact(value)
+    scale, suffix = next(pair for pair in _SUFFIXES if size >= pair[0] * 0.9995)
+    return _three_digits(value / scale) + suffix
 
 
 def count(value: int | None) -> str:
-    """Likewise of what is counted: below a thousand it has no fraction."""
+    """Likewise of what is counted."""
     return UNKNOWN if value is None else number(value)
 
 
@@ -41,15 +43,12 @@ def percent(ratio: float | None) -> str:
 
 
 def milliseconds(value_ms: float | None) -> str:
-    """Three significant digits with thousands apart, in at most six characters: `41 200`; from 100 s on `412k`."""
+    """With thousands apart, in at most six characters: `3 982`, `41 200`; from 100 s on `412k`."""
     if value_ms is None:
         return UNKNOWN
     if value_ms >= 99_950:
         return number(value_ms)
-    if value_ms < 999.5:
-        return _three_digits(value_ms)
-    digits = len(str(int(value_ms)))
-    return f"{round(value_ms, 3 - digits):,.0f}".replace(",", " ")
+    return _exact(value_ms if value_ms < 9_999.5 else round(value_ms, -2))
 
 
 def duration(value_ms: float | None) -> str:
@@ -137,6 +136,10 @@ def shorten(text: str, width: int) -> str:
 def to_ascii(text: str) -> str:
     """What terminals without Unicode can show of it."""
     return text.translate(_ASCII).encode("ascii", "replace").decode()
+
+
+def _exact(value: float) -> str:
+    return _three_digits(value) if abs(value) < 999.5 else f"{value:,.0f}".replace(",", " ")
 
 
 def _three_digits(value: float) -> str:

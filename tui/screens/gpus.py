@@ -39,8 +39,8 @@ def gpu_columns(load_spark: Callable[[LiveGpu], str]) -> list[Column[LiveGpu]]:
     return [
         col.text("gpu", "GPU", 6, lambda gpu: gpu.gpu, role="strong"),
         col.text("state", "state", 10, lambda gpu: gpu.state, role=state_role, shown=state_text),
-        col.number("run", "run", 4, lambda gpu: gpu.running, fmt.count),
-        col.number("wait", "wait", 4, lambda gpu: gpu.waiting, fmt.count, role=col.above(10, 50)),
+        col.number("run", "run", 5, lambda gpu: gpu.running, fmt.count),
+        col.number("wait", "wait", 5, lambda gpu: gpu.waiting, fmt.count, role=col.above(10, 50)),
         col.percent("kv", "KV %", 4, lambda gpu: gpu.kv_used_ratio, role=col.above(_KV_WARN, _KV_BAD)),
         Column(
             id="kvbar",

@@ -38,7 +38,7 @@ class TemplatesScreen(BaseScreen):
         """The table and the details."""
         columns: list[Column[LiveTemplate]] = [
             col.text("template", "template", 16, lambda row: row.key.name, role="strong", grows=True),
-            col.number("version", "ver", 4, lambda row: row.key.version, fmt.count),
+            col.number("version", "ver", 4, lambda row: row.key.version, str),
             col.text("owner", "owner", 12, _owner, role=_owner_role, shown=_shown_owner, grows=True),
             col.number("tokens", "tokens", 7, lambda row: row.cacheable_tokens, fmt.milliseconds),
             col.number("requests", "req/min", 7, lambda row: row.requests_per_min),

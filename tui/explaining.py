@@ -67,19 +67,14 @@ def outcome_lines(explanation: Explanation, width: int) -> list[Cell]:
         ),
     ]
     if chosen is not None:
-        prefill_ms = _minus(actual.ttft_ms, actual.queue_ms)
-        own_ms = chosen.prefill_ms
-        off = _factor(own_ms, prefill_ms, _SMALL_MS)
-        lines.append(_compared("prefill", fmt.duration(own_ms), fmt.duration(prefill_ms), off))
-        off = _factor(chosen.wait_ms, actual.queue_ms, _SMALL_MS)
-        lines.append(_compared("wait", fmt.duration(chosen.wait_ms), fmt.duration(actual.queue_ms), off))
+        lines.append(_first_token(chosen, actual.ttft_ms))
+    engine = fmt.duration(_minus(actual.ttft_ms, actual.queue_ms))
+    parts = f"{fmt.duration(actual.queue_ms)} in the daemon's queue + {engine} in the engine, waiting or computing"
+    whole = f"   all {fmt.duration(actual.latency_ms)}"
+    lines.append(((" of TTFT   ", "muted"), (parts, "text"), (whole, "muted")))
     predicted = explanation.predicted_output_tokens
     off = _factor(predicted, actual.output_tokens, 64)
     lines.append(_compared("output", _tokens(predicted), _tokens(actual.output_tokens), off))
-    prefill = fmt.duration(_minus(actual.ttft_ms, actual.queue_ms))
-    sum_text = f"{fmt.duration(actual.ttft_ms)} = {fmt.duration(actual.queue_ms)} waiting + {prefill} prefill"
-    whole = f"   all {fmt.duration(actual.latency_ms)}"
-    lines.append(((" TTFT      ", "muted"), (sum_text, "text"), (whole, "muted")))
     return lines
 
 
@@ -93,6 +88,14 @@ def what_if_lines(without: list[str], other: Explanation, width: int) -> list[Ce
 
 
 _WELL = frozenset({"ok", "finished", "succeeded", "done", "completed"})
+
+
+def _first_token(chosen: CandidateRow, ttft_ms: float | None) -> Cell:
+    """Both with all waiting: nobody can tell what of an engine's time is its own queue, so no part is compared."""
+    wait, prefill = fmt.duration(chosen.wait_ms), fmt.duration(chosen.prefill_ms)
+    predicted_ms = chosen.wait_ms + chosen.prefill_ms
+    off = _factor(predicted_ms, ttft_ms, _SMALL_MS)
+    return _compared("TTFT", f"{wait} wait + {prefill} prefill", fmt.duration(ttft_ms), off)
 
 
 def _compared(label: str, predicted: str, actual: str, factor: float | None) -> Cell:

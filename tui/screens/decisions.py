@@ -55,7 +55,7 @@ class DecisionsScreen(BaseScreen):
             col.text("gpu", "GPU", 6, lambda row: row.gpu, role="strong"),
             col.text("holds", "holds", 5, lambda row: "yes" if row.holds_prefix else "no", role=_holds_role),
             col.number("hit", "cached", 7, lambda row: row.cached_tokens, fmt.milliseconds),
-            col.number("miss", "missing", 7, lambda row: row.missed_tokens, fmt.milliseconds),
+            col.number("miss", "missing", 7, lambda row: row.missed_tokens, fmt.milliseconds, priority=3),
             col.milliseconds("load", "L ms", 7, lambda row: row.load_ms),
             col.milliseconds("evict", "M ms", 6, lambda row: row.evict_ms),
             col.milliseconds("prefill", "P ms", 6, lambda row: row.prefill_ms),

@@ -121,6 +121,8 @@ async def open_daemon(
         engines = Engines(config, specs, paths, stores.time_models, say, timed, told)
         host.attach(engines.fleet, engines.runtime)
         feed = await stack.enter_async_context(feeding(board, config, tail))
+        templates = TemplateDesk(stores.templates, engines.encoders)
+        await templates.recogniser.recall()
         books = Bookkeeper(
             record_usage=stores.ledger.record,
             record_explanation=stores.decisions.record,
@@ -128,6 +130,7 @@ async def open_daemon(
             prices=Prices(config.prices),
             tell=lambda settled: board.ended(end_of(settled), monotonic()),
             time_model=engines.runtime.time_model,
+            recognised=templates.recogniser.of,
         )
         live = partial(engines.live, limiter=limiter, books=books)
         await stack.enter_async_context(engines.running())
@@ -140,7 +143,6 @@ async def open_daemon(
         metrics.track_tenants(lambda: engines.runtime.standings([tenant.name for tenant in directory.tenants()]))
         stores.accounts.directory.watch(engines.tell_standing)
         check = Authenticator(stores.accounts.directory, _failures(config.auth), metrics.auth_failure)
-        templates = TemplateDesk(stores.templates, engines.encoders)
         pins = _pins(config, stores, templates, runtime, live, reports, evictions)
         show_templates(books, host, pins.keeper, templates, metrics, evictions)
         await stack.enter_async_context(pins.keeper.running())

@@ -193,6 +193,7 @@ class AdminApp:
     lives: Lives
     encoder: ModelEncoder
     """Makes a token of each letter."""
+    templates: TemplateDesk
 
 
 @asynccontextmanager
@@ -240,7 +241,9 @@ async def open_admin_app(
         record_explanation=decisions.record,
         metrics=metrics,
         prices=Prices(config.prices),
+        recognised=desk.recogniser.of,
     )
+    await desk.recogniser.recall()
 
     def live(call: Call) -> RequestLife:
         return RequestLife(call, runtime=runtime, limiter=limiter, door=engines.of, settle=books.settle, timeout_s=30.0)
@@ -267,6 +270,7 @@ async def open_admin_app(
             feed,
             lives,
             plain.encoder,
+            desk,
         )
     finally:
         await stack.aclose()

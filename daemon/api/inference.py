@@ -130,6 +130,7 @@ async def _infer(
         ),
         asks_length=wanted.asked_tokens is not None,
         template=use.named if use else None,
+        salt=scope.salt,
         shortened=lambda tokens: _for_engine(raw, scope.salt, {**changes, kind.LENGTH_FIELD: tokens}),
         engine_ids=engine_request_ids(request_id, wanted),
         received_s=received_s,

@@ -199,7 +199,7 @@ class Keeper:
         return self._pins.tokens_of(tenant, key_id, besides.key)
 
     def settled(self, settled: Settled) -> None:
-        """A request has ended: what it took of a GPU's time counts for the template that it named."""
+        """A request has ended: what it took of a GPU's time counts for the template that it began with."""
         call = settled.call
         if call.template is None:
             return

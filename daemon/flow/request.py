@@ -56,6 +56,8 @@ class Call:
     shortened: Callable[[int], bytes]
     """The body with an answer of at most so many tokens of each sequence."""
     template: Named | None = None
+    salt: str | None = None
+    """Of the cache that it finds its prefix in. None: it is nobody's use of a template, whatever it begins with."""
     engine_ids: tuple[str, ...]
     """The engine's own ids of the request, for aborting it."""
     received_s: float
@@ -255,7 +257,7 @@ class RequestLife:
             error = self._why_abandoned or EngineFailed(f"The engine failed while it was answering: {broken}")
         await self._finish()
         self._settle(error)
-        yield DONE if error is None else _error_event(error)
+        yield DONE if error is None else b"data: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
 
     async def _next_events(self) -> bytes:
         """The next whole events for the client; empty at the end."""
@@ -378,10 +380,6 @@ def _stream_fault(tap: SseTap) -> ApiError | None:
     if not tap.done:
         return EngineFailed("The engine broke off while it was answering.")
     return None
-
-
-def _error_event(error: ApiError) -> bytes:
-    return b"data: " + msgspec.json.encode({"error": error.body()}) + b"\n\n"
 
 
 def _status(error: ApiError | None) -> Status:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 
 import structlog
@@ -11,6 +12,7 @@ from preble.daemon.flow.request import Settled
 from preble.daemon.ids import GpuId
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.sched.types import TimeModel
+from preble.daemon.templates.using import Named
 from preble.daemon.tenancy.ledger import UsageRecord
 from preble.daemon.tenancy.prices import Prices
 from preble.daemon.wire.admin import Explanation
@@ -31,18 +33,25 @@ class Bookkeeper:
         prices: Prices,
         tell: Callable[[Settled], None] = lambda _: None,
         time_model: Callable[[GpuId], TimeModel | None] = lambda _: None,
+        recognised: Callable[[Settled], Named | None] = lambda _: None,
     ) -> None:
-        """`tell` hears of every end too; `time_model` says how long a GPU takes."""
+        """`tell` hears of every end too; `time_model` says how long a GPU takes.
+
+        `recognised` is the template that a request begins with which names none.
+        """
         self._record_usage = record_usage
         self._record_explanation = record_explanation
         self._metrics = metrics
         self._prices = prices
         self._tell = [tell]
         self._time_model = time_model
+        self._recognised = recognised
         self._ttfts_ms: dict[GpuId, deque[float]] = defaultdict(lambda: deque(maxlen=_RECENT_TTFTS))
 
     def settle(self, settled: Settled) -> None:
         """Book it. Never blocks: writing to disk is the stores' business."""
+        if settled.call.template is None and (named := self._recognised(settled)) is not None:
+            settled = replace(settled, call=replace(settled.call, template=named))
         usage = _usage(settled, self._prices, self._saved_ms(settled))
         self._record_usage(usage)
         if settled.decision is not None:

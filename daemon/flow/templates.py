@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from preble.daemon.errors import ApiError, EngineError, InvalidRequest, NotFound
 from preble.daemon.flow.encode import ModelEncoder
+from preble.daemon.flow.recognition import Recogniser
 from preble.daemon.ids import BlockKey, ModelName
 from preble.daemon.prompt import Traits
 from preble.daemon.sched.blocks import TokenIds
@@ -34,6 +35,7 @@ class TemplateDesk:
         self.store = store
         self._encoders = encoders
         self._cacheables: dict[tuple[int, int, ModelName], int] = {}
+        self.recogniser = Recogniser(store, encoders)
 
     async def register(
         self,
@@ -57,7 +59,7 @@ class TemplateDesk:
         done = await self.store.register(owner, name, body, author, description=description, dry_run=dry_run)
         if not dry_run:
             for model, row in found.items():
-                await self.store.put_tokens(*done.value, model, row)
+                await self._keep(*done.value, model, row)
         return done
 
     async def analyses(
@@ -197,8 +199,12 @@ class TemplateDesk:
             return known
         body = await self.store.body(template, version)
         found = await self._tokenised(template.owner, body, model)
-        await self.store.put_tokens(template, version, model, found)
+        await self._keep(template, version, model, found)
         return found
+
+    async def _keep(self, template: Template, version: Version, model: ModelName, found: TokenRow) -> None:
+        await self.store.put_tokens(template, version, model, found)
+        self.recogniser.note(template, version.number, model, found.prefix)
 
     async def _tokenised(self, owner: Owner, body: TemplateBody, model: ModelName) -> TokenRow:
         """Raises `InvalidRequest` if the model does not take it; and as `ModelEncoder.tokens`."""

@@ -59,7 +59,7 @@ class Metrics:
             "prompt_length_mismatches", "Requests whose prompt the engine counted otherwise than the daemon.", ["model"]
         )
         self._limited = self._counter("limited_requests", "Requests refused by a limit.", ["tenant", "limit"])
-        self._templated = self._counter("template_requests", "Requests that named a template.", ["tenant", "hit"])
+        self._templated = self._counter("template_requests", "Requests that began with a template.", ["tenant", "hit"])
         self._saved = self._counter("template_saved_tokens", "Tokens of templates found cached.", ["tenant"])
         self._evicted = self._counter("template_evictions", "Templates evicted from a GPU that had all.", ["tenant"])
         self._unauthenticated = self._counter("unauthenticated_requests", "Requests without a valid key.", [])
@@ -118,7 +118,7 @@ class Metrics:
         self._mismatched.labels(model).inc()
 
     def template_used(self, tenant: str, tokens: int, cached_tokens: int) -> None:
-        """A request named a template of which so much could have been found cached, and so much was."""
+        """A request began with a template of which so much could have been found cached, and so much was."""
         self._templated.labels(tenant, "yes" if 2 * cached_tokens > tokens else "no").inc()
         self._saved.labels(tenant).inc(cached_tokens)
 

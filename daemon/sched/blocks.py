@@ -11,6 +11,7 @@ engine's own salted cache, which the root key only mirrors.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from hashlib import blake2b
 from operator import mul
 
@@ -31,6 +32,19 @@ def root_key(model: ModelName, *, lora: str = "", salt: str = "") -> BlockKey:
     """The key "before" a prompt's first block: what separates caches that must not match each other."""
     identity = "\0".join((model, lora, salt)).encode()
     return BlockKey(int.from_bytes(blake2b(identity, digest_size=8).digest(), "little"))
+
+
+def content_of(root: BlockKey, key: BlockKey, n_blocks: int) -> int:
+    """What a chain of so many blocks says that ends with `key` and has `root` before it: without the root.
+
+    Chains of that length say the same if their tokens are the same, whatever their models, salts and roots are.
+    """
+    return key - root * _power(n_blocks) & _MASK
+
+
+@cache
+def _power(exponent: int) -> int:
+    return pow(_R, exponent, 1 << 64)
 
 
 class BlockHasher:

@@ -194,7 +194,7 @@ template_pins = Table(
     Column("created_by", String(12), nullable=False),
 )
 
-# Sums over rows of `usage` that name a template, and of rows that are no more.
+# Sums over rows of `usage` with a template, and of rows that are no more.
 template_hours = Table(
     "template_hours",
     metadata,

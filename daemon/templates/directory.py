@@ -112,6 +112,10 @@ class Templates:
             raise NotFound(f"There is no template {name[:100]!r}.{hint}", param="template.name")
         return found
 
+    def everything(self) -> Sequence[Template]:
+        """All that are there, whoever's they are."""
+        return [found for template_id in self._by_id if (found := self.by_id(template_id)) is not None]
+
     def all_visible(self, owner: Owner) -> Sequence[Template]:
         """The owner's own and the operator's, by name; of one name its own first."""
         owners: tuple[Owner, ...] = (None,) if owner is None else (owner, None)

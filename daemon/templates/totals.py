@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateTotals:
-    """Sums over requests that named it."""
+    """Sums over requests that named it, or begin with it."""
 
     template_id: int
     number: int

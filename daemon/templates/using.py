@@ -17,7 +17,7 @@ _HARMLESS = "x"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """The version that a request named."""
+    """The version that a request named, or begins with."""
 
     template_id: int
     name: str

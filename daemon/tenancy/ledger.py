@@ -50,7 +50,7 @@ class UsageRecord(msgspec.Struct, frozen=True, kw_only=True):
     cost_micros: int | None
     """In millionths of whatever the prices are in; None: there were no prices then."""
     template_id: int | None = None
-    """Of the template that it named."""
+    """Of the template that it named or, if it named none, begins with."""
     template: str | None = None
     template_version: int | None = None
     template_tokens: int | None = None

@@ -29,7 +29,7 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     cost: float | None
     """In what the prices are in; None: there were no prices when it ended."""
     template: str | None
-    """That it named."""
+    """That it named; if it named none, the one with the longest prefix that it begins with."""
     template_version: int | None
     saved_ms: float | None
     """GPU time that what was cached of the template has saved; None where that is not told, as `gpu_ms`."""

@@ -117,7 +117,7 @@ class PinPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TemplateStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What one version has saved those who named it. None: not known, or not to be told."""
+    """What one version has saved those whose requests began with it. None: not known, or not to be told."""
 
     name: str
     version: int

@@ -87,6 +87,9 @@ def test_what_is_pinned_stays_while_200_templates_compete_for_a_cache_that_holds
         small.template("pin", name)
     for name in PINNED:
         small.wait_warm(name)
+    small.register("loser", TOKENS)
+    small.template("warm", "loser")
+    small.ask(text_of("loser", TOKENS) + "Why?")
     client, kept, looked = small.daemon.sdk(), 0, 0
     for number in range(200):
         client.completions.create(model=MODEL, prompt=text_of(f"other-{number}", TOKENS), max_tokens=1)
@@ -100,6 +103,10 @@ def test_what_is_pinned_stays_while_200_templates_compete_for_a_cache_that_holds
         assert answer.usage.prompt_tokens_details.cached_tokens == TOKENS
     oldest = small.ask(text_of("other-0", TOKENS) + "Why?")
     assert oldest.usage.prompt_tokens_details.cached_tokens < TOKENS
+    wait_for(lambda: small.template("stats", "loser"), WARM_DEADLINE_S, "the plain text to be counted")
+    [row] = small.template("stats", "loser")
+    assert (row["requests"], row["warm_on"]) == (1, [])
+    assert row["evictions"] >= 1
 
 
 def test_what_is_pinned_is_warm_again_after_its_engine_was_killed_and_the_daemon_restarted(small):
@@ -111,8 +118,10 @@ def test_what_is_pinned_is_warm_again_after_its_engine_was_killed_and_the_daemon
     os.kill(gpus["cpu1"]["pid"], signal.SIGKILL)
     wait_for(lambda: not small.is_warm(name, 2), RESTART_DEADLINE_S, "the engine to be missed")
     wait_for(lambda: small.is_warm(name, 2), RESTART_DEADLINE_S, "the engine to be warm again")
+    before = small.template("stats", "loser")
     assert small.daemon.stop() == 0
     small.start()
+    assert small.template("stats", "loser") == before
     small.wait_warm(name, 2)
     answer = small.ask(text_of(name, TOKENS) + "Why?")
     assert answer.usage.prompt_tokens_details.cached_tokens == TOKENS

@@ -119,6 +119,7 @@ class House:
             engine=lambda: self.client,
             max_model_len=self._max_model_len,
         )
+        self.templates = TemplateDesk(self.shelf, lambda: {MODEL: model})
         failures = FailureLimiter(per_minute=60, at_once=FAILURES_AT_ONCE, addresses_kept=100)
         check = Authenticator(self.directory, failures, self.metrics.auth_failure)
         self.app = make_application(
@@ -129,7 +130,7 @@ class House:
                 check,
                 Salts(MASTER, self.directory).scope,
                 self.limiter.limits,
-                TemplateDesk(self.shelf, lambda: {MODEL: model}),
+                self.templates,
                 self._live,
             ),
             admin=None,

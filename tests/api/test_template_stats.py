@@ -12,6 +12,7 @@ from tests.obs.test_metrics import settled
 
 from preble.daemon.config import PricesConfig
 from preble.daemon.flow.events import BlocksRemoved, KvReported
+from preble.daemon.flow.recognition import Recogniser
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.sched.blocks import root_key
@@ -148,6 +149,38 @@ async def test_a_request_is_counted_for_the_template_that_it_named(admin):
     for hit in ("yes", "no"):
         assert f'preble_template_requests_total{{hit="{hit}",tenant="acme"}} 1.0' in page
     assert 'preble_template_saved_tokens_total{tenant="acme"} 64.0' in page
+
+
+async def test_a_request_that_begins_with_a_template_is_booked_as_its_use_and_one_that_names_another_is_not():
+    recorded = []
+    named = Named(template_id=7, name="a", version=3, tokens=64, blocks=4)
+    books = Bookkeeper(
+        record_usage=recorded.append,
+        record_explanation=lambda _: None,
+        metrics=Metrics(),
+        prices=Prices(PricesConfig()),
+        recognised=lambda _: named,
+    )
+    heard = []
+    books.listen(lambda settled: heard.append(settled.call.template))
+    books.settle(settled())
+    one, other = settled(request_id="r2"), replace(named, template_id=8)
+    books.settle(replace(one, call=replace(one.call, template=other)))
+    assert [row.template_id for row in recorded] == [7, 8]
+    assert heard == [named, other]
+
+
+async def test_what_was_registered_before_is_recognised_after_a_restart(admin):
+    desk = admin.templates
+    again = Recogniser(desk.store, desk._encoders)
+    salt, template = admin.salts.scope("default", None).salt, desk.store.directory.by_id(1)
+    prefix = await desk.prefix(template, template.latest, MODEL)
+    one = settled(tenant="default", block_keys=desk.chain(MODEL, salt, prefix))
+    one = replace(one, call=replace(one.call, salt=salt))
+    assert again.of(one) is None
+    await again.recall()
+    assert again.of(one) == desk.recogniser.of(one)
+    assert (again.of(one).name, again.of(one).tokens) == ("a", TOKENS)
 
 
 async def test_pins_are_counted_by_whether_they_are_kept(admin, tenant):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preble.daemon.ids import ModelName
-from preble.daemon.sched.blocks import BlockHasher, root_key
+from preble.daemon.sched.blocks import BlockHasher, content_of, root_key
 
 MODEL = ModelName("m")
 HASHER = BlockHasher(4)
@@ -60,3 +60,14 @@ def test_order_and_position_of_tokens_matter():
 )
 def test_models_adapters_and_salts_are_kept_apart(other):
     assert chain([1, 2, 3, 4], parent=other) != chain([1, 2, 3, 4])
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=4, max_size=60), st.integers(0, 14))
+def test_what_a_chain_says_does_not_depend_on_what_stands_before_it(ids, at):
+    salted = root_key(MODEL, salt="s")
+    one, other = chain(ids), chain(ids, salted)
+    n_blocks = len(one)
+    assert content_of(ROOT, one[-1], n_blocks) == content_of(salted, other[-1], n_blocks)
+    changed = [*ids]
+    changed[at % (4 * n_blocks)] ^= 1
+    assert content_of(ROOT, one[-1], n_blocks) != content_of(salted, chain(changed, salted)[-1], n_blocks)

@@ -65,7 +65,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     expected_output_tokens: Count = 64
     prefill_lead_steps: Positive = 1.0
     fairness: FairnessName = "d2lpm"
-    quantum_s: Positive = 0.25
+    quantum_s: Positive = 1.0
     cached_charge_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     batch_service_ratio: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.05
     max_waiting_requests: Count = 4096

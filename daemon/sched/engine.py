@@ -128,7 +128,8 @@ class Engine:
         decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences, model)
         decode_load_ms = self._decode_load_ms
         load_ms = window.prefill_us / 1000 + decode_load_ms
-        wait_ms = self.wait_ms
+        wait_us = self._prefill_us - self.waiting.work + self.waiting.work_before(spec.lane, round(1000 * prefill_ms))
+        wait_ms = wait_us / 1000
         requests = self._requests
         if self._traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
@@ -220,9 +221,10 @@ class Engine:
         attempt.decode_us = round(1000 * decode_ms)
         self._prefill_us += attempt.prefill_us
         self._decode_us += attempt.decode_us
-        attempt.private_blocks = self._private_blocks_of(attempt)
+        n_tokens = attempt.spec.prompt.n_tokens + attempt.decision.expected_output_tokens
+        attempt.private_blocks = ceil(n_tokens / self.limits.block_size) - len(attempt.spec.prompt.block_keys)
         self._requests += 1
-        self.waiting.add(attempt.spec.request_id, attempt.spec.lane, attempt)
+        self.waiting.add(attempt.spec.request_id, attempt.spec.lane, attempt, attempt.prefill_us)
         self._pool.joined(attempt, now_s)
 
     def withdraw(self, attempt: Attempt, now_s: float) -> Attempt:
@@ -265,11 +267,18 @@ class Engine:
         blocks = self._index.active_blocks(self.gpu) + new_blocks
         blocks += self._private_blocks + attempt.private_blocks
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
+        ahead_tokens = self._tokens_ahead(spec.lane)
         return (
             self._sequences + spec.n_sequences <= self.limits.max_num_seqs
-            and (self._unprefilled_tokens == 0 or self._unprefilled_tokens + unprefilled_tokens <= prefill_bound)
+            and (ahead_tokens == 0 or ahead_tokens + unprefilled_tokens <= prefill_bound)
             and blocks <= self.limits.kv_blocks
         )
+
+    def _tokens_ahead(self, lane: TenantName) -> int:
+        """Of what the engine has yet to prefill, what keeps a tenant's next request out: of a light one its own."""
+        if not self._pool.turns.is_light(lane):
+            return self._unprefilled_tokens
+        return sum(attempt.unprefilled_tokens for attempt in self._prefilling.values() if attempt.spec.lane == lane)
 
     def _cached_share(self, attempt: Attempt) -> float:
         """Of its prompt, what would not have to be computed if it started now."""
@@ -281,12 +290,6 @@ class Engine:
         computed_blocks = self._index.computed_blocks(stretches, self.gpu)
         n_tokens = spec.prompt.n_tokens
         return n_tokens - reusable_tokens(n_tokens, computed_blocks, self.limits.block_size)
-
-    def _private_blocks_of(self, attempt: Attempt) -> int:
-        """KV blocks the request takes beyond its full prompt blocks: the prompt's tail and its output."""
-        prompt = attempt.spec.prompt
-        tail_tokens = prompt.n_tokens - len(prompt.block_keys) * self.limits.block_size
-        return ceil((tail_tokens + attempt.decision.expected_output_tokens) / self.limits.block_size)
 
     def launch(self, attempt: Attempt, now_s: float) -> None:
         """It goes to the engine now."""

@@ -39,6 +39,9 @@ class Turns(Protocol):
     def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         """Which of these, who all wait, may be served next: never nobody. To be asked before each start."""
 
+    def is_light(self, tenant: TenantName) -> bool:
+        """Whether it wants so little that what others have in an engine need not keep it from there."""
+
     def rank(self, tenant: TenantName) -> float:
         """Of those who may be served and have as much cached, the lowest comes first."""
 
@@ -55,28 +58,33 @@ class FairLine(Generic[_T]):
         self._weights: dict[TenantName, float] = {}
         """Of whom something waits, as it was when that began."""
         self._all_weights = 0.0
-        self._places: dict[str, tuple[TenantName, int]] = {}
-        """Of every name its tenant, and its place in the order of arrival."""
+        self._work: dict[TenantName, int] = {}
+        self.work = 0
+        """What all that waits adds up to, as its adder reckons."""
+        self._places: dict[str, tuple[TenantName, int, int]] = {}
+        """Of every name its tenant, its place in the order of arrival, and its work."""
         self._arrivals = count()
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __iter__(self) -> Iterator[_T]:
-        return (self._lines[tenant].item(name) for name, (tenant, _) in self._places.items())
+        return (self._lines[tenant].item(name) for name, (tenant, _, _) in self._places.items())
 
     def __contains__(self, name: str) -> bool:
         return name in self._places
 
-    def add(self, name: str, tenant: TenantName, item: _T) -> None:
-        """Let it wait."""
+    def add(self, name: str, tenant: TenantName, item: _T, work: int = 0) -> None:
+        """Let it wait. `work` is how much it is, in whatever unit."""
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = WaitingLine(self._share, grouped=self._grouped)
             self._weights[tenant] = self._turns.weight(tenant)
             self._all_weights += self._weights[tenant]
         line.add(name, item)
-        self._places[name] = tenant, next(self._arrivals)
+        self._places[name] = tenant, next(self._arrivals), work
+        self._work[tenant] = self._work.get(tenant, 0) + work
+        self.work += work
 
     def remove(self, name: str) -> _T:
         """Take it out, wherever it is in the line."""
@@ -87,10 +95,12 @@ class FairLine(Generic[_T]):
         return self._take_out(name, WaitingLine.start)
 
     def _take_out(self, name: str, how: Callable[[WaitingLine[_T], str], _T]) -> _T:
-        tenant, _ = self._places.pop(name)
+        tenant, _, work = self._places.pop(name)
         item = how(self._lines[tenant], name)
+        self._work[tenant] -= work
+        self.work -= work
         if not self._lines[tenant]:
-            del self._lines[tenant]
+            del self._lines[tenant], self._work[tenant]
             self._all_weights = self._all_weights - self._weights.pop(tenant) if self._lines else 0.0
         return item
 
@@ -105,6 +115,21 @@ class FairLine(Generic[_T]):
         if line is None:
             return 0
         return min(len(self._places), len(line) * self._all_weights / self._weights[tenant])
+
+    def work_before(self, tenant: TenantName, work: int) -> float:
+        """Of the work that waits, what comes before so much more of the tenant's: its own, and what others get then."""
+        if not self._turns.are_by_tenant:
+            return self.work
+        own = self._work.get(tenant, 0)
+        if own == self.work or self._turns.is_light(tenant):
+            return own
+        weight = self._weights.get(tenant)
+        if weight is None:
+            weight = self._turns.weight(tenant)
+            of_others = self._all_weights
+        else:
+            of_others = self._all_weights - weight
+        return own + min(self.work - own, (own + work) * of_others / weight)
 
     def first(self) -> _T | None:
         """The next to start, which `start` then takes out. None if nobody waits."""

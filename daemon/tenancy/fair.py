@@ -5,10 +5,11 @@ ends. Locality decides within what fairness allows: `admissible` says which tena
 takes the request of theirs that finds most of its prompt cached.
 
 `Credits` is DLPM (arXiv 2501.14312) with one account per tenant for all engines and keys: who has credit left may be
-served; when nobody has, all who wait get a quantum in proportion to their weights, so no engine idles for fairness. Of
+served; when nobody who waits has, all get a quantum in proportion to their weights, so no engine idles for fairness. Of
 two tenants that wait all the time, of weights v and w, the services S and T never differ by more than
-|S/v - T/w| <= 2 quantum + U/v + U/w, where U is the largest single charge (see docs/fairness.md). `Counters` is VTC
-(OSDI'24), which takes whoever has been served least, and leaves no room for locality. `Everybody` is not fair.
+|S/v - T/w| <= 2 quantum + U/v + U/w, where U is the largest single charge (see docs/fairness.md). Tenants that want
+little come first, as flows that want little do in FQ-CoDel (RFC 8290). `Counters` is VTC (OSDI'24), which takes whoever
+has been served least, and leaves no room for locality. `Everybody` is not fair.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,8 +31,10 @@ class _Account:
     waiting: int = 0
     running: int = 0
     balance_ms: float = 0.0
-    seen_rounds: int = 0
-    """Of quanta, when it was last charged."""
+    seen_rounds: int = -1
+    """Of quanta: what it has been given of them is in its balance."""
+    is_light: bool = False
+    """It has credit, and has had since it last had nothing waiting."""
     idle_since_s: float = 0.0
     """If it neither waits nor runs."""
 
@@ -112,6 +115,10 @@ class _Accounts:
         """Of those who may be served and have as much cached, the lowest comes first."""
         return 0.0
 
+    def is_light(self, tenant: TenantName) -> bool:
+        """Whether it wants so little that others' work should hardly be felt by it."""
+        return False
+
     def standing(self, tenant: TenantName, served_ms: Mapping[GpuId, float]) -> Standing | None:
         """How a tenant stands that was served so much by each engine; None if it was never heard of."""
         account = self._accounts.get(tenant)
@@ -166,41 +173,51 @@ class Credits(_Accounts):
         """Of quanta given: how much fairness has held back."""
 
     def _credit_ms(self, account: _Account) -> float | None:
-        return account.balance_ms
+        return self._earned_ms(account)
 
     def rank(self, tenant: TenantName) -> float:
         """The most credit for its weight first."""
         account = self._accounts[tenant]
         return -account.balance_ms / account.weight
 
-    def _wake(self, account: _Account, now_s: float) -> None:
-        """No credit is saved up while idle, but debt is paid by the rounds that others got, and fades.
+    def is_light(self, tenant: TenantName) -> bool:
+        """Whether it has had credit since it last had nothing waiting; if that is now, whether it has some."""
+        account = self._accounts.get(tenant)
+        if account is None:
+            return True
+        return not account.is_batch and (account.is_light if account.waiting else self._earned_ms(account) > 0)
 
-        Who has no debt does not wait for the next round: it has as much credit as whoever has most of those who wait.
-        """
-        if not account.is_idle:
-            return
-        debt_ms = min(0.0, account.balance_ms) * 0.5 ** ((now_s - account.idle_since_s) / _HALF_LIFE_S)
-        debt_ms += (self._rounds - account.seen_rounds) * self._quantum_ms * account.weight
-        most_ms = max((other.balance_ms / other.weight for other in self._backlogged.values()), default=0.0)
-        account.balance_ms = debt_ms if debt_ms < 0 else max(0.0, most_ms) * account.weight
+    def _wake(self, account: _Account, now_s: float) -> None:
+        """What it has been given while nothing of it waited is at most a quantum; debt fades while it wants nothing."""
+        if account.is_idle and account.balance_ms < 0:
+            account.balance_ms *= 0.5 ** ((now_s - account.idle_since_s) / _HALF_LIFE_S)
+        self._earn(account)
+        account.is_light = account.balance_ms > 0
+
+    def _earn(self, account: _Account) -> None:
+        account.balance_ms, account.seen_rounds = self._earned_ms(account), self._rounds
+
+    def _earned_ms(self, account: _Account) -> float:
+        """Its credit with the rounds of quanta since it was last looked at; nobody has more than one quantum."""
+        quantum_ms = self._quantum_ms * account.weight
+        return min(quantum_ms, account.balance_ms + (self._rounds - account.seen_rounds) * quantum_ms)
 
     def _charge(self, account: _Account, service_ms: float) -> None:
-        account.balance_ms = min(account.balance_ms - service_ms, self._quantum_ms * account.weight)
-        account.seen_rounds = self._rounds
+        self._earn(account)
+        account.balance_ms = min(self._quantum_ms * account.weight, account.balance_ms - service_ms)
+        account.is_light = account.is_light and account.balance_ms > 0
 
     def _choose(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         with_credit = self._with_credit(tenants)
-        if with_credit:
-            return with_credit
-        if any(account.balance_ms > 0 for account in self._backlogged.values()):
-            return [self._borrower(tenants)]
-        n_rounds = min(self._rounds_to_credit(self._accounts[tenant]) for tenant in tenants)
-        self._rounds += n_rounds
-        for account in self._backlogged.values():
-            own_rounds = min(n_rounds, self._rounds_to_credit(account))
-            account.balance_ms += own_rounds * self._quantum_ms * account.weight
-        return self._with_credit(tenants)
+        if not with_credit:
+            if any(account.balance_ms > 0 for account in self._backlogged.values()):
+                return [self._borrower(tenants)]
+            self._rounds += min(self._rounds_to_credit(self._accounts[tenant]) for tenant in tenants)
+            for account in self._backlogged.values():
+                self._earn(account)
+            with_credit = self._with_credit(tenants)
+        light = [tenant for tenant in with_credit if self._accounts[tenant].is_light]
+        return light or with_credit
 
     def _with_credit(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         return [tenant for tenant in tenants if self._accounts[tenant].balance_ms > 0]

@@ -114,7 +114,7 @@ def test_a_flood_leaves_places_for_others():
     bench = Bench("a", config=msgspec.structs.replace(CONFIG, max_waiting_requests=18, prefill_lead_steps=0.1))
 
     def waits(name, tenant):
-        effects = bench(events.Arrived(request=spec(name, "z" * 90, tenant=tenant)))
+        effects = bench(events.Arrived(request=spec(name, tenant[0] * 90, tenant=tenant)))
         return Refuse(request_id=name, why=Refusal.QUEUE_FULL) not in effects
 
     assert [waits(f"f{number}", "flood") for number in range(40)].count(True) == 1 + 16  # one of them runs

@@ -146,11 +146,55 @@ def test_debt_is_halved_in_a_minute_of_idleness():
 def test_what_was_not_needed_is_given_back():
     turns = credits()
     wait(turns, *"ab" * 3)
-    turns.admissible("ab")
     turns.started("a", 1000.0)
-    assert turns.admissible(["a", "b"]) == ["b"]
+    turns.started("b", QUANTUM_MS)
     turns.ended("a", -950.0, 0.0)
-    assert turns.admissible(["a", "b"]) == ["a", "b"]
+    assert turns.admissible(["a", "b"]) == ["a"]
+
+
+def test_who_always_has_something_running_is_given_its_quanta_too():
+    """It is not idle, and seldom waits: what it was served is paid by the rounds that others get meanwhile."""
+    turns = credits()
+    wait(turns, "a", "a", *"b" * 50)
+    turns.started("a", 2.5 * QUANTUM_MS)
+    turns.started("a", 0.0)
+    for _ in range(3):
+        serve(turns, "b", QUANTUM_MS)
+        assert turns.admissible(["b"]) == ["b"]
+    wait(turns, "a")
+    assert "a" in turns.admissible(["a", "b"])
+
+
+def test_who_wants_little_comes_first_until_a_quantum_is_used_up():
+    turns = credits()
+    wait(turns, *"b" * 50)
+    turns.started("b", 1.5 * QUANTUM_MS)
+    turns.admissible(["b"])  # which gives it credit again
+    wait(turns, *"aa")
+    assert turns.is_light("a")
+    assert not turns.is_light("b")
+    assert turns.admissible(["a", "b"]) == ["a"]
+    turns.started("a", QUANTUM_MS)
+    assert not turns.is_light("a")
+    assert turns.admissible(["a", "b"]) == ["b"]
+    turns.started("b", QUANTUM_MS)
+    assert sorted(turns.admissible(["a", "b"])) == ["a", "b"]  # it waits still, and is one of many
+    turns.started("a", 0.0)
+    wait(turns, "a")
+    assert turns.admissible(["a", "b"]) == ["a"]
+
+
+def test_nobody_who_is_batch_is_light():
+    turns = credits()
+    wait(turns, "a", is_batch=True)
+    assert not turns.is_light("a")
+
+
+@pytest.mark.parametrize("make", [counters, lambda: Everybody(BATCH_SHARE)])
+def test_only_credits_know_who_is_light(make):
+    turns = make()
+    wait(turns, "a")
+    assert not turns.is_light("a")
 
 
 @each

@@ -15,11 +15,12 @@ import structlog
 import uvicorn
 from click.testing import CliRunner, Result
 from litestar.response.base import ASGIResponse
-from tests.admin_app import author, explanation, open_admin_app, usage
+from tests.admin_app import LIVE, author, explanation, open_admin_app, usage
 
 from preble.daemon import __version__
 from preble.daemon.api.health import HealthService
 from preble.daemon.cli.main import main
+from preble.daemon.config import LiveConfig
 from preble.daemon.wire.settings import TenantSettings
 
 CONFIG = """
@@ -55,7 +56,7 @@ class Running:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Running]:
+def serving(folder: Path, live: LiveConfig = LIVE) -> Iterator[Running]:
     """A daemon in a thread, for as long as the block runs."""
     (folder / "data").mkdir(mode=0o700)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))  # stdout is the commands'
@@ -64,20 +65,25 @@ def serving(folder: Path) -> Iterator[Running]:
         listening.listen()
         running = Running(folder, listening.getsockname()[1])
         ready, servers = threading.Event(), []
-        thread = threading.Thread(target=lambda: asyncio.run(serve(running, listening, ready, servers)))
+        work = serve(running, listening, ready, servers, live)
+        thread = threading.Thread(target=lambda: asyncio.run(work), daemon=True)  # a test that fails ends all the same
         thread.start()
         assert ready.wait(30)
-        yield running
-        servers[0].should_exit = True
-        thread.join(30)
+        try:
+            yield running
+        finally:
+            servers[0].should_exit = True
+            thread.join(30)
 
 
-async def serve(running: Running, listening: socket.socket, ready: threading.Event, servers: list) -> None:
+async def serve(
+    running: Running, listening: socket.socket, ready: threading.Event, servers: list, live: LiveConfig
+) -> None:
     """Serve on a socket that listens already, until told to end."""
 
     health = HealthService(unready=lambda: running.unready, render_metrics=lambda: (b"", "text/plain"))
 
-    async with open_admin_app(running.data_dir, health) as admin:
+    async with open_admin_app(running.data_dir, health, live) as admin:
         await admin.accounts.tenants.create("acme", TenantSettings(), author())
         for number in range(3):
             admin.ledger.record(usage(number, "acme", created_at_s=time() - 7200))

@@ -4,7 +4,9 @@ from tests.cli.running import serving
 from tests.tui.running import Running
 from textual.widgets import Button, Input
 
+from preble.daemon.config import LiveConfig
 from preble.daemon.wire.console import ConsoleClient
+from preble.daemon.wire.live import Snapshot, Tick
 from preble.tui.actions import order_gpu
 from preble.tui.app import Console, Options
 from preble.tui.desk import Desk
@@ -42,3 +44,21 @@ async def test_a_wrong_key_is_told_and_ends_nothing(tmp_path):
             run = Running(console, pilot, None, None, None)
             await run.until(lambda: console.freshness is Freshness.LOST)
             assert "key" in run.text()
+
+
+async def test_the_tenth_console_works_and_the_eleventh_is_told_why_not_and_comes_when_one_leaves(tmp_path):
+    with serving(tmp_path, LiveConfig()) as daemon:
+        key, waits_s = daemon.key("operator"), (0.05, 0.1)
+        feeds = [LiveFeed(daemon.url, key, waits_s=waits_s).items() for _ in range(10)]
+        for feed in feeds:
+            assert isinstance(await anext(feed), Snapshot)
+        console = Console(LiveFeed(daemon.url, key, waits_s=waits_s), Desk(None), draws_by_itself=False)
+        async with console.run_test() as pilot:
+            run = Running(console, pilot, None, None, None)
+            await run.until(lambda: console.freshness is Freshness.LOST)
+            assert "There are 10 consoles already; live.max_consoles allows no more." in run.text()
+            assert isinstance(await anext(feeds[-1]), Tick)
+            await feeds.pop().aclose()
+            await run.until(lambda: console.freshness is Freshness.LIVE)
+        for feed in feeds:
+            await feed.aclose()

@@ -24,6 +24,7 @@ import httpx
 import msgspec
 import numpy as np
 import psutil
+from slow_model import ensure_slow_model
 
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.errors import PrebleError
@@ -66,7 +67,7 @@ fairness = "{{fairness}}"
 level = "warning"
 [[models]]
 name = "{MODEL}"
-path = "demo"
+path = {{path}}
 hardware = "cpu"
 engines = 2
 block_size = {BLOCK_TOKENS}
@@ -119,8 +120,9 @@ def serving(
     fairness: str = "d2lpm",
     kv_blocks: int = 0,
     engine_args: Sequence[str] = (),
+    slow: bool = False,
 ) -> Iterator[Daemon]:
-    """A fresh daemon on two fresh engines: only the model's files in `workshop` outlive it."""
+    """A fresh daemon on two fresh engines, of the `slow` model or the demo model, whose files in `workshop` stay."""
     shutil.rmtree(workshop / "data", ignore_errors=True)
     model = ensure_demo_model(workshop, lambda text: print(text, file=sys.stderr))
     (workshop / "data").mkdir(mode=0o700)
@@ -129,7 +131,12 @@ def serving(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     config = CONFIG.format(
-        port=port, policy=policy, fairness=fairness, kv_blocks=kv_blocks, engine_args=json.dumps(list(engine_args))
+        port=port,
+        policy=policy,
+        fairness=fairness,
+        path=json.dumps(str(ensure_slow_model(model)) if slow else "demo"),
+        kv_blocks=kv_blocks,
+        engine_args=json.dumps(list(engine_args)),
     )
     (workshop / "preble.toml").write_text(config)
     with (workshop / "daemon.log").open("wb") as log:

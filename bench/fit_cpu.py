@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/fit_cpu.py            # prints it; about four minutes
     .venv/bin/python bench/fit_cpu.py --write    # and writes it to its place
+    .venv/bin/python bench/fit_cpu.py --slow --write    # of the slow model, bench/cpu-slow.toml; about ten minutes
 
 Both engines are measured at the same time, past the daemon, since that is how they run: prompts of many lengths, ends
 of prompts whose beginning is cached, and steps that decode for many sequences of many lengths. The median of each is
@@ -38,8 +39,7 @@ from cpu_engines import (
 
 from preble.daemon.sim.fits import load_fit
 
-TARGET = Path(__file__).resolve().parent.parent / "daemon/sim/fits/cpu-demo.toml"
-KV_BLOCKS = 16_383  # what preble.toml's 1 GiB gives, at 2,048 bytes a token, less the one block that vLLM keeps
+BENCH = Path(__file__).resolve().parent
 PROMPTS = (16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8000)
 CONTEXTS = (1024, 2048, 4096, 7168)
 CHUNKS = (32, 128, 512, 1024)
@@ -180,9 +180,33 @@ def errors(points: list[Point], coefficients: np.ndarray) -> dict[str, float]:
     return {point.what: float(np.dot(point.terms, coefficients)) / point.ms - 1 for point in points}
 
 
+@dataclass(frozen=True)
+class Model:
+    """What is measured, and where its calibration is kept."""
+
+    target: Path
+    what: str
+    token_bytes: int
+    """In the KV cache."""
+
+    @property
+    def kv_blocks(self) -> int:
+        """In 1 GiB, less the one block that vLLM keeps."""
+        return 2**30 // (self.token_bytes * BLOCK_TOKENS) - 1
+
+
+DEMO = Model(
+    BENCH.parent / "daemon/sim/fits/cpu-demo.toml",
+    "The generated demo model on one core of an x86-64 CPU, as preble.toml's `preble-demo` runs it,",
+    2048,
+)
+SLOW = Model(
+    BENCH / "cpu-slow.toml", "The benchmarks' slow model (bench/slow_model.py) on one core of an x86-64 CPU,", 8192
+)
+
 TOML = """\
-# The generated demo model on one core of an x86-64 CPU, as preble.toml's `preble-demo` runs it, while a second engine
-# was as busy on another core.
+# {what}
+# while a second engine was as busy on another core.
 #
 # By bench/fit_cpu.py, from {n_points} measurements. The fit is off by {median_error:.0%} in the median,
 # by {p90_error:.0%} or less in nine of ten, and by {worst_error:.0%} at most ({worst}).
@@ -192,7 +216,7 @@ date = "{date}"
 
 [engine]
 block_size = {block_size}
-kv_blocks = {kv_blocks}              # 1 GiB at 2,048 bytes a token, less the one block that vLLM keeps
+kv_blocks = {kv_blocks:<17}# 1 GiB at {token_bytes:,} bytes a token, less the one block that vLLM keeps
 max_num_seqs = {max_num_seqs}
 max_num_batched_tokens = {max_num_batched_tokens}
 max_model_len = {max_model_len}
@@ -210,7 +234,7 @@ ms_per_token_pair = {per_pair:.4g}
 """
 
 
-def toml(points: list[Point], coefficients: np.ndarray) -> str:
+def toml(points: list[Point], coefficients: np.ndarray, model: Model) -> str:
     off = errors(points, coefficients)
     worst = max(off, key=lambda what: abs(off[what]))
     sizes = [abs(error) for error in off.values()]
@@ -223,7 +247,9 @@ def toml(points: list[Point], coefficients: np.ndarray) -> str:
         machine=machine(),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         block_size=BLOCK_TOKENS,
-        kv_blocks=KV_BLOCKS,
+        kv_blocks=model.kv_blocks,
+        token_bytes=model.token_bytes,
+        what=model.what,
         max_num_seqs=MAX_NUM_SEQS,
         max_num_batched_tokens=MAX_NUM_BATCHED_TOKENS,
         max_model_len=MAX_MODEL_LEN,
@@ -233,20 +259,26 @@ def toml(points: list[Point], coefficients: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="write it to daemon/sim/fits/")
+    parser.add_argument("--slow", action="store_true", help="of the slow model, for validate.py")
+    parser.add_argument("--write", action="store_true", help="write it to its place")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as workshop, serving(Path(workshop)) as daemon, Watch(daemon) as watch:
+    with (
+        tempfile.TemporaryDirectory() as workshop,
+        serving(Path(workshop), slow=args.slow) as daemon,
+        Watch(daemon) as watch,
+    ):
         points = asyncio.run(measure(daemon.sockets()))
     if watch.disturbed:
         print(f"{watch.disturbed}; the medians may have borne it", file=sys.stderr)
     coefficients = fit(points)
     for what, error in errors(points, coefficients).items():
         print(f"{what}: {error:+.0%}", file=sys.stderr)
-    text = toml(points, coefficients)
+    model = SLOW if args.slow else DEMO
+    text = toml(points, coefficients, model)
     print(text)
     if args.write:
-        TARGET.write_text(text)
-        load_fit(TARGET)
+        model.target.write_text(text)
+        load_fit(model.target)
 
 
 if __name__ == "__main__":

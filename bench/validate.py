@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/validate.py OUT            # about eleven minutes
     .venv/bin/python bench/validate.py OUT --write    # and puts the table into docs/real-engines.md
+    .venv/bin/python bench/validate.py OUT --slow     # with the slow model, about twenty minutes
 
 The same prompts come at the same times, and answers are as long. The simulator gets the calibration that
 bench/fit_cpu.py made, and what a lone short request takes on its way beyond what the calibration says, which is
@@ -31,6 +32,10 @@ from preble.daemon.sim.world import simulate
 POLICY = "e2"
 RATES = {"tools": {"light": 4.0, "knee": 16.0, "over": 28.0}, "agents": {"light": 6.0, "knee": 24.0, "over": 40.0}}
 """Requests per second."""
+SLOW_FIT = Path(__file__).with_name("cpu-slow.toml")
+SLOWER = 5.0
+"""So much longer the slow model's steps take: so many times fewer requests come."""
+SLOW_SECONDS = 60.0
 WITHIN = 0.2
 WITHIN_POINTS = 3.0
 WAY_TOKENS = 256
@@ -80,12 +85,26 @@ def way_s(daemon: Daemon, busy_cores: float, fit: Fit) -> float:
     return max(0.0, median(ttfts) - fit.prefill_ms(WAY_TOKENS) / 1000)
 
 
-def play_both(
-    daemon: Daemon, load: str, level: str, seconds: float, seed: int, busy_cores: float, way: float, fit: Fit
-) -> Pair | str:
+@dataclass(frozen=True)
+class Plan:
+    """How long requests come, for which seeds, and what they are compared with."""
+
+    loads: list[str]
+    seeds: list[int]
+    seconds: float
+    busy_cores: float
+    slow: bool
+    fit: Fit
+
+    def rate(self, load: str, level: str) -> float:
+        """Requests per second."""
+        return RATES[load][level] / (SLOWER if self.slow else 1.0)
+
+
+def play_both(daemon: Daemon, plan: Plan, load: str, level: str, seed: int, way: float) -> Pair | str:
     """A pair, or why there is none."""
-    rate = RATES[load][level]
-    played = play(daemon, lambda: requests(load, rate, seconds, seed), busy_cores)
+    rate, seconds, fit = plan.rate(load, level), plan.seconds, plan.fit
+    played = play(daemon, lambda: requests(load, rate, seconds, seed), plan.busy_cores)
     if played.disturbed:
         return f"{load} at {rate:g}/s, seed {seed}: {played.disturbed}"
     outcomes = simulate(
@@ -99,20 +118,20 @@ def play_both(
     return Pair(load, level, real, simulated, played.others_cores)
 
 
-def run(
-    loads: list[str], seeds: list[int], seconds: float, busy_cores: float, fit: Fit, engine_args: list[str]
-) -> tuple[list[Pair], list[str], float]:
+def run(plan: Plan, engine_args: list[str]) -> tuple[list[Pair], list[str], float]:
+    """Pairs, why there are none of others, and how long a request's way takes, in seconds."""
     pairs: list[Pair] = []
     left_out: list[str] = []
+    blocks = KV_BLOCKS + 1
     with (
         tempfile.TemporaryDirectory() as workshop,
-        serving(Path(workshop), policy=POLICY, kv_blocks=KV_BLOCKS + 1, engine_args=engine_args) as it,
+        serving(Path(workshop), policy=POLICY, kv_blocks=blocks, engine_args=engine_args, slow=plan.slow) as it,
     ):
-        way = way_s(it, busy_cores, fit)
-        for seed in seeds:
-            for load in loads:
+        way = way_s(it, plan.busy_cores, plan.fit)
+        for seed in plan.seeds:
+            for load in plan.loads:
                 for level in RATES[load]:
-                    pair = play_both(it, load, level, seconds, seed, busy_cores, way, fit)
+                    pair = play_both(it, plan, load, level, seed, way)
                     if isinstance(pair, Pair):
                         pairs.append(pair)
                         show(pair)
@@ -150,8 +169,8 @@ def marked(values: list[float], within: float, shown: Callable[[float], str]) ->
 
 def validation_table(pairs: list[Pair]) -> str:
     rows = []
-    for load, rates in RATES.items():
-        for level, rate in rates.items():
+    for load in RATES:
+        for level in RATES[load]:
             some = [pair for pair in pairs if (pair.load, pair.level) == (load, level)]
             if not some:
                 continue
@@ -162,7 +181,7 @@ def validation_table(pairs: list[Pair]) -> str:
             rows.append(
                 [
                     load,
-                    f"{rate:g} ({level})",
+                    f"{some[0].real.rate:g} ({level})",
                     str(len(some)),
                     *seconds_of(some, "mean_ttft_s"),
                     *seconds_of(some, "mean_latency_s"),
@@ -181,29 +200,36 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--loads", default=",".join(LOADS), help="with commas")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--seconds", type=float, default=25.0, help="for how long requests come")
+    parser.add_argument("--seconds", type=float, help=f"for how long requests come: 25, or {SLOW_SECONDS:g} if slow")
+    parser.add_argument("--slow", action="store_true", help="the slow model, so that the engines have all the work")
     parser.add_argument("--busy", type=float, default=BUSY_CORES, help="cores that others may keep busy")
-    parser.add_argument("--fit", default="cpu-demo")
+    parser.add_argument("--fit", help="cpu-demo, or what fit_cpu.py --slow wrote")
     parser.add_argument(
         "--engine-args", default="", help="further options for vLLM: --engine-args=--no-async-scheduling"
     )
     parser.add_argument("--write", action="store_true", help="put the table into docs/")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    fit = small_fit(args.fit)
-    seeds = list(range(1, args.seeds + 1))
-    pairs, left_out, way = run(args.loads.split(","), seeds, args.seconds, args.busy, fit, args.engine_args.split())
-    found = {"machine": machine(), "way_ms": 1000 * way, "seconds": args.seconds, "left_out": left_out, "pairs": pairs}
+    plan = Plan(
+        loads=args.loads.split(","),
+        seeds=list(range(1, args.seeds + 1)),
+        seconds=args.seconds or (SLOW_SECONDS if args.slow else 25.0),
+        busy_cores=args.busy,
+        slow=args.slow,
+        fit=small_fit(args.fit or (str(SLOW_FIT) if args.slow else "cpu-demo")),
+    )
+    pairs, left_out, way = run(plan, args.engine_args.split())
+    found = {"machine": machine(), "way_ms": 1000 * way, "seconds": plan.seconds, "left_out": left_out, "pairs": pairs}
     dump(args.out / "validation.json", msgspec.to_builtins(found))
     lines = validation_table(pairs)
-    lines += f"\n\n{len(pairs)} runs of {args.seconds:g} s on {machine()}; a request's way takes {1000 * way:.1f} ms; "
+    lines += f"\n\n{len(pairs)} runs of {plan.seconds:g} s on {machine()}; a request's way takes {1000 * way:.1f} ms; "
     lines += (
         f"{len(left_out)} runs left out, since the machine stood still or others were busy in each of three tries; "
     )
     lines += f"in the others, {median(pair.others_cores for pair in pairs):.2f} cores were busy with other work."
     print(lines)
     if args.write:
-        fill({"validation": lines})
+        fill({"slow validation" if args.slow else "validation": lines})
 
 
 if __name__ == "__main__":

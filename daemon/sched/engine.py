@@ -267,18 +267,16 @@ class Engine:
         blocks = self._index.active_blocks(self.gpu) + new_blocks
         blocks += self._private_blocks + attempt.private_blocks
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
-        ahead_tokens = self._tokens_ahead(spec.lane)
+        ahead_tokens = self._unprefilled_tokens
+        if ahead_tokens <= prefill_bound and self._pool.turns.is_light(spec.lane):
+            ahead_tokens = sum(
+                each.unprefilled_tokens for each in self._prefilling.values() if each.spec.lane == spec.lane
+            )
         return (
             self._sequences + spec.n_sequences <= self.limits.max_num_seqs
             and (ahead_tokens == 0 or ahead_tokens + unprefilled_tokens <= prefill_bound)
             and blocks <= self.limits.kv_blocks
         )
-
-    def _tokens_ahead(self, lane: TenantName) -> int:
-        """Of what the engine has yet to prefill, what keeps a tenant's next request out: of a light one its own."""
-        if not self._pool.turns.is_light(lane):
-            return self._unprefilled_tokens
-        return sum(attempt.unprefilled_tokens for attempt in self._prefilling.values() if attempt.spec.lane == lane)
 
     def _cached_share(self, attempt: Attempt) -> float:
         """Of its prompt, what would not have to be computed if it started now."""

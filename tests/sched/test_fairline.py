@@ -157,7 +157,7 @@ def n_started(house, tenant):
 
 def test_what_others_have_in_an_engine_does_not_keep_a_light_tenant_from_it():
     house = flooded()
-    assert n_started(house, "flooder") == n_started(house, "other") == 2  # each as much as the engine may hold of one
+    assert (n_started(house, "flooder"), n_started(house, "other")) == (2, 1)  # and then it holds more than a lead
     assert n_started(flooded(other=(1.0, True)), "other") == 0
 
 

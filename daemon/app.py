@@ -35,7 +35,7 @@ from preble.daemon.flow.evictions import EvictionCounter
 from preble.daemon.flow.gpus import GpuDesk
 from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.kept import KeptPrompts
-from preble.daemon.flow.live_templates import LiveTemplates
+from preble.daemon.flow.live_templates import LiveTemplates, naming
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost, end_of
 from preble.daemon.flow.lives import Lives
@@ -147,7 +147,8 @@ async def open_daemon(
         show_templates(books, host, pins.keeper, templates, metrics, evictions)
         await stack.enter_async_context(pins.keeper.running())
         dry_run = DryRun(engines.served, stores.salts.scope, engines.runtime.preview, templates)
-        console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders)
+        named = naming(stores.templates.directory, evictions.ending_in)
+        console = ConsoleDesk(runtime, engines.lives, config.scheduler, engines.encoders, named)
         app = make_application(
             config.server,
             health=HealthService(engines.unready, metrics.render),

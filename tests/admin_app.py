@@ -26,6 +26,7 @@ from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import BlocksStored, KvReported
 from preble.daemon.flow.keeper import Keeper
 from preble.daemon.flow.kept import KeptPrompts
+from preble.daemon.flow.live_templates import naming
 from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost
 from preble.daemon.flow.lives import Lives
@@ -231,7 +232,9 @@ async def open_admin_app(
     dry_run = DryRun({MODEL: plain}, salts.scope, runtime.preview, desk)
     gpus = Gpus()
     stack, lives = AsyncExitStack(), Lives()
-    console = ConsoleDesk(runtime, lives, CONFIG, lambda: {MODEL: plain.encoder})
+    console = ConsoleDesk(
+        runtime, lives, CONFIG, lambda: {MODEL: plain.encoder}, naming(store.directory, evictions.ending_in)
+    )
     feed = await stack.enter_async_context(feeding(board, config, None))
     service = AdminService(check, accounts, ledger, decisions, gpus, dry_run, feed, console)
     templates = TemplateService(check, accounts.directory, desk, {MODEL: served}, limiter.limits)

@@ -48,15 +48,21 @@ def order_gpu(order: str, gpu: str, is_there: Callable[[], bool]) -> Change:
 
 
 def order_template(
-    order: str, key: TemplateKey, reference: str | None, tenant: str, is_there: Callable[[], bool]
+    order: str,
+    key: TemplateKey,
+    reference: str | None,
+    tenant: str,
+    is_there: Callable[[], bool],
+    *,
+    model: str | None = None,
 ) -> Change:
     """`pin`, `unpin` or `warm` in a tenant's cache; what by a version or a label, or by neither."""
     name = key.name if reference is None else f"{key.name}@{reference}"
     return Change(
         action=order,
         target=f"{name} for {tenant}",
-        command=f"preble template {order} {name} --tenant {tenant}",
-        call=lambda client, dry_run: client.order_template(key, order, reference, tenant, dry_run=dry_run),
+        command=f"preble template {order} {name} --tenant {tenant}" + (f" --model {model}" if model else ""),
+        call=lambda client, dry_run: client.order_template(key, order, reference, tenant, model=model, dry_run=dry_run),
         is_there=is_there,
     )
 

@@ -1,9 +1,9 @@
 """The filter language of all tables: `tenant:acme ttft>1s -mode:explore "some text"`.
 
 Terms stand apart by blanks, and a row has to match each of them. `field:value` is the whole value or one of its words,
-or a pattern with `*`; `field>value` and the like compare numbers; a word alone is looked for in all of the row's texts;
-`-` in front turns a term around. Upper and lower case are alike. Numbers are in the unit of the column, or have one:
-`ms`, `s`, `min`, `k`, `M`, `%`.
+or a pattern with `*`, and `NAME@VERSION` is found by its name, too; `field>value` and the like compare numbers; a word
+alone is looked for in all of the row's texts; `-` in front turns a term around. Upper and lower case are alike. Numbers
+are in the unit of the column, or have one: `ms`, `s`, `min`, `k`, `M`, `%`.
 """
 
 import difflib
@@ -18,6 +18,7 @@ _Test = Callable[[Fields], bool]
 
 _TERM = re.compile(r'(-?)(?:([a-z_]+)(>=|<=|>|<|=|:))?("[^"]*"?|\S*)\s*', re.IGNORECASE)
 _NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?)\s*(ms|s|min|k|M|%|)")
+_VERSION = re.compile(r"@\d+$")
 _UNITS = {"": 1.0, "ms": 1.0, "%": 1.0, "s": 1e3, "min": 6e4, "k": 1e3, "M": 1e6}
 _ALIASES = {"status": "state", "node": "gpu", "model_name": "model", "cached": "hit"}
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
@@ -103,7 +104,7 @@ def _equals(name: str, wanted: str) -> _Test:
             return wanted in ("none", "–", "-")
         if isinstance(value, str):
             low = value.lower()
-            return fnmatchcase(low, wanted) or any(fnmatchcase(word, wanted) for word in low.split())
+            return any(fnmatchcase(word, wanted) for word in (low, *low.split(), _VERSION.sub("", low)))
         return value == wanted_number
 
     return test

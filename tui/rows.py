@@ -26,8 +26,8 @@ class Column(Generic[Row]):
     right: bool = False
     priority: int = 1
     """1 is always shown; of the others, the greatest leaves first where there is no room."""
-    grows: bool = False
-    """Takes the room that is left."""
+    widest: int = 0
+    """It takes of the room that is left until it is so wide; 0: it stays as it is."""
     is_hidden: bool = False
     """Until somebody asks for it."""
 
@@ -158,6 +158,19 @@ class Rows(Generic[Row]):
             return  # it may come back
         self.move_to(self._last_index if lost is not None else 0)
         self.cursor_lost = lost
+
+
+def shared_out(columns: Sequence[Column[Row]], spare: int) -> list[tuple[Column[Row], int]]:
+    """How wide each is: those that are narrowest first, as far as they go, so that none takes it all."""
+    more = [0] * len(columns)
+    growing = [number for number, column in enumerate(columns) if column.widest > column.width]
+    while growing and spare:
+        number = min(growing, key=lambda each: more[each])
+        more[number] += 1
+        spare -= 1
+        if columns[number].width + more[number] >= columns[number].widest:
+            growing.remove(number)
+    return [(column, column.width + extra) for column, extra in zip(columns, more, strict=True)]
 
 
 def _sortable(value: Value) -> tuple[int, float, str]:

@@ -4,12 +4,12 @@ from asyncio import gather
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from litestar import Controller, Request, Response, delete, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from preble.daemon.api.admin import Limit
 from preble.daemon.api.bodies import convert, read_body, read_object
@@ -49,6 +49,7 @@ class PinService:
 
 
 Pins = NamedDependency[PinService]
+AllPins = Annotated[bool, QueryParameter(name="all", description="Whatever is pinned of it.")]
 Templates = NamedDependency[TemplateService]
 Reader = NamedDependency[Caller]
 Writer = NamedDependency[Caller]
@@ -137,15 +138,20 @@ class _PinRoutes(Controller):
         name: FromPath[str],
         version: Number = None,
         label: FromQuery[str | None] = None,
+        model: FromQuery[str | None] = None,
+        all_pins: AllPins = False,
         dry_run: DryRun = False,
     ) -> Response[PinPage | PlannedChange]:
-        """Let a template go from GPUs' caches, as others do; with a version or a label, what was pinned by that."""
+        """Let go what was pinned by this version or label or, without one, what was pinned without one."""
         tenant = _for_whom(writer)
         template = templates.desk.store.directory.visible(tenant, name)
-        reference = _reference(version, label) if version is not None or label is not None else None
-        found = [held for held in pins.keeper.find(tenant, template.id) if reference in (None, held.pin.reference)]
+        if all_pins and (version is not None or label is not None):
+            raise InvalidRequest("`all` takes neither `version` nor `label`.", param="all")
+        reference = None if all_pins else _reference(version, label)
+        there = pins.keeper.find(tenant, template.id)
+        found = [each for each in there if model in (None, each.pin.model) and reference in (None, each.pin.reference)]
         if not found:
-            raise NotFound(f"Template {name!r} is not pinned{f' as {reference[:100]!r}' if reference else ''}.")
+            raise NotFound(_not_pinned(name, reference, model, [held.pin for held in there]))
         rows = [pins.keeper.row(held) for held in found]
         author = author_of(request, writer.principal)
         change = await pins.keeper.unpin([held.pin for held in found], name, author, dry_run=dry_run)
@@ -229,6 +235,17 @@ def _for_whom(caller: Caller) -> TenantName:
 
 def _reference(version: int | None, label: str | None) -> str:
     return str(version) if version is not None else label or ""
+
+
+def _not_pinned(name: str, reference: str | None, model: str | None, there: Sequence[Pin]) -> str:
+    what = f" as {reference[:100]!r}" if reference else " without a version or label" if there else ""
+    where = f" for model {model[:100]!r}" if model is not None else ""
+    others = ", ".join(f"{_named(name, pin)} of {pin.model!r}" for pin in there)
+    return f"Template {name!r} is not pinned{what}{where}{f'; pinned are {others}' if others else ''}."
+
+
+def _named(name: str, pin: Pin) -> str:
+    return f"{name}@{pin.reference}" if pin.reference else name
 
 
 def _pin(meant: _Meant, wanted: PinWanted, author: Author) -> Pin:

@@ -85,6 +85,11 @@ class DemoHost:
             n_tokens = sum(piece.n_tokens for piece in prompt)
             self._templates.append(_Template(key, n_tokens, world.block_keys(prompt)))
 
+    def template_of(self, keys: Sequence[BlockKey]) -> str | None:
+        """The longest template whose prefix ends in a stretch of these blocks."""
+        there = {each.keys[-1]: each for each in self._templates if each.keys}
+        return next((there[key].key.reference for key in reversed(keys) if key in there), None)
+
     # --- what the world tells ---
 
     def stepped(self, now_s: float, event: Event, effects: Sequence[Effect]) -> None:
@@ -139,7 +144,7 @@ class DemoHost:
             latency_ms=1000 * (outcome.ended_s - outcome.arrived_s),
             error=None if outcome.complete else f"The request {reason}.",
             refused_by="no_engine" if reason == "refused" else None,
-            template=template.key.name if template is not None else None,
+            template=template.key.reference if template is not None else None,
         )
         self._board.ended(end, self._now_s)
         if known is not None:
@@ -267,8 +272,11 @@ def answers(
         if len(known.candidates) > 1:
             yield f"what-if/{known.request_id}/{known.gpu}", suppose(known, [known.gpu], config)
     if with_prefixes:
-        beginnings = world.prefixes(None, _MOST_PREFIXES)
+        beginnings = world.prefixes(None, _MOST_PREFIXES, host.template_of)
         yield "prefixes//", replace(beginnings, next=None)
         for row in beginnings.rows:
             if row.children:
-                yield f"prefixes/{row.id}/", replace(world.prefixes(row.id, _MOST_PREFIXES), next=None)
+                yield (
+                    f"prefixes/{row.id}/",
+                    replace(world.prefixes(row.id, _MOST_PREFIXES, host.template_of), next=None),
+                )

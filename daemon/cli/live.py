@@ -57,6 +57,8 @@ def _wanted(term: str) -> Wanted:
         return lambda row: term in row.request_id
     if name not in _FIELDS:
         raise click.UsageError(f"{term!r}: there is no field {name!r}; there are {', '.join(_FIELDS)}.")
+    if name == "template":  # by name, any version of it
+        return lambda row: value in ((row.template or ""), (row.template or "").rpartition("@")[0])
     return lambda row: str(getattr(row, name) or "") == value
 
 

@@ -100,13 +100,27 @@ def pin(
 
 @click.command("unpin")
 @click.argument("reference", metavar=REFERENCE)
+@click.option("--all", "all_pins", is_flag=True, help="Whatever is pinned of it.")
+@click.option("--model", help="For which model.  [default: all]")
 @tenant_option
 @dry_run_option
 @remote_command
-def unpin(remote: Remote, reference: str, tenant: str | None, dry_run: bool, as_json: bool) -> None:
-    """Let a template go from GPUs' caches, as others do; without a version or label, all that is pinned of it."""
+def unpin(
+    remote: Remote,
+    reference: str,
+    all_pins: bool,
+    model: str | None,
+    tenant: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Let go from GPUs' caches what was pinned by this REFERENCE, which `preble template pins` shows."""
+    from preble.daemon.wire.pins import Unpin
+
     name, version, label = split(reference)
-    which = {"version": str(version)} if version is not None else {"label": label} if label is not None else {}
+    if all_pins and (version is not None or label is not None):
+        raise click.UsageError("--all takes a name alone.")
+    which = Unpin(version=version, label=label, model=model, all_pins=all_pins)
     with remote.client(tenants_too=True) as client:
         done = client.unpin_template(name, which, tenant, dry_run=dry_run)
     report(done, as_json, lambda page: _show_pins(page.rows))

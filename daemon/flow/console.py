@@ -9,7 +9,7 @@ from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.explain import suppose
 from preble.daemon.flow.kept import KeptStretch
 from preble.daemon.flow.lives import Lives
-from preble.daemon.flow.prefixes import unknown_stretch
+from preble.daemon.flow.prefixes import TemplateOf, unknown_stretch
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.ids import GpuId, ModelName
 from preble.daemon.sched.browse import Order
@@ -29,11 +29,13 @@ class ConsoleDesk:
         lives: Lives,
         config: SchedulerConfig,
         encoders: Callable[[], Mapping[ModelName, ModelEncoder]],
+        template_of: TemplateOf,
     ) -> None:
         self._runtime = runtime
         self._lives = lives
         self._config = config
         self._encoders = encoders
+        self._template_of = template_of
 
     def prefixes(
         self, model: str | None, parent: str | None, order: Order, gpu: str | None, limit: int, after: str | None
@@ -44,6 +46,7 @@ class ConsoleDesk:
             raise NotFound(f"There is no model {model!r}; there are {', '.join(models)}.", param="model")
         return self._runtime.prefixes(
             ModelName(model or models[0]),
+            self._template_of,
             parent=parent,
             order=order,
             gpu=None if gpu is None else GpuId(gpu),

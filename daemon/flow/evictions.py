@@ -65,6 +65,10 @@ class EvictionCounter:
         """Where versions that were used or warmed are now, for some tenant."""
         return self._watch.whole()
 
+    def ending_in(self, keys: Sequence[BlockKey]) -> VersionKey | None:
+        """The version that was used or warmed whose prefix ends in a stretch of these blocks."""
+        return self._watch.ending_in(keys)
+
     def settled(self, settled: Settled) -> None:
         """A request has ended: if it used a template, that is watched in the cache of the request."""
         named = settled.call.template

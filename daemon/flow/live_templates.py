@@ -5,13 +5,26 @@ from time import monotonic
 
 from preble.daemon.errors import NotFound
 from preble.daemon.flow.keeper import Keeper, version_of
+from preble.daemon.flow.prefixes import TemplateOf
 from preble.daemon.flow.request import Settled
-from preble.daemon.ids import GpuId
+from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.templates.directory import Templates, VersionKey
 from preble.daemon.templates.pins import Pin
 from preble.daemon.templates.recent import RECENT_S, Recent, Used
-from preble.daemon.wire.live import LiveTemplate, TemplateKey
+from preble.daemon.wire.live import LiveTemplate, TemplateKey, reference_of
 from preble.daemon.wire.pins import State
+
+
+def naming(directory: Templates, ending_in: Callable[[Sequence[BlockKey]], VersionKey | None]) -> TemplateOf:
+    """Names the version that `ending_in` finds, as the command line has it; None: none, or it was deleted."""
+
+    def named(keys: Sequence[BlockKey]) -> str | None:
+        version = ending_in(keys)
+        template = None if version is None else directory.by_id(version[0])
+        return None if version is None or template is None else reference_of(template.name, version[1])
+
+    return named
+
 
 _BEST_FIRST: Sequence[State] = ("warm", "warming", "partial", "stale", "cold")
 _MINUTES = RECENT_S / 60

@@ -107,7 +107,7 @@ def end_of(settled: Settled) -> End:
         latency_ms=settled.latency_ms,
         error=settled.error,
         refused_by=settled.limit or settled.error_code,
-        template=settled.call.template.name if settled.call.template else None,
+        template=settled.call.template.reference if settled.call.template else None,
     )
 
 

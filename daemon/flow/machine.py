@@ -26,7 +26,7 @@ from preble.daemon.flow.events import (
     TenantStands,
 )
 from preble.daemon.flow.foresight import Foresight, foresee
-from preble.daemon.flow.prefixes import prefix_page
+from preble.daemon.flow.prefixes import TemplateOf, prefix_page
 from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.browse import Browser, Order, Owners, Stretch
@@ -115,7 +115,15 @@ class Machine:
         return None if engine is None else foresee(self._scheduler, engine, now_s)
 
     def prefixes(
-        self, model: ModelName, *, parent: str | None, order: Order, gpu: GpuId | None, limit: int, after: str | None
+        self,
+        model: ModelName,
+        template_of: TemplateOf,
+        *,
+        parent: str | None,
+        order: Order,
+        gpu: GpuId | None,
+        limit: int,
+        after: str | None,
     ) -> PrefixPage:
         """What comes behind a stretch of the model's prefix index. Raises `NotFound` and `InvalidRequest`."""
         block_size = self._scheduler.block_size(model)
@@ -124,6 +132,7 @@ class Machine:
             index,
             self._browser,
             self._owners,
+            template_of,
             block_size,
             parent=parent,
             order=order,

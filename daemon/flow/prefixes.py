@@ -1,16 +1,22 @@
 """A page of the prefix index as the console shows it."""
 
+from collections.abc import Callable, Sequence
+
 from preble.daemon.errors import InvalidRequest, NotFound
-from preble.daemon.ids import GpuId
+from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.browse import Browser, Order, Owners, name_of, requests_of
 from preble.daemon.sched.index import Node, PrefixIndex
 from preble.daemon.wire.live import PrefixPage, PrefixRow
+
+TemplateOf = Callable[[Sequence[BlockKey]], str | None]
+"""Which template's prefix ends in a stretch of these blocks, as `NAME@VERSION`."""
 
 
 def prefix_page(
     index: PrefixIndex,
     browser: Browser,
     owners: Owners,
+    template_of: TemplateOf,
     block_size: int,
     *,
     parent: str | None,
@@ -27,7 +33,7 @@ def prefix_page(
         raise InvalidRequest(f"{after!r} is not where a page starts; take `next` of the page before.", param="after")
     page = browser.page(index, node, order=order, gpu=gpu, limit=limit, start=int(after or 0))
     return PrefixPage(
-        rows=[_row(each, owners, block_size) for each in page.nodes],
+        rows=[_row(each, owners, template_of, block_size) for each in page.nodes],
         total=page.total,
         next=None if page.next is None else str(page.next),
     )
@@ -38,7 +44,7 @@ def unknown_stretch(name: str, param: str) -> NotFound:
     return NotFound(f"There is no stretch {name!r}: it was never listed, has been split, or is forgotten.", param=param)
 
 
-def _row(node: Node, owners: Owners, block_size: int) -> PrefixRow:
+def _row(node: Node, owners: Owners, template_of: TemplateOf, block_size: int) -> PrefixRow:
     n_blocks = len(node.keys)
     return PrefixRow(
         id=name_of(node),
@@ -52,6 +58,6 @@ def _row(node: Node, owners: Owners, block_size: int) -> PrefixRow:
         believed=sorted(str(gpu) for gpu in node.intended if node.resident.get(gpu, 0) < n_blocks),
         active={str(gpu): count for gpu, count in sorted(node.active.items())},
         tenant=owners.of(node),
-        template=None,
+        template=template_of(node.keys),
         expected_output_tokens=round(node.outputs.value, 1) if node.outputs is not None else None,
     )

@@ -12,6 +12,7 @@ from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, 
 from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.foresight import Foresight
 from preble.daemon.flow.machine import Machine
+from preble.daemon.flow.prefixes import TemplateOf
 from preble.daemon.flow.recording import Record, no_record
 from preble.daemon.ids import BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import EngineView
@@ -138,10 +139,18 @@ class Runtime:
         return self._machine.foresee(gpu, self._clock())
 
     def prefixes(
-        self, model: ModelName, *, parent: str | None, order: Order, gpu: GpuId | None, limit: int, after: str | None
+        self,
+        model: ModelName,
+        template_of: TemplateOf,
+        *,
+        parent: str | None,
+        order: Order,
+        gpu: GpuId | None,
+        limit: int,
+        after: str | None,
     ) -> PrefixPage:
         """A page of the model's prefix index. Raises `NotFound` and `InvalidRequest`."""
-        return self._machine.prefixes(model, parent=parent, order=order, gpu=gpu, limit=limit, after=after)
+        return self._machine.prefixes(model, template_of, parent=parent, order=order, gpu=gpu, limit=limit, after=after)
 
     def stretch(self, prefix: str) -> Stretch | None:
         """A stretch of an index that was listed; None if it never was, has been split, or is forgotten."""

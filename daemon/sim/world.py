@@ -26,6 +26,7 @@ from preble.daemon.flow.events import (
     TenantStands,
 )
 from preble.daemon.flow.machine import Machine
+from preble.daemon.flow.prefixes import TemplateOf
 from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.types import Prompt, RequestSpec
@@ -120,8 +121,7 @@ class World:
 
     def drain(self, gpu: GpuId, at_s: float, *, draining: bool = True) -> None:
         """Let an operator drain a GPU, or put it back to work."""
-        event = DrainChanged(gpu=self._by_gpu[gpu].gpu, draining=draining)
-        self._agenda.put(to_ps(at_s), partial(self._tell, event))
+        self._agenda.put(to_ps(at_s), partial(self._tell, DrainChanged(gpu=self._by_gpu[gpu].gpu, draining=draining)))
 
     def leave(self, request_id: RequestId, at_s: float) -> None:
         """Let a client go away; without effect if its request has not come or has ended by then."""
@@ -142,9 +142,9 @@ class World:
         """Of a prompt's full blocks."""
         return self._keys.keys(prompt)
 
-    def prefixes(self, parent: str | None, limit: int) -> PrefixPage:
+    def prefixes(self, parent: str | None, limit: int, named: TemplateOf) -> PrefixPage:
         """What comes behind a stretch of the prefix index, or its beginnings. Raises `NotFound`."""
-        return self._machine.prefixes(MODEL, parent=parent, order="requests", gpu=None, limit=limit, after=None)
+        return self._machine.prefixes(MODEL, named, parent=parent, order="requests", gpu=None, limit=limit, after=None)
 
     def cached_blocks(self, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
         """Of a prompt's blocks, what each GPU has or will have computed."""

@@ -5,7 +5,7 @@ is, and one look-up per block that an engine reports is enough, however many pre
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from preble.daemon.ids import BlockKey, GpuId, TenantName
@@ -20,7 +20,7 @@ class _Watched:
     gpus: set[GpuId]
     """That have all of it."""
     users: dict[VersionKey, TenantName] = field(default_factory=dict)
-    """Versions that are this prefix, and who used each last."""
+    """Versions that are this prefix, and who used each last; the one used last is the last."""
 
 
 class PrefixWatch:
@@ -46,7 +46,16 @@ class PrefixWatch:
             if len(self._watched) > self._most:
                 self._watched.popitem(last=False)
         self._watched.move_to_end(last)
-        self._watched[last].users[version] = tenant
+        users = self._watched[last].users
+        users.pop(version, None)
+        users[version] = tenant
+
+    def ending_in(self, keys: Sequence[BlockKey]) -> VersionKey | None:
+        """The version whose prefix ends in these blocks: of several the longest, then the one used last."""
+        if self._watched.keys().isdisjoint(keys):
+            return None
+        last = next(key for key in reversed(keys) if key in self._watched)
+        return next(reversed(self._watched[last].users))
 
     def whole(self) -> Mapping[VersionKey, set[GpuId]]:
         """Where each version is, for some tenant."""

@@ -8,6 +8,7 @@ from preble.daemon.errors import InvalidRequest
 from preble.daemon.templates.body import filled, names_in, texts_of, variables_of
 from preble.daemon.templates.prefix import request_body
 from preble.daemon.templates.values import marked, refuse, texts_for
+from preble.daemon.wire.live import reference_of
 from preble.daemon.wire.templates import TemplateBody, TemplateUse
 
 _NEUTRAL = "\x1f"
@@ -26,6 +27,11 @@ class Named:
     """That can be cached; 0 where nobody could say."""
     blocks: int
     """That these tokens are."""
+
+    @property
+    def reference(self) -> str:
+        """As the command line has it."""
+        return reference_of(self.name, self.version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from preble.daemon.wire.accounts import (
 )
 from preble.daemon.wire.admin import Explanation, GpuRow, UsagePage, UsageTotals
 from preble.daemon.wire.live import LiveEvent
-from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, TemplateStats, TemplateStatsPage, Warmed, WarmUp
+from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, TemplateStats, TemplateStatsPage, Unpin, Warmed, WarmUp
 from preble.daemon.wire.templates import (
     Rendered,
     TemplateCreate,
@@ -272,10 +272,10 @@ class AdminClient:
         return self._change("POST", path, PinRow, body, dry_run=dry_run, query=self._of(tenant))
 
     def unpin_template(
-        self, name: str, which: Mapping[str, str], tenant: str | None = None, *, dry_run: bool = False
+        self, name: str, which: Unpin, tenant: str | None = None, *, dry_run: bool = False
     ) -> PinPage | PlannedChange:
-        """Let it go: all of it, or by a `version` or a `label`."""
-        query = {**self._of(tenant), **which}
+        """Let pins go."""
+        query = {**self._of(tenant), **which.fields()}
         return self._change("DELETE", f"/templates/{_segment(name)}/pin", PinPage, dry_run=dry_run, query=query)
 
     def template_pins(self, name: str, tenant: str | None = None) -> list[PinRow]:

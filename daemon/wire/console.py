@@ -7,7 +7,7 @@ from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.admin import CancelledRequest, Explanation, ExplanationPage
 from preble.daemon.wire.client import AdminClient, _segment
 from preble.daemon.wire.live import PrefixPage, PrefixText, TemplateKey, WhatIf
-from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Warmed, WarmUp
+from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Unpin, Warmed, WarmUp
 
 
 class ConsoleClient(AdminClient):
@@ -62,23 +62,34 @@ class ConsoleClient(AdminClient):
         return self._plan(path) if dry_run else self._call("POST", path, CancelledRequest)
 
     def order_template(
-        self, key: TemplateKey, order: str, reference: str | None, tenant: str, *, dry_run: bool = False
+        self,
+        key: TemplateKey,
+        order: str,
+        reference: str | None,
+        tenant: str,
+        *,
+        model: str | None = None,
+        dry_run: bool = False,
     ) -> PlannedChange | Warmed | PinRow | PinPage:
         """`pin`, `unpin` or `warm` in the tenant's cache what `reference` names: a version, a label, or None: neither.
 
-        Raises `Refused` if the name means another owner's template to this tenant.
+        `model` None: the only one that the template is for; of pins that are to go, all. Raises `Refused` if the name
+        means another owner's template to this tenant.
         """
         self._check_owner(key, tenant)
         is_version = reference is not None and reference.isdigit()
         version, label = (int(reference or 0), None) if is_version else (None, reference)
         match order:
             case "pin":
-                return self.pin_template(key.name, PinWanted(version=version, label=label), tenant, dry_run=dry_run)
+                wanted = PinWanted(version=version, label=label, model=model)
+                return self.pin_template(key.name, wanted, tenant, dry_run=dry_run)
             case "unpin":
-                which = {} if reference is None else {"version" if is_version else "label": reference}
+                which = Unpin(version=version, label=label, model=model)
                 unpinned = self.unpin_template(key.name, which, tenant, dry_run=dry_run)
                 return _unpinning(unpinned) if isinstance(unpinned, PlannedChange) else unpinned
-        warmed = self.warm_template(key.name, WarmUp(version=version, label=label), tenant, dry_run=dry_run)
+        warmed = self.warm_template(
+            key.name, WarmUp(version=version, label=label, model=model), tenant, dry_run=dry_run
+        )
         return _warming(warmed) if dry_run else warmed
 
     def _check_owner(self, key: TemplateKey, tenant: str) -> None:
@@ -92,7 +103,7 @@ class ConsoleClient(AdminClient):
 
 
 def _unpinning(plan: PlannedChange) -> PlannedChange:
-    """With each pin that would go: without a version or a label, it may be several."""
+    """With each pin that would go: it may be one of each model."""
     pins = (plan.before or {}).get("pins", ())
     effect = tuple(f"GPUs of {pin['model']} need not keep {_pinned_as(pin['reference'])} any more." for pin in pins)
     return replace(plan, effect=effect)

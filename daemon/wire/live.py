@@ -125,6 +125,7 @@ class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     model: str
     template: str | None
+    """The version that it named or begins with, as `NAME@VERSION`; known once it has ended."""
     state: RequestState
     gpu: str | None
     mode: str | None
@@ -139,6 +140,11 @@ class LiveRequest(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
 
 
+def reference_of(name: str, version: int) -> str:
+    """A version of a template as the command line has it."""
+    return f"{name}@{version}"
+
+
 class TemplateKey(msgspec.Struct, frozen=True, kw_only=True):
     """One version of a template: several owners may have templates of the same name."""
 
@@ -150,7 +156,7 @@ class TemplateKey(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def reference(self) -> str:
         """As the command line has it."""
-        return f"{self.name}@{self.version}"
+        return reference_of(self.name, self.version)
 
 
 class LiveTemplate(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,6 +274,8 @@ class PrefixRow(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str | None
     """Whose requests last came through it, where its cache is its own."""
     template: str | None
+    """The one whose cacheable prefix ends in this stretch, as `NAME@VERSION`: of several the longest. Only those are
+    known that were used or warmed since the daemon was started."""
     expected_output_tokens: float | None
 
 

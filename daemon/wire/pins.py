@@ -68,6 +68,23 @@ class PinWanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How long it is kept. None: until it is unpinned."""
 
 
+class Unpin(msgspec.Struct, frozen=True, kw_only=True):
+    """Which pins of a template are to go: those of this version or label, or of neither."""
+
+    version: int | None = None
+    label: str | None = None
+    model: str | None = None
+    """None: of every model."""
+    all_pins: bool = False
+    """Whatever their version or label."""
+
+    def fields(self) -> dict[str, str]:
+        """As a query."""
+        given = {"version": self.version, "label": self.label, "model": self.model}
+        named = {name: str(value) for name, value in given.items() if value is not None}
+        return named | ({"all": "true"} if self.all_pins else {})
+
+
 class PinnedOn(msgspec.Struct, frozen=True, kw_only=True):
     """What one GPU has of a pinned prefix."""
 

@@ -113,18 +113,32 @@ async def test_what_is_unpinned_is_not_warmed_again(admin, tenant):
     await pin(tenant, replicas=2)
     await pin(tenant, version=1)
     await until(lambda: _all(tenant, 2))
-    dry = await tenant.delete(f"{TENANTS}/a/pin", dry_run=True)
+    dry = await tenant.delete(f"{TENANTS}/a/pin", dry_run=True, all=True)
     assert (dry.status_code, len(dry.json()["before"]["pins"])) == (200, 2)
     one = await tenant.delete(f"{TENANTS}/a/pin", version=1)
     assert [row["reference"] for row in one.json()["rows"]] == ["1"]
     assert len(await rows(tenant)) == 1
-    assert (await tenant.delete(f"{TENANTS}/a/pin")).status_code == 200
-    assert (await tenant.delete(f"{TENANTS}/a/pin")).status_code == 404
+    assert (await tenant.delete(f"{TENANTS}/a/pin", all=True)).status_code == 200
+    assert (await tenant.delete(f"{TENANTS}/a/pin", all=True)).status_code == 404
     sent = len(admin.engines.sent)
     for gpu in ("gpu0", "gpu1"):
         admin.runtime.post(KvReported(gpu=GpuId(gpu), epoch=1, changes=(BlocksCleared(),)))
     await asyncio.sleep(0.5)
     assert len(admin.engines.sent) == sent
+
+
+async def test_what_was_pinned_without_a_version_goes_alone(tenant):
+    for which in ({}, {"version": 1}, {"label": "latest"}):
+        await pin(tenant, **which)
+    done = await tenant.delete(f"{TENANTS}/a/pin", model=MODEL)
+    assert [row["reference"] for row in done.json()["rows"]] == [None]
+    assert [row["reference"] for row in await rows(tenant)] == ["1", "latest"]
+    gone = problem(await tenant.delete(f"{TENANTS}/a/pin"))
+    assert gone["message"].startswith("Template 'a' is not pinned without a version or label; pinned are a@1 of ")
+    other = await tenant.delete(f"{TENANTS}/a/pin", version=1, model="another")
+    assert (other.status_code, len(await rows(tenant))) == (404, 2)
+    both = await tenant.delete(f"{TENANTS}/a/pin", version=1, all=True)
+    assert (both.status_code, problem(both)["param"]) == (400, "all")
 
 
 async def _all(caller, count):

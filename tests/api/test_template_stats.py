@@ -83,6 +83,17 @@ async def test_where_a_template_is_warm_is_what_engines_report(admin, tenant):
     assert row["warm_on"] == [admin.engines.sent[0][0]]
 
 
+async def test_prefixes_have_the_name_of_the_template_that_ends_in_them(tenant, operator):
+    async def named():
+        return [row["template"] for row in (await operator.get("/admin/v1/prefixes", model=MODEL)).json()["rows"]]
+
+    assert await named() == []
+    assert (await tenant.post(f"{TENANTS}/a/warm", {})).status_code == 200
+    assert await named() == ["a@1"]
+    await tenant.delete(f"{TENANTS}/a")
+    assert await named() == [None]
+
+
 async def test_evictions_of_what_is_not_pinned_are_counted_and_shown(admin, tenant, operator):
     await tenant.post(f"{TENANTS}/a/warm", {})
     [(gpu, sent)] = admin.engines.sent

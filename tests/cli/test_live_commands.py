@@ -28,10 +28,16 @@ def row(**changes):
         ("latency>1m", False),
         ("req_", True),
         ("template:", True),
+        ("template:a", False),
     ],
 )
 def test_a_term_chooses_requests(term, matches):
     assert _wanted(term)(row()) is matches
+
+
+@pytest.mark.parametrize(("term", "matches"), [("a", True), ("a@12", True), ("a@1", False), ("12", False), ("", False)])
+def test_a_template_is_chosen_by_its_name_or_one_version_of_it(term, matches):
+    assert _wanted(f"template:{term}")(row(template="a@12")) is matches
 
 
 def test_a_time_that_is_not_known_matches_no_bound():

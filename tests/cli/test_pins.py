@@ -64,9 +64,15 @@ def test_a_template_is_pinned_and_let_go(tenant, file):
     for arguments in (["pins", "terse"], ["pin", "terse@latest"]):
         shown = preble("template", *arguments, "--tenant", tenant)
         assert (shown.exit_code, "terse" in shown.stdout) == (0, True), shown.output
+    unpin = ("template", "unpin", "terse", "--tenant", tenant)
+    assert [row["reference"] for row in data(*unpin)["rows"]] == [None]
+    refused = preble(*unpin)
+    assert (refused.exit_code, "terse@1 of " in refused.stderr) == (Exit.REFUSED, True), refused.output
+    assert len(data(*unpin, "--all", "--dry-run")["before"]["pins"]) == 2
     assert len(data("template", "unpin", "terse@1", "--tenant", tenant)["rows"]) == 1
-    assert len(data("template", "unpin", "terse", "--tenant", tenant, "--dry-run")["before"]["pins"]) == 2
-    assert preble("template", "unpin", "terse", "--tenant", tenant).exit_code == 0
+    assert preble(*unpin, "--all", "--model", "another").exit_code == Exit.REFUSED
+    assert preble("template", "unpin", "terse@1", "--all", "--tenant", tenant).exit_code == Exit.USAGE
+    assert preble(*unpin, "--all").exit_code == 0
     assert data("template", "pins", "terse", "--tenant", tenant) == []
 
 

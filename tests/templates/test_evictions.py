@@ -62,6 +62,14 @@ def test_what_was_used_last_longest_ago_is_watched_no_longer():
     assert watch.removed("gpu0", SHORT + LONG) == {A: ["acme"]}
 
 
+def test_a_stretch_has_the_longest_version_that_ends_in_it_and_of_equal_ones_the_one_used_last():
+    watch = watching((A, LONG, "acme", ()), (B, LONG, "acme", ()), (A, LONG, "acme", ()), (B, SHORT, "acme", ()))
+    assert watch.ending_in(LONG) == watch.ending_in(LONG[1:]) == A
+    assert watch.ending_in(LONG[:2]) == B
+    assert watch.ending_in(LONG[1:2]) is None
+    assert watch.ending_in(()) is None
+
+
 def test_where_versions_are_is_told_of_all_caches_together():
     watch = watching((A, LONG, "acme", ("gpu0",)), (A, keys("mnop"), "zoo", ("gpu2",)), (B, SHORT, "zoo", ()))
     watch.stored("gpu1", LONG)

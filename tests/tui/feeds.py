@@ -27,7 +27,8 @@ from preble.tui.feed.source import Line
 
 START = datetime(2026, 11, 21, 14, 2, 0, tzinfo=UTC)
 TENANTS = ("acme", "zoo", "batch", "press", "shop")
-TEMPLATES = ("tools-v4", "rag-7", "agent-base", None)
+MODEL = "llama-3.1-8b"
+TEMPLATES = ("tools-v4@4", "rag-7@3", "agent-base@2", None)
 OPERATORS = TemplateKey(owner=None, name="tools-v4", version=4)
 RAG = TemplateKey(owner="zoo", name="rag-7", version=3)
 TEMPLATE_KEYS = (
@@ -62,7 +63,7 @@ def gpu(number: int, at: float = 0.0, **changes) -> LiveGpu:
         state="backoff" if is_down else "draining" if number == 5 else "ready",
         draining=number == 5,
         detail="the engine ended with code -9; started again in 12 s" if is_down else "",
-        model="llama-3.1-8b",
+        model=MODEL,
         running=0 if is_down else round(wave(number, at, 3, 22)),
         waiting=0 if is_down else 34 if is_full else round(wave(number, at, 0, 4)),
         kv_used_ratio=None if is_down else 0.97 if is_full else wave(number, at, 0.2, 0.7),
@@ -124,7 +125,7 @@ def template(number: int, **changes) -> LiveTemplate:
 
 def pin(key: TemplateKey, tenant: str, reference: str | None = None) -> PinRow:
     return PinRow(
-        name=key.name, owner=key.owner, tenant=tenant, reference=reference, version=key.version, model="llama-3.1-8b",
+        name=key.name, owner=key.owner, tenant=tenant, reference=reference, version=key.version, model=MODEL,
         replicas=1, max_replicas=1, wanted_replicas=1, expires_at=None, created_at=iso(-600), created_by="op",
         cacheable_tokens=640, places=[], evictions=0, warm_ups=1, problem=None, next_try_in_s=None,
     )  # fmt: skip
@@ -164,7 +165,7 @@ def request(number: int, **changes) -> LiveRequest:
         request_id=f"req-{number:05d}",
         at=iso(number * 0.11 - 30),
         tenant=TENANTS[number % 5],
-        model="llama-3.1-8b",
+        model=MODEL,
         template=TEMPLATES[number % 4],
         state=state,
         gpu=f"gpu{(3, 1, 2, 6, 4, 5, 0)[number % 7]}" if is_placed else None,
@@ -229,7 +230,7 @@ def snapshot(*, sequence: int = 1, boot_id: str = "boot-a", requests: int = 60, 
         name="prod-a",
         interval_ms=500,
         recent_s=300.0,
-        models=["llama-3.1-8b"],
+        models=[MODEL],
         policy="e2",
         fairness="d2lpm",
         gpus=[gpu(number) for number in range(8)],
@@ -328,9 +329,9 @@ def prefix(key: str, parent: str | None, tokens: int, requests: int, **changes) 
 
 def prefix_pages() -> dict[str, PrefixPage]:
     top = [
-        prefix("a1f09c11", None, 2410, 22_900, children=3, template="tools-v4", tenant=None),
+        prefix("a1f09c11", None, 2410, 22_900, children=3, template="tools-v4@4", tenant=None),
         prefix("9f3c77aa", None, 1880, 610, children=1, believed=["gpu4", "gpu6"]),
-        prefix("77d2e0b4", None, 1120, 412, template="rag-7", reported_tokens={f"gpu{n}": 1120 for n in range(5)}),
+        prefix("77d2e0b4", None, 1120, 412, template="rag-7@3", reported_tokens={f"gpu{n}": 1120 for n in range(5)}),
         prefix("c0ffee00", None, 320, 18, tenant="zoo", reported_tokens={}, believed=["gpu1"]),
     ]
     under = [

@@ -72,8 +72,8 @@ class FakeClient:
     def order_gpu(self, gpu, order):
         return self._change(False, order, gpu)
 
-    def order_template(self, key, order, reference, tenant, *, dry_run=False):
-        return self._change(dry_run, order, key, reference, tenant)
+    def order_template(self, key, order, reference, tenant, *, model=None, dry_run=False):
+        return self._change(dry_run, order, key, reference, tenant, *([model] if model is not None else []))
 
     def template_pins(self, name, tenant=None):
         return [row for row in self.pins if row.name == name and tenant in (None, row.tenant)]

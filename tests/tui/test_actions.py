@@ -104,10 +104,11 @@ async def test_nobody_is_chosen_and_nothing_is_ordered():
 
 
 async def test_tenants_that_asked_with_it_are_offered_first():
-    rows = [request(number, tenant="shop", template="tools-v4") for number in range(2)]
+    rows = [request(number, tenant="shop", template="tools-v4@4") for number in range(2)]
+    rows.append(request(7, tenant="zoo", template="tools-v4@3"))
     async with running(snapshot(), can_write=True) as run:
         state = run.console.state
-        state.requests = {row.request_id: row for row in [*rows, request(9, tenant="press", template="tools-v4")]}
+        state.requests = {row.request_id: row for row in [*rows, request(9, tenant="press", template="tools-v4@4")]}
         names, texts = zip(*tenants_for(state, OPERATORS), strict=True)
         assert names == ("shop", "press", "acme", "batch", "zoo")
         assert "2 requests of late with it" in texts[0]
@@ -125,18 +126,31 @@ async def test_what_is_unpinned_is_one_of_the_pins_that_there_are():
         assert len(run.console.focused.options) == 3, "another version is another row"
         await run.press("j", "j", "enter")
         await planned(run)
-        assert "preble template unpin tools-v4@production --tenant shop" in run.text()
+        assert "preble template unpin tools-v4@production --tenant shop " in run.text()
         await run.press("escape", "U")
         await run.until(lambda: not isinstance(run.console.screen, Confirm) and run.console.screen is not run.base)
         await run.press("enter")
         await planned(run)
-        assert "preble template unpin tools-v4 --tenant acme" in run.text()
+        assert "preble template unpin tools-v4 --tenant acme " in run.text()
         await confirm(run)
         assert run.client.done == [("unpin", OPERATORS, None, "acme")]
         run.client.pins = []
         await run.press("U")
         await run.until(lambda: run.base.note == "tools-v4@4 is not pinned")
         assert run.console.screen is run.base
+
+
+async def test_of_pins_of_several_models_the_one_that_is_chosen_goes():
+    async with running(can_write=True, with_client=True) as run:
+        run.client.pins = [pin(RAG, "zoo"), replace(pin(RAG, "zoo"), model="another")]
+        await run.press("5")
+        await run.choose(RAG)
+        await run.press("U")
+        await run.until(lambda: run.console.screen is not run.base)
+        await run.press("j", "enter")
+        await planned(run)
+        await confirm(run)
+        assert run.client.done == [("unpin", RAG, None, "zoo", "another")]
 
 
 async def test_enter_cancels():

@@ -157,7 +157,7 @@ async def test_going_deeper_and_back():
 
 @pytest.mark.parametrize(
     ("screen", "row", "filter"),
-    [("4", "acme", "tenant:acme"), ("5", RAG, "template:rag-7 tenant:zoo"), ("5", OPERATORS, "template:tools-v4")],
+    [("4", "acme", "tenant:acme"), ("5", RAG, "template:rag-7@3 tenant:zoo"), ("5", OPERATORS, "template:tools-v4@4")],
 )
 async def test_the_requests_of_a_row(screen, row, filter):
     async with running() as run:
@@ -176,7 +176,7 @@ async def test_the_requests_of_an_operators_template_are_not_those_of_tenants_ow
         await run.choose(OPERATORS)
         await run.press("enter")
         await run.until(lambda: run.base.NAME == "requests")
-        assert run.table.rows.query.text == "template:tools-v4 -tenant:press"
+        assert run.table.rows.query.text == "template:tools-v4@4 -tenant:press"
         assert {row.tenant for row in run.table.rows.shown} == set(TENANTS) - {"press"}
 
 

@@ -84,6 +84,16 @@ def test_another_owners_template_of_that_name_is_left_alone(asked, name, meant, 
     assert [request.method for request in asked] == ["GET"]
 
 
+@pytest.mark.parametrize("name", ["warm", "pin", "unpin"])
+def test_an_order_can_be_for_one_model(asked, name):
+    with ConsoleClient("http://daemon", "key") as client:
+        client.order_template(KEY, name, None, "acme", model="m", dry_run=True)
+    request = asked[-1]
+    given = request.url.params if name == "unpin" else json.loads(request.content)
+    assert given["model"] == "m"
+    assert "all" not in given
+
+
 def test_a_warm_up_says_what_it_would_cost(asked):
     assert order("warm").effect == ("gpu0 computes 192 tokens, which adds 19 ms to the latency of all requests.",)
 

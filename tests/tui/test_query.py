@@ -2,8 +2,9 @@ import pytest
 
 from preble.tui.query import QueryError, parse
 
-NAMES = ("tenant", "gpu", "ttft", "hit", "mode", "state", "event")
+NAMES = ("template", "tenant", "gpu", "ttft", "hit", "mode", "state", "event")
 ROW = {
+    "template": "tools-v4@12",
     "tenant": "acme",
     "gpu": "cpu0",
     "ttft": 1500.0,
@@ -17,10 +18,12 @@ ROW = {
 MATCHING = """
 tenant:acme | TENANT:ACME | tenant:ac* | ttft>1s | ttft>=1500ms | ttft<2s ttft>1.4s | hit<65% | hit<65 | hit=64 |
 status:failed | -mode:exploit | cpu | "cpu0" | -nothing | event:none |
-tenant:acme ttft>1s state:failed gpu:cpu0 -mode:exploit acm
+tenant:acme ttft>1s state:failed gpu:cpu0 -mode:exploit acm |
+template:tools-v4 | template:tools-v4@12 | -template:tools-v4@1 | template:tools* | template:*@12
 """
 OTHERS = """
-tenant:acm | ttft>2s | ttft<1500 | hit>0.7k | -acme | zoo | -tenant:acme | tenant:acme mode:exploit | event>3 | event:x
+tenant:acm | ttft>2s | ttft<1500 | hit>0.7k | -acme | zoo | -tenant:acme | tenant:acme mode:exploit | event>3 |
+event:x | template:tools | template:tools-v4@1 | template:12 | -template:tools-v4
 """
 
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from preble.tui import columns as col
 from preble.tui.query import parse
-from preble.tui.rows import Rows, SortBy
+from preble.tui.rows import Rows, SortBy, shared_out
 
 Pair = tuple[str, float | None]
 
@@ -15,6 +15,18 @@ def table(*rows: Pair, sort: tuple[SortBy, ...] = ()) -> Rows[Pair]:
     made = Rows(columns, lambda row: row[0], sort)
     made.replace(rows)
     return made
+
+
+def test_columns_share_the_room_that_is_left():
+    columns = [col.text(f"{most}", "", 5, lambda row: row[0], widest=most) for most in (0, 8, 30, 30)]
+
+    def widths(spare):
+        return [width for _, width in shared_out(columns, spare)]
+
+    assert widths(0) == [5, 5, 5, 5]
+    assert widths(6) == [5, 7, 7, 7]
+    assert widths(13) == [5, 8, 10, 10]
+    assert widths(100) == [5, 8, 30, 30]
 
 
 def test_the_cursor_goes_with_its_row():

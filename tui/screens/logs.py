@@ -34,7 +34,7 @@ def log_columns() -> list[Column[NumberedLine]]:
         col.text("gpu", "GPU", 6, lambda row: row[1].fields.get("gpu"), is_hidden=True),
         col.text("tenant", "tenant", 10, lambda row: row[1].fields.get("tenant"), is_hidden=True),
         col.text("id", "request", 12, lambda row: row[1].fields.get("request_id"), is_hidden=True),
-        col.text("fields", "fields", 20, lambda row: fields_text(row[1]), grows=True),
+        col.text("fields", "fields", 20, lambda row: fields_text(row[1]), widest=1000),
     ]  # fmt: skip
 
 

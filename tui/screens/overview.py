@@ -33,7 +33,7 @@ class OverviewScreen(BaseScreen):
             [
                 col.text("kind", "needs a human", 14, lambda alarm: alarm.kind, role=_severity, shown=_kind),
                 col.text("name", "", 12, lambda alarm: alarm.name, role="strong"),
-                col.text("text", "", 30, lambda alarm: alarm.text, grows=True),
+                col.text("text", "", 30, lambda alarm: alarm.text, widest=1000),
                 col.number("since", "for", 5, self._alarm_age_s, fmt.age),
             ],
             lambda alarm: (alarm.kind, alarm.name, alarm.text.split()[0]),

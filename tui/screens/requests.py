@@ -41,12 +41,12 @@ def request_columns() -> list[Column[LiveRequest]]:
         col.text(
             "time", "time", 10, lambda row: row.at, shown=lambda row: fmt.clock(row.at, tenths=True), role="muted"
         ),
-        col.text("id", "request", 12, lambda row: row.request_id, role="strong", grows=True),
-        col.text("tenant", "tenant", 10, lambda row: row.tenant),
-        col.text("template", "template", 12, lambda row: row.template, priority=6),
+        col.text("id", "request", 12, lambda row: row.request_id, role="strong", widest=40),
+        col.text("tenant", "tenant", 10, lambda row: row.tenant, widest=24),
+        col.text("template", "template", 14, lambda row: row.template, widest=32, priority=6),
         col.number("prompt", "prompt", 6, lambda row: row.prompt_tokens, fmt.milliseconds, priority=3),
         col.percent("hit", "hit %", 5, hit_ratio),
-        col.text("gpu", "GPU", 6, lambda row: row.gpu),
+        col.text("gpu", "GPU", 6, lambda row: row.gpu, widest=12),
         col.text("mode", "mode", 12, lambda row: row.mode, priority=4),
         col.milliseconds("wait", "wait ms", 7, lambda row: row.queue_ms, role=col.above(1000, 10_000), priority=5),
         col.milliseconds("ttft", "TTFT ms", 7, lambda row: row.ttft_ms, role=col.above(2000, 20_000)),
@@ -54,8 +54,8 @@ def request_columns() -> list[Column[LiveRequest]]:
         col.number("out", "out", 5, lambda row: row.output_tokens, fmt.count, priority=8),
         col.text("state", "state", 11, lambda row: row.state, role=_state_role, shown=_state_text),
         col.number("attempts", "tries", 5, lambda row: row.attempts, fmt.count, priority=9),
-        col.text("model", "model", 14, lambda row: row.model, is_hidden=True, priority=11),
-        col.text("error", "error", 20, lambda row: row.error, role="bad", is_hidden=True, priority=10),
+        col.text("model", "model", 14, lambda row: row.model, widest=30, priority=11),
+        col.text("error", "error", 20, lambda row: row.error, role="bad", widest=80, priority=10),
     ]
 
 

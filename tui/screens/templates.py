@@ -37,13 +37,15 @@ class TemplatesScreen(BaseScreen):
     def body(self) -> ComposeResult:
         """The table and the details."""
         columns: list[Column[LiveTemplate]] = [
-            col.text("template", "template", 16, lambda row: row.key.name, role="strong", grows=True),
+            col.text("template", "template", 16, lambda row: row.key.name, role="strong", widest=48),
             col.number("version", "ver", 4, lambda row: row.key.version, str),
-            col.text("owner", "owner", 12, _owner, role=_owner_role, shown=_shown_owner, grows=True),
+            col.text("owner", "owner", 12, _owner, role=_owner_role, shown=_shown_owner, widest=32),
             col.number("tokens", "tokens", 7, lambda row: row.cacheable_tokens, fmt.milliseconds),
             col.number("requests", "req/min", 7, lambda row: row.requests_per_min),
             col.percent("hit", "hit %", 5, lambda row: row.hit_ratio, role=col.below(0.6, 0.3)),
-            Column(id="where", title="on GPUs", width=14, show=self._where, value=lambda row: float(_warm(row))),
+            Column(
+                id="where", title="on GPUs", width=14, widest=40, show=self._where, value=lambda row: float(_warm(row))
+            ),
             col.text("pinned", "pinned", 6, lambda row: "yes" if row.pinned else "no", role=_pinned_role, priority=2),
             col.number("saved", "saved tok/min", 14, lambda row: row.saved_tokens_per_min, priority=3),
         ]
@@ -118,7 +120,9 @@ class TemplatesScreen(BaseScreen):
             self.tell(f"{key.reference}: {error}")
             return
         pins = dict.fromkeys(
-            (row.tenant, row.reference) for row in rows if row.owner == key.owner and row.version in (None, key.version)
+            (row.tenant, row.reference, row.model)
+            for row in rows
+            if row.owner == key.owner and row.version in (None, key.version)
         )
         if not pins:
             self.tell(f"{key.reference} is not pinned")
@@ -126,8 +130,9 @@ class TemplatesScreen(BaseScreen):
 
         def chosen(number: str | None) -> None:
             if number is not None:
-                tenant, reference = list(pins)[int(number)]
-                self._confirm("unpin", key, reference, tenant)
+                tenant, reference, model = list(pins)[int(number)]
+                is_one = [pin[:2] for pin in pins].count((tenant, reference)) == 1
+                self._confirm("unpin", key, reference, tenant, model=None if is_one else model)
 
         if key.owner is not None and len(pins) == 1:
             chosen("0")
@@ -135,8 +140,12 @@ class TemplatesScreen(BaseScreen):
         options = [(str(number), _pin(*pin)) for number, pin in enumerate(pins)]
         self.app.push_screen(Choose(f"Unpin {key.reference} from whose cache?", options), chosen)
 
-    def _confirm(self, order: str, key: TemplateKey, reference: str | None, tenant: str) -> None:
-        self.console.confirm(order_template(order, key, reference, tenant, lambda: key in self.console.state.templates))
+    def _confirm(
+        self, order: str, key: TemplateKey, reference: str | None, tenant: str, *, model: str | None = None
+    ) -> None:
+        self.console.confirm(
+            order_template(order, key, reference, tenant, lambda: key in self.console.state.templates, model=model)
+        )
 
     def _where(self, row: LiveTemplate) -> Cell:
         gpus = sorted(self.console.view.gpus)
@@ -153,7 +162,7 @@ class TemplatesScreen(BaseScreen):
 def tenants_for(state: ConsoleState, key: TemplateKey) -> list[tuple[str, str]]:
     """Tenants that can have one of the operator's, by name; those first that have asked with it of late."""
     hides = {other.owner for other in state.templates if other.name == key.name}
-    asked = Counter(row.tenant for row in state.requests.values() if row.template == key.name)
+    asked = Counter(row.tenant for row in state.requests.values() if row.template == key.reference)
     names = sorted(state.tenants.keys() - hides, key=lambda name: (-asked[name], name))
     width = max(map(len, names), default=0)
     return [
@@ -165,13 +174,13 @@ def tenants_for(state: ConsoleState, key: TemplateKey) -> list[tuple[str, str]]:
 def _requests(templates: Iterable[TemplateKey], key: TemplateKey) -> str:
     """A filter of its requests: they name a template, and a tenant's own hides the operator's of that name."""
     if key.owner is not None:
-        return f"template:{key.name} tenant:{key.owner}"
+        return f"template:{key.reference} tenant:{key.owner}"
     others = sorted({other.owner for other in templates if other.name == key.name and other.owner is not None})
-    return " ".join([f"template:{key.name}", *(f"-tenant:{owner}" for owner in others)])
+    return " ".join([f"template:{key.reference}", *(f"-tenant:{owner}" for owner in others)])
 
 
-def _pin(tenant: str, reference: str | None) -> str:
-    return fmt.clean(f"{tenant}   {f'as {reference}' if reference else 'without a version: whatever is pinned of it'}")
+def _pin(tenant: str, reference: str | None, model: str) -> str:
+    return fmt.clean(f"{tenant}   {f'as {reference}' if reference else 'what requests get'}   of {model}")
 
 
 def _owner(row: LiveTemplate) -> str:

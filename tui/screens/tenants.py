@@ -39,7 +39,7 @@ SETTINGS = {
 def tenant_columns() -> list[Column[LiveTenant]]:
     """Those of the Overview and of the Tenants screen."""
     return [
-        col.text("tenant", "tenant", 12, lambda row: row.tenant, role="strong", grows=True),
+        col.text("tenant", "tenant", 12, lambda row: row.tenant, role="strong", widest=40),
         col.text("priority", "priority", 11, lambda row: row.priority, priority=8),
         col.number("weight", "weight", 6, lambda row: row.weight, priority=6),
         col.percent("share", "share %", 7, lambda row: row.share_ratio),

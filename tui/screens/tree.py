@@ -46,7 +46,7 @@ class TreeScreen(BaseScreen):
         """The tree as a table, and what its signs mean."""
         yield Lines(id="tail")
         columns: list[Column[TreeRow]] = [
-            Column(id="prefix", title="prefix", width=26, show=_name, value=_name_text, grows=True),
+            Column(id="prefix", title="prefix", width=26, show=_name, value=_name_text, widest=64),
             self._number("tokens", "tokens", 7, lambda p: p.tokens, fmt.milliseconds),
             self._number("depth", "depth", 7, lambda p: p.depth_tokens, fmt.milliseconds, priority=4),
             self._number("requests", "requests", 8, lambda p: p.requests, fmt.count),
@@ -56,14 +56,20 @@ class TreeScreen(BaseScreen):
             self._number("active", "active", 6, lambda p: sum(p.active.values()), fmt.count, priority=5),
             self._number("output", "output", 6, lambda p: p.expected_output_tokens, fmt.number, priority=6),
             col.text(
-                "tenant", "tenant", 10, lambda row: row.prefix.tenant if row.prefix is not None else None, priority=7
+                "tenant",
+                "tenant",
+                10,
+                lambda row: row.prefix.tenant if row.prefix is not None else None,
+                widest=24,
+                priority=7,
             ),
             col.text(
                 "template",
                 "template",
-                10,
+                14,
                 lambda row: row.prefix.template if row.prefix is not None else None,
-                is_hidden=True,
+                widest=32,
+                priority=8,
             ),
         ]
         yield LiveTable(columns, lambda row: row.key, empty="no prefix yet")

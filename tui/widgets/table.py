@@ -13,7 +13,7 @@ from textual.strip import Strip
 
 from preble.tui.query import Query
 from preble.tui.roles import Cell, Role
-from preble.tui.rows import Column, Key, Row, Rows, SortBy
+from preble.tui.rows import Column, Key, Row, Rows, SortBy, shared_out
 from preble.tui.theme import DARK, Palette
 
 _GAP = 2
@@ -189,9 +189,7 @@ class LiveTable(ScrollView, Generic[Row], can_focus=True, inherit_bindings=False
                 break
             chosen.remove(last)
         spare = room - sum(column.width + _GAP for column in chosen) + _GAP
-        growing = [column for column in chosen if column.grows]
-        share = max(spare, 0) // len(growing) if growing else 0
-        self._widths = [(column, column.width + (share if column.grows else 0)) for column in chosen]
+        self._widths = shared_out(chosen, max(spare, 0))
 
     def _column_at(self, x: int) -> Column[Row] | None:
         left = 1

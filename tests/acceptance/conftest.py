@@ -1,6 +1,5 @@
 """Two real vLLM engines behind a real daemon, started once for the whole run and ended by their ids."""
 
-import json
 import os
 import signal
 import socket
@@ -75,13 +74,17 @@ class RunningDaemon:
         return httpx.Client(base_url=f"{self.url}/admin/v1", headers=headers, timeout=60)
 
     def gpus(self) -> dict[str, dict]:
-        return {row["gpu"]: row for row in json.loads(self.cli("gpu", "list", "--json").stdout)}
+        with self.admin() as admin:  # a command takes a second to start, which is longer than much that is looked for
+            return {row["gpu"]: row for row in admin.get("/gpus").raise_for_status().json()}
 
     def cli(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return preble(*arguments, cwd=self.folder, check=check)
 
     def explain(self, request_id: str) -> dict:
-        return json.loads(self.cli("explain", request_id, "--json").stdout)
+        """Once it can be explained, which is a moment after its answer."""
+        with self.admin() as admin:
+            answered = wait_for(lambda: (told := admin.get(f"/explain/{request_id}")).is_success and told, 5, "it")
+        return answered.json()
 
     def engine_metrics(self, gpu: str) -> dict[str, float]:
         """The engine's own counters, past the daemon."""
@@ -108,7 +111,7 @@ class RunningDaemon:
         return {child.pid for child in psutil.Process(self.process.pid).children(recursive=True)}
 
     def wait_ready(self, deadline_s: float = START_DEADLINE_S) -> None:
-        wait_for(self._is_ready, deadline_s, "the daemon to be ready")
+        wait_for(self._is_ready, deadline_s, "the daemon to be ready", pause_s=0.25)
         self.sdk()  # here, and not in many threads at once
 
     def _is_ready(self) -> bool:
@@ -134,14 +137,21 @@ class RunningDaemon:
                     process.kill()
 
 
-def wait_for(condition, deadline_s: float, what: str):
+def wait_for(condition, deadline_s: float, what: str, pause_s: float = 0.05):
     """The condition's first true value."""
     end_s = time.monotonic() + deadline_s
     while time.monotonic() < end_s:
         if value := condition():
             return value
-        time.sleep(0.05)
+        time.sleep(pause_s)
     raise AssertionError(f"waited {deadline_s} s in vain for {what}")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def free_port() -> int:
@@ -164,6 +174,15 @@ def start_daemon(folder: Path, *options: str, port: int | None = None, model: st
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
     return RunningDaemon(process, folder, port)
+
+
+def pytest_collection_modifyitems(items):
+    """The test that kills the daemon that all share comes after the others that are here."""
+    own = [item for item in items if Path(__file__).parent in item.path.parents]
+    if own:
+        first = items.index(own[0])
+        own.sort(key=lambda item: item.get_closest_marker("last") is not None)
+        items[first : first + len(own)] = own
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,58 @@
-"""What the real daemon decided under load is decided again, to the last digit, from what it recorded."""
+"""What the real daemon decided under load is decided again, to the last digit, from what it recorded until its end."""
 
 import json
 import random
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import httpx
 import pytest
-from tests.acceptance.conftest import MODEL, start_daemon, wait_for
+from tests.acceptance.conftest import MODEL, RunningDaemon, is_running, start_daemon, wait_for
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
 REQUESTS = 80
+LAST_TOKENS = 300
 
 
-@pytest.fixture
-def recording(tmp_path):
-    """A daemon of its own, for a recording begins with the daemon."""
-    running = start_daemon(tmp_path, "--record-events", "events")
+@dataclass(frozen=True)
+class Ended:
+    """A daemon that was told to end in the middle of a request, and what came of that."""
+
+    daemon: RunningDaemon
+    below: set[int]
+    """The processes that it had."""
+    finish: str | None
+    """Why the request's answer ended."""
+    status: int
+    """Of the daemon's exit."""
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A daemon of its own, for a recording begins with the daemon: it was under load, then with a GPU drained."""
+    running = start_daemon(tmp_path_factory.mktemp("r"), "--record-events", "events")
     try:
         running.wait_ready()
-        yield running
+        with ThreadPoolExecutor(12) as clients:
+            list(clients.map(lambda number: ask(running, number), range(REQUESTS)))
+        running.cli("gpu", "drain", "cpu0")
+        ask(running, 1)
+        wait_for(lambda: all(row["running"] == 0 for row in running.gpus().values()), 30, "idle engines")
+        yield ended(running)
     finally:
         running.stop()
+
+
+def ended(running: RunningDaemon) -> Ended:
+    below = running.engine_pids()
+    story = {"prompt": "finish me", "max_tokens": LAST_TOKENS, "extra_body": {"ignore_eos": True}}
+    with running.sdk().completions.create(model=MODEL, stream=True, **story) as stream:
+        seen = iter(stream)
+        next(seen)
+        running.process.send_signal(signal.SIGTERM)
+        finish = [event.choices[0].finish_reason for event in seen][-1]
+    return Ended(running, below, finish, running.process.wait(30))
 
 
 def ask(daemon, number: int) -> None:
@@ -37,16 +70,17 @@ def ask(daemon, number: int) -> None:
         client.completions.create(**request)
 
 
-def test_the_live_daemons_decisions_are_decided_again(recording):
-    with ThreadPoolExecutor(12) as clients:
-        list(clients.map(lambda number: ask(recording, number), range(REQUESTS)))
-    drained = recording.cli("gpu", "drain", "cpu0")
-    assert drained.returncode == 0
-    ask(recording, 1)
-    wait_for(lambda: all(row["running"] == 0 for row in recording.gpus().values()), 30, "idle engines")
-    recording.stop()
-    replayed = json.loads(recording.cli("replay", "events", "--json").stdout)
+def test_sigterm_lets_a_running_request_finish_and_ends_everything(recorded):
+    assert recorded.finish == "length", f"all of its {LAST_TOKENS} tokens"
+    assert recorded.status == 0
+    assert not any(map(is_running, recorded.below))
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{recorded.daemon.url}/health/live")
+
+
+def test_the_live_daemons_decisions_are_decided_again(recorded):
+    replayed = json.loads(recorded.daemon.cli("replay", "events", "--json").stdout)
     assert replayed["first_difference"] is None
-    assert replayed["decisions"] == replayed["equal_decisions"] >= REQUESTS + 1
+    assert replayed["decisions"] == replayed["equal_decisions"] >= REQUESTS + 2
     assert replayed["steps"] == replayed["equal_steps"] > 3 * REQUESTS, "arrivals, reports and ends"
     assert not replayed["cut_off"]

@@ -4,24 +4,11 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import openai
-import psutil
 import pytest
-from tests.acceptance.conftest import MODEL, start_daemon, wait_for
+from tests.acceptance.conftest import MODEL, is_running, wait_for
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
-
-
-@pytest.fixture
-def own_daemon(tmp_path_factory):
-    """A daemon to be killed, beside the shared one."""
-    running = start_daemon(tmp_path_factory.mktemp("k"))
-    try:
-        running.wait_ready()
-        yield running
-    finally:
-        running.stop()
 
 
 def state(daemon, gpu):
@@ -95,39 +82,15 @@ def kill_under_load(daemon) -> bool:
 def test_an_operator_can_restart_an_engine(daemon):
     gpu, before = next(iter(daemon.gpus().items()))
     daemon.cli("gpu", "restart", gpu)
-    wait_for(lambda: state(daemon, gpu) == "ready", 120, "the engine to be back")
+    wait_for(lambda: state(daemon, gpu) == "ready", 120, "the engine to be back", pause_s=0.25)
     assert daemon.gpus()[gpu]["pid"] != before["pid"]
 
 
-def test_nothing_is_left_of_a_daemon_that_is_killed(own_daemon):
-    below = own_daemon.engine_pids()
+@pytest.mark.last
+def test_nothing_is_left_of_a_daemon_that_is_killed(daemon):
+    """The one that all tests here have shared: it has served them, and has seen engines die and come back."""
+    below = daemon.engine_pids()
     assert len(below) >= 6, "two guards with an engine each, of several processes"
-    own_daemon.process.kill()
-    own_daemon.process.wait()
+    daemon.process.kill()
+    daemon.process.wait()
     wait_for(lambda: not any(map(is_running, below)), 5, "every engine process to end")
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def test_sigterm_lets_a_running_request_finish_and_ends_everything(own_daemon):
-    below = own_daemon.engine_pids()
-    with ThreadPoolExecutor(1) as client:
-        running = client.submit(
-            own_daemon.sdk().completions.create,
-            model=MODEL,
-            prompt="finish me",
-            max_tokens=300,
-            extra_body={"ignore_eos": True},
-        )
-        wait_for(lambda: any(row["running"] for row in own_daemon.gpus().values()), 10, "it to run")
-        own_daemon.process.send_signal(signal.SIGTERM)
-        assert running.result(30).usage.completion_tokens == 300
-    assert own_daemon.process.wait(30) == 0
-    assert not any(map(is_running, below))
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{own_daemon.url}/health/live")

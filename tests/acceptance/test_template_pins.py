@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import pytest
@@ -40,6 +42,12 @@ class Small:
     def ask(self, text, **more):
         return self.daemon.sdk().completions.create(model=MODEL, prompt=text, max_tokens=1, **more)
 
+    def gpu_of_another(self, number):
+        """Where one more of those that compete ran."""
+        completions = self.daemon.sdk().completions.with_raw_response
+        prompt = text_of(f"other-{number}", TOKENS)
+        return completions.create(model=MODEL, prompt=prompt, max_tokens=1).headers["x-preble-gpu"]
+
     def ttft_s(self, text):
         began_s = time.monotonic()
         for _ in self.ask(text, stream=True):
@@ -57,6 +65,12 @@ class Small:
 def text_of(name, n_tokens):
     """One token per letter; no two begin alike."""
     return (f"{name}: what this shop wants to be said to those who write to it. " * n_tokens)[:n_tokens]
+
+
+def is_each_filled_twice(small, ran_on):
+    """An engine that is slow, since others use its cores, rightly gets few: what it holds may stay for long."""
+    counts = Counter(ran_on)
+    return all(counts[gpu] >= 2 * PER_GPU for gpu in small.daemon.gpus())
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +104,11 @@ def test_what_is_pinned_stays_while_200_templates_compete_for_a_cache_that_holds
     small.register("loser", TOKENS)
     small.template("warm", "loser")
     small.ask(text_of("loser", TOKENS) + "Why?")
-    client, kept, looked = small.daemon.sdk(), 0, 0
-    for number in range(200):
-        client.completions.create(model=MODEL, prompt=text_of(f"other-{number}", TOKENS), max_tokens=1)
-        if number % 20 == 19:
+    kept = looked = 0
+    ran_on: list[str] = []
+    with ThreadPoolExecutor(4) as clients:
+        while len(ran_on) < 200 or not is_each_filled_twice(small, ran_on):
+            ran_on += clients.map(small.gpu_of_another, range(len(ran_on), len(ran_on) + 20))
             kept += sum(small.is_warm(name) for name in PINNED)
             looked += len(PINNED)
     assert kept >= 0.8 * looked, (kept, looked)

@@ -14,6 +14,8 @@ from preble.tui.theme import LIGHT
 
 LOOKS = Path(__file__).parent / "looks"
 OWN_NAMES = re.compile(r"terminal-\d+-")
+IN_DOCS = Path(__file__).parents[2] / "docs" / "images"
+"""Pictures there are some of these."""
 SIZES = {"small": SMALL, "large": LARGE}
 
 
@@ -28,6 +30,9 @@ def check(console, name: str, tmp_path: Path) -> None:
     if os.environ.get("PREBLE_NEW_LOOKS"):
         LOOKS.mkdir(exist_ok=True)
         known.write_text(now)
+        shown = IN_DOCS / f"console-{name.removesuffix('-large')}.svg"
+        if name.endswith("-large") and shown.exists():
+            shown.write_text(now)
     if now != known.read_text():
         (tmp_path / f"{name}.svg").write_text(now)
         pytest.fail(f"{name} looks another way; now it is {tmp_path / name}.svg")
@@ -48,6 +53,12 @@ async def test_screens(screen, size, tmp_path):
             await run.until(lambda: len(run.table.rows.shown) > 4)
         await run.settle()
         check(run.console, f"{screen}-{size}", tmp_path)
+
+
+def test_pictures_in_the_docs_are_those():
+    shown = {path.stem.removeprefix("console-"): path.read_text() for path in IN_DOCS.glob("console-*.svg")}
+    assert shown
+    assert [name for name, text in shown.items() if text != (LOOKS / f"{name}-large.svg").read_text()] == []
 
 
 async def test_light(tmp_path):

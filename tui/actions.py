@@ -17,7 +17,7 @@ class Change:
     """One change, not done yet."""
 
     action: str
-    """A verb: the button's text, too."""
+    """A verb."""
     target: str
     """The name of what is changed."""
     command: str
@@ -28,6 +28,9 @@ class Change:
     """Whether the name has to be typed."""
     is_there: Callable[[], bool] = lambda: True
     """Whether what is to be changed is still there."""
+
+    button: str | None = None
+    """What its button says; None: the verb."""
 
     @property
     def title(self) -> str:
@@ -98,6 +101,7 @@ def cancel_request(request_id: str, is_there: Callable[[], bool]) -> Change:
         action="cancel",
         target=request_id,
         command=f"preble request cancel {request_id}",
+        button="End request",  # beside the one that says Cancel
         call=lambda client, dry_run: client.cancel_request(request_id, dry_run=dry_run),
         is_there=is_there,
     )
@@ -107,7 +111,7 @@ def differences(planned: PlannedChange) -> list[str]:
     """What would be another than now, one line each."""
     before, after = planned.before or {}, planned.after or {}
     if planned.after is None:
-        return ["it would be there no more"]
+        return [] if planned.before is None else ["it would be there no more"]
     return [
         f"{name}: {_shown(before.get(name))} → {_shown(after.get(name))}"
         for name in sorted({*before, *after})

@@ -116,7 +116,9 @@ def _pinned_as(reference: str) -> str:
 def _warming(warmed: Warmed) -> PlannedChange:
     """What a warm-up would do, as other plans have it."""
     effect = tuple(
-        f"{row.gpu} computes {warmed.cacheable_tokens} tokens"
+        f"{row.gpu} has all {warmed.cacheable_tokens} tokens already."
+        if row.state == "warm"
+        else f"{row.gpu} computes {warmed.cacheable_tokens - (row.cached_tokens or 0)} tokens"
         + (f", which adds {row.cost_ms:.0f} ms to the latency of all requests." if row.cost_ms is not None else ".")
         for row in warmed.rows
     )

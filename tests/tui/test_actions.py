@@ -1,5 +1,7 @@
 """Whatever changes the world: who may, what is asked before, and on which row it is done."""
 
+import asyncio
+
 import pytest
 from msgspec.structs import replace
 from tests.tui.feeds import OPERATORS, RAG, TENANTS, gpu, pin, request, snapshot, template, tick
@@ -151,6 +153,53 @@ async def test_of_pins_of_several_models_the_one_that_is_chosen_goes():
         await planned(run)
         await confirm(run)
         assert run.client.done == [("unpin", RAG, None, "zoo", "another")]
+
+
+async def test_whoever_begins_to_type_the_name_types_it_into_the_field():
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("2")
+        await run.choose("gpu3")
+        await run.press("D")
+        await planned(run)
+        assert run.console.focused.id == "cancel"
+        await run.press(*"gpu3")
+        assert run.console.screen.query_one(Input).value == "gpu3"
+        await run.press("enter")
+        assert run.client.done == []
+        assert run.console.focused.id == "do"
+
+
+@pytest.mark.parametrize(("screen", "key", "method"), [("4", "E", "tenant"), ("4", "R", "keys"), ("5", "U", "pins")])
+async def test_a_question_that_comes_late_is_not_asked_on_another_screen(screen, key, method, monkeypatch):
+    async with running(can_write=True, with_client=True) as run:
+        asked, answer = asyncio.Event(), asyncio.Event()
+        original = getattr(run.console.desk, method)
+
+        async def slow(*arguments):
+            asked.set()
+            await answer.wait()
+            return await original(*arguments)
+
+        monkeypatch.setattr(run.console.desk, method, slow)
+        run.client.pins = [pin(RAG, "zoo"), pin(RAG, "zoo", "3")]
+        await run.press(screen)
+        await run.choose("zoo" if screen == "4" else RAG)
+        await run.press(key)
+        await asked.wait()
+        await run.press("6")
+        answer.set()
+        await run.settle()
+        assert run.console.screen is run.base
+        assert run.base.NAME == "requests"
+
+
+async def test_a_request_is_ended_by_a_button_that_does_not_say_cancel_too():
+    async with running(can_write=True, with_client=True) as run:
+        await run.press("6")
+        await run.choose("req-00055")
+        await run.press("K")
+        await planned(run)
+        assert [str(button.label) for button in run.console.screen.query(Button)] == ["Cancel", "End request"]
 
 
 async def test_enter_cancels():

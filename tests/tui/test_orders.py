@@ -9,6 +9,7 @@ from preble.daemon.errors import Refused
 from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.console import ConsoleClient
 from preble.daemon.wire.live import TemplateKey
+from preble.tui.widgets.confirm import effect_of
 
 KEY = TemplateKey(owner="acme", name="triage", version=2)
 PLAN = {"dry_run": True, "action": "template.pin", "target": "triage", "before": None, "after": None}
@@ -96,6 +97,26 @@ def test_an_order_can_be_for_one_model(asked, name):
 
 def test_a_warm_up_says_what_it_would_cost(asked):
     assert order("warm").effect == ("gpu0 computes 192 tokens, which adds 19 ms to the latency of all requests.",)
+
+
+def test_a_warm_up_says_what_is_there_already(asked, monkeypatch):
+    rows = [
+        ROW | {"state": "warm", "cached_tokens": 192},
+        ROW | {"gpu": "gpu1", "state": "partial", "cached_tokens": 64},
+    ]
+    monkeypatch.setitem(WARMED, "rows", rows)
+    assert order("warm").effect == (
+        "gpu0 has all 192 tokens already.",
+        "gpu1 computes 128 tokens, which adds 19 ms to the latency of all requests.",
+    )
+
+
+def test_what_leaves_nothing_behind_says_its_effect_alone(asked):
+    assert effect_of(order("warm")) == list(order("warm").effect)
+    same = PlannedChange(action="gpu.drain", target="gpu0", before={"draining": True}, after={"draining": True})
+    assert effect_of(same) == ["nothing would change: it is so already"]
+    gone = PlannedChange(action="tenant.delete", target="acme", before={"weight": 1}, after=None)
+    assert effect_of(gone) == ["it would be there no more"]
 
 
 def test_unpinning_says_each_pin_that_would_go(asked):

@@ -119,6 +119,8 @@ class TemplatesScreen(BaseScreen):
         except PrebleError as error:
             self.tell(f"{key.reference}: {error}")
             return
+        if not self.is_current:
+            return  # the operator is elsewhere by now
         pins = dict.fromkeys(
             (row.tenant, row.reference, row.model)
             for row in rows

@@ -130,6 +130,8 @@ class TenantsScreen(BaseScreen):
         except PrebleError as error:
             self.tell(f"{tenant}: {error}")
             return
+        if not self.is_current:
+            return  # the operator is elsewhere by now
         now: dict[str, Any] = {"weight": row.weight} | {
             name: getattr(row.limits, name) for name in SETTINGS if name != "weight"
         }
@@ -156,6 +158,8 @@ class TenantsScreen(BaseScreen):
         except PrebleError as error:
             self.tell(f"{tenant}: {error}")
             return
+        if not self.is_current:
+            return  # the operator is elsewhere by now
         if not keys:
             self.tell(f"{tenant} has no key that works")
             return

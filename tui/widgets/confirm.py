@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
@@ -50,10 +51,10 @@ class Confirm(ModalScreen[str | None]):
             yield Static("", id="age", markup=False)
             yield Static(f"same as: {change.command}   (y copies it)", id="command", markup=False)
             if change.is_worst:
-                yield Input(placeholder=f"type {change.target} to go on", id="typed")
+                yield Input(placeholder=f"type {change.target} to go on", id="typed", select_on_focus=False)
             with Horizontal(id="buttons"):
                 yield Button("Cancel", id="cancel")
-                yield Button(change.action.capitalize(), id="do", variant="error", disabled=True)
+                yield Button(change.button or change.action.capitalize(), id="do", variant="error", disabled=True)
 
     def on_mount(self) -> None:
         """Ask for the effect."""
@@ -67,6 +68,15 @@ class Confirm(ModalScreen[str | None]):
         text = f"computed {fmt.age(self.console.now() - self._planned_s)} ago · feed {self.console.freshness.word}"
         self.query_one("#age", Static).update(refusal or text)
         self.query_one("#do", Button).disabled = refusal is not None or not self._is_typed()
+
+    def on_key(self, event: Key) -> None:
+        """Whoever begins to type the name, types it where it belongs."""
+        text = event.character or ""
+        if self.change.is_worst and event.is_printable and not text.isspace() and isinstance(self.focused, Button):
+            field = self.query_one("#typed", Input)
+            field.focus()
+            field.insert_text_at_cursor(text)
+            event.stop()
 
     def on_input_changed(self) -> None:
         """Whether the name is right."""
@@ -122,5 +132,7 @@ class Confirm(ModalScreen[str | None]):
 
 def effect_of(planned: PlannedChange) -> list[str]:
     """What the daemon says would come of a change."""
-    changes = differences(planned) or ["nothing would change: it is so already"]
-    return [*planned.effect, *([""] if planned.effect else []), *changes]
+    changes = differences(planned)
+    if not changes and (planned.after is not None or not planned.effect):
+        changes = ["nothing would change: it is so already"]
+    return [*planned.effect, *([""] if planned.effect and changes else []), *changes]

@@ -98,7 +98,7 @@ class LiveTraffic(msgspec.Struct, frozen=True, kw_only=True):
     tpot: Spread
     queue: Spread
     worst_tenant: str | None
-    """The one with the longest p99 TTFT."""
+    """The one with the longest p99 TTFT; if there are no streams to tell, with the longest wait in the queue."""
     prompt_tokens_per_s: float
     output_tokens_per_s: float
     hit_ratio: float | None

@@ -116,9 +116,12 @@ def traffic_row(counts: Counts, of_s: float, jain: float | None, gap_ms: float |
 
 
 def _worst(lines: Mapping[str, Line]) -> str | None:
-    spreads = {name: line.recent.spread("ttft") for name, line in lines.items()}
-    known = {name: spread.p99_ms for name, spread in spreads.items() if spread.count >= ENOUGH}
-    return max(known, key=lambda name: known[name] or 0.0, default=None)
+    for what in ("ttft", "queue"):  # a first token is known of streams alone
+        spreads = {name: line.recent.spread(what) for name, line in lines.items()}
+        known = {name: spread.p99_ms for name, spread in spreads.items() if spread.count >= ENOUGH}
+        if known:
+            return max(known, key=lambda name: known[name] or 0.0)
+    return None
 
 
 def rounded(ratio: float | None) -> float | None:

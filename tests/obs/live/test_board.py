@@ -198,3 +198,14 @@ def test_an_end_without_an_arrival_counts_as_one():
     told.board.ended(end("r", state="failed", error="boom"), 1.0)
     tick = told.board.tick(1.0)
     assert (tick.traffic.arrived_per_s, tick.requests[0].error) == (1.0, "boom")
+
+
+def test_the_worst_tenant_is_told_by_first_tokens_and_without_streams_by_waits():
+    told = watched("a")
+    for number in range(20):
+        told.end(f"b{number}", tenant="brief", queue_ms=10.0, ttft_ms=None)
+        told.end(f"s{number}", tenant="slow", queue_ms=900.0, ttft_ms=None)
+    assert told.board.tick(0.5).traffic.worst_tenant == "slow"
+    for number in range(20):
+        told.end(f"c{number}", tenant="brief", queue_ms=10.0, ttft_ms=50.0)
+    assert told.board.tick(1.0).traffic.worst_tenant == "brief"

@@ -1,6 +1,7 @@
 """Two real vLLM engines behind a real daemon, started once for the whole run and ended by their ids."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -160,9 +161,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_daemon(folder: Path, *options: str, port: int | None = None, model: str = "") -> RunningDaemon:
-    """`model` is more of what `preble.toml` says of the model."""
+def start_daemon(
+    folder: Path, *options: str, port: int | None = None, model: str = "", demo: Path | None = None
+) -> RunningDaemon:
+    """`model` is more of what `preble.toml` says of the model. `demo` is a demo model, made before; or it is made."""
     port = port or free_port()
+    if demo is not None:
+        (folder / "data").mkdir(mode=0o700)
+        shutil.copytree(demo, folder / "data" / "models" / demo.name)
     (folder / "preble.toml").write_text(CONFIG.format(port=port) + model)
     with (folder / "daemon.log").open("wb") as log:
         process = subprocess.Popen(

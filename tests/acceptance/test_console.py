@@ -261,8 +261,8 @@ def kill(daemon):
     psutil.wait_procs(below, timeout=30)
 
 
-async def test_a_daemon_that_is_killed_and_comes_back_under_the_console(folder):
-    daemon = start_daemon(folder)
+async def test_a_daemon_that_is_killed_and_comes_back_under_the_console(folder, demo_model):
+    daemon = start_daemon(folder, demo=demo_model)
     try:
         listening(daemon)
         async with watching(daemon.url, daemon.key("operator")) as run:

@@ -29,9 +29,9 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
+def recorded(tmp_path_factory, demo_model):
     """A daemon of its own, for a recording begins with the daemon: it was under load, then with a GPU drained."""
-    running = start_daemon(tmp_path_factory.mktemp("r"), "--record-events", "events")
+    running = start_daemon(tmp_path_factory.mktemp("r"), "--record-events", "events", demo=demo_model)
     try:
         running.wait_ready()
         with ThreadPoolExecutor(12) as clients:

@@ -27,8 +27,8 @@ class Small:
         self.folder = folder
         self.daemon: RunningDaemon | None = None
 
-    def start(self):
-        self.daemon = start_daemon(self.folder, model=f"kv_blocks = {KV_BLOCKS}\n")
+    def start(self, demo=None):
+        self.daemon = start_daemon(self.folder, model=f"kv_blocks = {KV_BLOCKS}\n", demo=demo)
         self.daemon.wait_ready()
 
     def template(self, *arguments):
@@ -74,10 +74,10 @@ def is_each_filled_twice(small, ran_on):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def small(tmp_path_factory, demo_model):
     running = Small(tmp_path_factory.mktemp("pins"))
     try:
-        running.start()
+        running.start(demo_model)
         yield running
     finally:
         running.daemon.stop()

@@ -17,10 +17,15 @@ serve: python ## Set up what is missing, then run the daemon in the foreground
 	$(PYTHON) requirements/setup.py
 	exec $(BIN)/preble serve $(ARGS)
 
-test: python ## Set up what is missing, then check the code and run all tests
+test: python ## Set up what is missing, then check the code and run all tests, or those that ARGS names
 	$(PYTHON) requirements/setup.py --dev
 	$(MAKE) --no-print-directory check
+ifdef ARGS
 	exec $(BIN)/pytest $(ARGS)
+else # real engines need the cores for themselves; all else is spread over them
+	acceptance=0; $(BIN)/pytest tests/acceptance || acceptance=$$?; \
+	$(BIN)/pytest --ignore tests/acceptance --numprocesses logical --maxprocesses 8 --dist loadfile && exit $$acceptance
+endif
 
 check: ## Formatting, lint, types and import directions
 	$(BIN)/ruff format --check .

@@ -28,7 +28,7 @@ async def test_what_ends_well_has_its_gpu_time(house):
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_prompt_counts_with_its_first_token(house, stream):
     house.limit(tokens_per_day=1000)
-    house.engines["a"].ms_per_token = 200  # before the first one, too
+    house.engines["a"].ms_per_token = 20_000  # before the first one, too
     life = house.life(stream=stream)
     answering = asyncio.create_task(life.answer())
     await until(lambda: house.busy)

@@ -27,7 +27,7 @@ def configured(monkeypatch):
     """Configures the log and returns what is written to it; afterwards logging is as it was."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, structure = root.handlers[:], root.level, structlog.get_config()
 
     def configure_with(level, format_, *, is_terminal=False, tail=None):
         written = Stderr(is_terminal)
@@ -39,7 +39,7 @@ def configured(monkeypatch):
     yield configure_with
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**structure)  # which other tests may rely on that run in the same process
 
 
 def lines(written):

@@ -18,6 +18,7 @@ from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TooLarge, Unavailable
 from preble.daemon.flow.kept import KeptStretch
+from preble.daemon.ids import KeyId
 from preble.daemon.obs.live.feed import LiveFeed
 from preble.daemon.sched.browse import Order
 from preble.daemon.store.accounts import Accounts
@@ -70,6 +71,9 @@ class ConsoleOperations(Protocol):
 
     def suppose(self, known: Explanation, without: Collection[str]) -> Explanation:
         """A decision as it would have been without these GPUs. Raises `InvalidRequest`."""
+
+    def requests_of(self, key_id: KeyId) -> tuple[int, int]:
+        """How many requests of a key are with an engine, and how many wait until they are."""
 
     def request(self, request_id: str) -> dict[str, Any]:
         """A request that waits or runs. Raises `NotFound`."""

@@ -29,12 +29,13 @@ class AuditController(Controller):
         request: AnyRequest,
         admin: Admin,
         tenant: FromQuery[str | None] = None,
+        request_id: FromQuery[str | None] = None,
         since: FromQuery[datetime | None] = None,
         limit: Limit = 100,
         after: Number = None,
     ) -> AuditPage:
         """Administrative changes, newest first; those that come `after` the number of one, and so are older."""
         admin.authenticate(request, Scope.ADMIN_READ)
-        which = AuditFilter(tenant=tenant, since_s=seconds(since), before_number=after)
+        which = AuditFilter(tenant=tenant, request_id=request_id, since_s=seconds(since), before_number=after)
         rows = await admin.accounts.audit.rows(which, limit + 1)
         return AuditPage(rows=rows[:limit], next=rows[limit - 1].number if len(rows) > limit else None)

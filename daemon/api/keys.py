@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from hashlib import sha256
+from time import time
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -9,14 +10,15 @@ from litestar import Controller, Request, Response, get, patch, post
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter
 
-from preble.daemon.api.admin import Admin, Limit
+from preble.daemon.api.admin import Admin, AdminService, Limit
 from preble.daemon.api.bodies import convert, merged, read_body, read_object
-from preble.daemon.api.changes import DryRun, IfMatch, answer, author_of, etag, versions
+from preble.daemon.api.changes import DryRun, IfMatch, answer, author_of, etag, planned, versions
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, TooLarge
+from preble.daemon.flow.key_foresight import KeyForesight, revoked
 from preble.daemon.ids import KeyId
 from preble.daemon.store.keys import KeySpec, MadeKey, Repeatable
-from preble.daemon.tenancy.model import ApiKey, Scope
+from preble.daemon.tenancy.model import ApiKey, Principal, Scope
 from preble.daemon.wire.accounts import (
     KeyCreate,
     KeyCreated,
@@ -140,6 +142,8 @@ class KeysController(Controller):
         """Make a key useless, from the next request on."""
         principal = admin.authenticate(request, Scope.ADMIN_WRITE)
         done = await admin.accounts.keys.revoke(key_id, author_of(request, principal), dry_run=dry_run)
+        if dry_run:
+            return Response(planned(done.change, await _revoking(admin, principal, admin.accounts.keys.get(key_id))))
         return answer(done, _row, dry_run=dry_run, version=done.value.version)
 
     @post(
@@ -157,6 +161,25 @@ class KeysController(Controller):
         author = author_of(request, principal)
         made = await admin.accounts.keys.rotate(key_id, wanted.overlap_s, author, dry_run=dry_run)
         return answer(made, _created_row, dry_run=dry_run, version=made.value.key.version, status=201)
+
+
+async def _revoking(admin: AdminService, principal: Principal, key: ApiKey) -> list[str]:
+    """What it would do; nothing if it was done before."""
+    if key.revoked_at_s is not None:
+        return []
+    running, waiting = admin.console.requests_of(key.id)
+    used_s = None if key.tenant is None else await admin.ledger.last_used_s(key.tenant, key.id)
+    now_s = time()
+    theirs = [each for each in admin.accounts.directory.find_keys() if each.tenant == key.tenant and each.id != key.id]
+    seen = KeyForesight(
+        key=key,
+        last_used_s=used_s,
+        running=running,
+        waiting=waiting,
+        others=sum(1 for each in theirs if each.is_valid(now_s)),
+        is_asking=principal.key_id == key.id,
+    )
+    return revoked(seen)
 
 
 def _repeatable(name: str, wanted: KeyCreate) -> Repeatable:

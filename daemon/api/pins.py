@@ -19,6 +19,7 @@ from preble.daemon.api.templates import Caller, Number, TemplateService, operato
 from preble.daemon.errors import Conflict, EngineFailed, InvalidRequest, NotFound, TimedOut, TooLarge, Unavailable
 from preble.daemon.flow.encode import encoded
 from preble.daemon.flow.keeper import Keeper
+from preble.daemon.flow.pin_foresight import PinBudget, budgeted, kept, size
 from preble.daemon.flow.template_stats import StatsDesk
 from preble.daemon.flow.warming import Prefix, Try, Warmer
 from preble.daemon.ids import KeyId, TenantName
@@ -30,6 +31,7 @@ from preble.daemon.tenancy.audit import Author, Change
 from preble.daemon.tenancy.model import Scope
 from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, TemplateStatsPage, Warmed, WarmRow, WarmUp
+from preble.daemon.wire.settings import Limits
 from preble.daemon.wire.templates import TemplateUse
 
 AnyRequest = Request[Any, Any, Any]
@@ -118,7 +120,8 @@ class _PinRoutes(Controller):
         _check_tokens(pins.keeper, templates, pin, len(meant.prefix.tokens))
         done = await pins.keeper.pin(pin, meant.prefix, name, author, dry_run=dry_run)
         if dry_run:
-            return Response(planned(done.change), status_code=200)  # type: ignore[arg-type]
+            effect = _pinning(pins.keeper, templates, writer, pin, meant.prefix)
+            return Response(planned(done.change, effect), status_code=200)  # type: ignore[arg-type]
         held = next(each for each in pins.keeper.find(meant.tenant) if each.pin.key == pin.key)
         return Response(pins.keeper.row(held), status_code=201 if done.is_new else 200)
 
@@ -278,6 +281,31 @@ def _check_tokens(keeper: Keeper, templates: TemplateService, pin: Pin, n_tokens
                 f"{more} wanted."
             )
             raise Conflict(message, code="pin_budget_exceeded")
+
+
+def _pinning(keeper: Keeper, templates: TemplateService, caller: Caller, pin: Pin, prefix: Prefix) -> list[str]:
+    """What it would do; tenants are not told of what others have pinned, nor of what is cached for others."""
+    seen = keeper.foresee(pin, prefix)
+    is_operator = caller.principal.tenant is None
+    where = [*kept(seen)] if is_operator else [f"{size(seen)} are kept on {_gpus(pin.replicas)}."]
+    theirs, its = templates.limits(pin.tenant, pin.created_by)
+    budgets = [_budget(keeper, pin, seen.tokens, pin.tenant, theirs, None)]
+    if its.pinned_tokens is not None:
+        budgets.append(_budget(keeper, pin, seen.tokens, "This key", its, pin.created_by))
+    return where + [budgeted(budget) for budget in budgets]
+
+
+def _budget(keeper: Keeper, pin: Pin, n_tokens: int, whose: str, limits: Limits, key_id: KeyId | None) -> PinBudget:
+    return PinBudget(
+        whose=whose,
+        others_tokens=keeper.pinned_tokens(pin.tenant, key_id, pin),
+        tokens=pin.replicas * n_tokens,
+        limit_tokens=limits.pinned_tokens,
+    )
+
+
+def _gpus(number: int) -> str:
+    return "1 GPU" if number == 1 else f"{number} GPUs"
 
 
 def _warmed(

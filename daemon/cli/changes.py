@@ -114,6 +114,8 @@ def _show_plan(change: "PlannedChange") -> None:
         click.echo(f"{change.action} {change.target}: it would be gone")
     else:
         click.echo(printable(f"{change.action} {change.target}: {difference(change.before, change.after)}"))
+    for sentence in change.effect:
+        click.echo(printable(sentence))
 
 
 def _flat(state: Mapping[str, Any]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from preble.daemon.flow.kept import KeptStretch
 from preble.daemon.flow.lives import Lives
 from preble.daemon.flow.prefixes import TemplateOf, unknown_stretch
 from preble.daemon.flow.runtime import Runtime
-from preble.daemon.ids import GpuId, ModelName
+from preble.daemon.ids import GpuId, KeyId, ModelName
 from preble.daemon.sched.browse import Order
 from preble.daemon.wire.admin import Explanation
 from preble.daemon.wire.live import PrefixPage, PrefixText
@@ -78,6 +78,11 @@ class ConsoleDesk:
     def suppose(self, known: Explanation, without: Collection[str]) -> Explanation:
         """A decision as it would have been without these GPUs. Raises `InvalidRequest`."""
         return suppose(known, without, self._config)
+
+    def requests_of(self, key_id: KeyId) -> tuple[int, int]:
+        """How many requests of a key are with an engine, and how many wait until they are."""
+        begun = [self._runtime.has_begun(request_id) for request_id in self._lives.of_key(key_id)]
+        return sum(begun), len(begun) - sum(begun)
 
     def request(self, request_id: str) -> dict[str, Any]:
         """A request that waits or runs. Raises `NotFound`."""

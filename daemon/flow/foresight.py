@@ -9,6 +9,7 @@ from preble.daemon.ids import GpuId, TenantName
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.scheduler import Scheduler
+from preble.daemon.wire.percents import percent
 
 _PREVIEWED = 32
 """Waiting requests for which is worked out where they would go."""
@@ -91,7 +92,7 @@ def drained(gpu: str, seen: Foresight) -> list[str]:
 
 def restarted(gpu: str, seen: Foresight) -> list[str]:
     """What restarting it would do."""
-    share = "" if seen.cached_ratio is None else f" ({seen.cached_ratio:.0%} of the model's)"
+    share = "" if seen.cached_ratio is None else f" ({percent(seen.cached_ratio)} of the model's)"
     lost = [f"{seen.cached_tokens:,} cached tokens would be lost{share}."] if seen.cached_tokens else []
     return [*_requests(gpu, seen), *lost, *_load(seen), *_affected(seen)]
 
@@ -116,10 +117,11 @@ def _requests(gpu: str, seen: Foresight) -> Iterator[str]:
 
 def _load(seen: Foresight) -> Iterator[str]:
     if seen.rise_ratio is not None:
-        yield f"Load elsewhere rises by {seen.rise_ratio:.0%} if what comes stays as it was (most: {seen.most_loaded})."
+        rise = percent(seen.rise_ratio)
+        yield f"Load elsewhere rises by {rise} if what comes stays as it was (most: {seen.most_loaded})."
 
 
 def _affected(seen: Foresight) -> Iterator[str]:
     if seen.tenants:
-        shares = ", ".join(f"{tenant} {share:.0%}" for tenant, share in seen.tenants)
+        shares = ", ".join(f"{tenant} {percent(share)}" for tenant, share in seen.tenants)
         yield f"Tenants with most there: {shares}."

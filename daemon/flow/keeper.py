@@ -10,12 +10,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from preble.daemon.errors import ApiError, EngineError
 from preble.daemon.flow.events import PinChanged
+from preble.daemon.flow.pin_foresight import PinForesight, PinPlace
 from preble.daemon.flow.request import Settled
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Prefix, Reports, Warmer
 from preble.daemon.ids import GpuId, KeyId, TenantName
 from preble.daemon.sched.attempt import EngineView
+from preble.daemon.sched.types import Candidate
 from preble.daemon.store.pins import PinStore
 from preble.daemon.templates.directory import Owner, Template, Version
 from preble.daemon.templates.pins import SPARE_RATIO, GpuRoom, Held, Pin, PinKey, Pins, Todo
@@ -147,6 +149,13 @@ class Keeper:
             for gpu in self._cheapest(todo, prefix):
                 self._warm(held, prefix, gpu)
 
+    def _candidates(self, prefix: Prefix) -> list[Candidate]:
+        """None where no engine can compute it now."""
+        try:
+            return self._warmer.candidates(prefix)
+        except ApiError:
+            return []
+
     def _cheapest(self, todo: Todo, prefix: Prefix) -> list[GpuId]:
         try:
             candidates = self._warmer.candidates(prefix)
@@ -184,6 +193,32 @@ class Keeper:
             held.tokens = len(prefix.tokens)
             self._reports.tell()
         return done
+
+    def foresee(self, pin: Pin, prefix: Prefix) -> PinForesight:
+        """What a pin would do now. Nothing is changed."""
+        views = {view.gpu: view for view in self._runtime.views() if view.up and view.model == pin.model}
+        there = self._runtime.residency(prefix.model, prefix.keys)
+        whole = [gpu for gpu in views if there.get(gpu, 0) >= len(prefix.keys)]
+        cheapest = [each.gpu for each in self._candidates(prefix) if each.gpu in views]
+        rooms = [_room(views[gpu]) for gpu in dict.fromkeys([*cheapest, *views])]
+        places = self._pins.places(pin, prefix.keys, rooms, whole)
+        chosen = [room.gpu for room in places]
+        return PinForesight(
+            tokens=len(prefix.tokens),
+            blocks=len(prefix.keys),
+            replicas=pin.replicas,
+            max_replicas=pin.max_replicas,
+            places=[
+                PinPlace(
+                    gpu=room.gpu,
+                    cached_tokens=there.get(room.gpu, 0) * views[room.gpu].block_size,
+                    others_blocks=self._pins.pinned_blocks(room.gpu, pin.key),
+                    most_blocks=self._pins.most_blocks(room),
+                )
+                for room in places
+            ],
+            elsewhere=[gpu for gpu in whole if gpu not in chosen],
+        )
 
     async def unpin(self, pins: Sequence[Pin], name: str, author: Author, *, dry_run: bool) -> Change:
         """Let these go."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from preble.daemon.errors import NotFound
 from preble.daemon.flow.request import Call, RequestLife, Settled
 from preble.daemon.flow.runtime import Cancelled
-from preble.daemon.ids import RequestId
+from preble.daemon.ids import KeyId, RequestId
 
 
 class Lives:
@@ -34,6 +34,10 @@ class Lives:
         if found is None:
             raise NotFound(f"No request {request_id!r} is waiting or running.", param="request_id")
         return found
+
+    def of_key(self, key_id: KeyId) -> list[RequestId]:
+        """Those that were asked for with a key."""
+        return [request_id for request_id, (call, _) in self._lives.items() if call.key_id == key_id]
 
     def cancel(self, request_id: str) -> None:
         """End it; its client is told that an operator has done so. Raises `NotFound`."""

@@ -118,6 +118,11 @@ class Runtime:
         ticket = self._tickets.get(request_id)
         return ticket.decision.gpu if ticket is not None and ticket.decision is not None else None
 
+    def has_begun(self, request_id: RequestId) -> bool:
+        """Whether a live request has been sent to an engine."""
+        ticket = self._tickets.get(request_id)
+        return ticket is not None and ticket.attempts > 0
+
     def residency(self, model: ModelName, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
         """Of a prompt's leading blocks, how many each GPU has reported to cache."""
         return self._machine.residency(model, keys)

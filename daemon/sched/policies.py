@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from preble.daemon.config import PolicyName, SchedulerConfig
 from preble.daemon.ids import GpuId
 from preble.daemon.sched.types import Candidate, Mode
+from preble.daemon.wire.percents import percent
 
 _CACHED = attrgetter("cached_tokens")
 _COST = attrgetter("cost_ms")
@@ -113,7 +114,7 @@ class E2:
         heavy = _decode_heavy(candidates, self._decode_imbalance_ratio) if self._decode_balance else None
         if heavy is not None:
             reason = (
-                f"{why}: prefill goes to the GPU whose load is {heavy.decode_ratio:.0%} decoding, "
+                f"{why}: prefill goes to the GPU whose load is {percent(heavy.decode_ratio)} decoding, "
                 f"over {self._decode_imbalance_ratio:g} times the others' mean"
             )
             return Choice(heavy, Mode.DECODE_HEAVY, reason)

@@ -21,6 +21,8 @@ class AuditFilter:
     """Which changes to look at. None: all."""
 
     tenant: str | None = None
+    request_id: str | None = None
+    """Of the request that made them."""
     since_s: float | None = None
     """Seconds since the epoch; earlier ones do not count."""
     before_number: int | None = None
@@ -31,6 +33,8 @@ class AuditFilter:
         clauses: list[ColumnElement[bool]] = []
         if self.tenant is not None:
             clauses.append(audit.c.tenant == self.tenant if is_tenant_name(self.tenant) else false())
+        if self.request_id is not None:
+            clauses.append(audit.c.request_id == self.request_id if self.request_id.isprintable() else false())
         if self.since_s is not None:
             clauses.append(audit.c.at_s >= self.since_s)
         if self.before_number is not None:

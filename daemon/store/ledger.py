@@ -73,6 +73,20 @@ class Ledger:
             ]
         return [row for row in found if row[2]]
 
+    async def last_used_s(self, tenant: TenantName, key_id: KeyId) -> float | None:
+        """When the latest request came with a key, in seconds since the epoch; None: none is on record.
+
+        Of a request whose row is deleted, the hour.
+        """
+        hours = select(func.max(usage_hours.c.hour_s)).where(*UsageFilter(tenant=tenant, key_id=key_id).hours())
+        async with self._engine.connect() as connection:
+            hour_s = (await connection.execute(hours)).scalar()
+            if hour_s is None:
+                return None
+            since = UsageFilter(tenant=tenant, key_id=key_id, since_s=float(hour_s)).rows()
+            latest_s = (await connection.execute(select(func.max(usage.c.created_at_s)).where(*since))).scalar()
+        return float(hour_s) if latest_s is None else float(latest_s)
+
     async def forget(self, now_s: float, *, rows_days: float, hours_days: float) -> int:
         """Delete requests and sums that are older than so many days; how many requests there were."""
         async with self._engine.begin() as connection:

@@ -5,13 +5,14 @@ shortly before it would be. All of that is worked out here; who asks sees to it,
 are the caller's, in seconds.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from preble.daemon.errors import Conflict, InvalidRequest
 from preble.daemon.ids import BlockKey, GpuId, KeyId, ModelName, TenantName
 from preble.daemon.templates.demand import Demand
 from preble.daemon.templates.residence import state_of
+from preble.daemon.wire.percents import percent
 from preble.daemon.wire.pins import State
 
 PinKey = tuple[TenantName, int, str, ModelName]
@@ -254,17 +255,35 @@ class Pins:
     # --- what there is room for ---
 
     def _fits(self, held: Held, room: GpuRoom) -> bool:
-        return self.pinned_blocks(room.gpu) + len(held.keys) <= self._most(room)
+        return self.pinned_blocks(room.gpu) + len(held.keys) <= self.most_blocks(room)
 
-    def _most(self, room: GpuRoom) -> int:
+    def most_blocks(self, room: GpuRoom) -> int:
+        """That can be pinned on a GPU in all."""
         return int(self._share * room.kv_blocks)
 
-    def pinned_blocks(self, gpu: GpuId) -> int:
-        """Of all that is to stay on a GPU."""
-        return sum(len(held.keys) for held in self._held.values() if gpu in held.homes)
+    def pinned_blocks(self, gpu: GpuId, besides: PinKey | None = None) -> int:
+        """Of all that is to stay on a GPU, or of all pins but one."""
+        return sum(len(held.keys) for key, held in self._held.items() if gpu in held.homes and key != besides)
+
+    def places(
+        self, pin: Pin, keys: tuple[BlockKey, ...], gpus: Sequence[GpuRoom], whole: Sequence[GpuId]
+    ) -> list[GpuRoom]:
+        """GPUs that would keep a pin of these blocks, as `look` takes them: its homes, then those that have it all.
+
+        `gpus` are all there are, those first that can best afford to compute it.
+        """
+        held, rooms = self._held.get(pin.key), {room.gpu: room for room in gpus}
+        homes = held.homes if held is not None and held.keys == keys else {}
+
+        def has_room(room: GpuRoom) -> bool:
+            fits = self.pinned_blocks(room.gpu, pin.key) + len(keys) <= self.most_blocks(room)
+            return room.gpu in homes or (fits and (room.takes_new or room.gpu in whole))
+
+        order = (rooms[gpu] for gpu in dict.fromkeys([*homes, *whole, *rooms]) if gpu in rooms)
+        return [room for room in order if has_room(room)][: pin.replicas]
 
     def _crowded(self, held: Held, rooms: Mapping[GpuId, GpuRoom], missing: int) -> str:
-        free = [max(0, self._most(room) - self.pinned_blocks(room.gpu)) for room in rooms.values()]
+        free = [max(0, self.most_blocks(room) - self.pinned_blocks(room.gpu)) for room in rooms.values()]
         most = max(free, default=0)
         return f"{missing} more GPUs are wanted; it has {len(held.keys)} blocks, and {most} more can be pinned on one"
 
@@ -272,8 +291,8 @@ class Pins:
         """Raise `InvalidRequest` or `Conflict` if there is no room for a pin of so many blocks."""
         if not gpus:
             return
-        most = min(self._most(room) for room in gpus)
-        share = f"{self._share:.0%} of its blocks"
+        most = min(self.most_blocks(room) for room in gpus)
+        share = f"{percent(self._share)} of its blocks"
         if n_blocks > most:
             message = f"It has {n_blocks} blocks; of a GPU {most} can be pinned in all ({share})."
             raise InvalidRequest(message, code="pin_budget_exceeded")

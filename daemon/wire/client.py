@@ -75,6 +75,8 @@ class AdminClient:
     """
 
     def __init__(self, url: str, key: str | None, routes: str = OPERATORS) -> None:
+        self.request_id: str | None = None
+        """That the daemon gave the latest request which it answered."""
         self._routes = routes
         self._url = url.rstrip("/")
         self._http = httpx.Client(
@@ -363,6 +365,7 @@ class AdminClient:
             response = self._http.request(method, path, **request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
+        self.request_id = response.headers.get("x-request-id")
         if response.is_success:
             try:
                 return msgspec.json.decode(response.content, type=kind)

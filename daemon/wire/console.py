@@ -1,13 +1,20 @@
 """What the console asks the daemon beyond the command line: the prefix tree, what-ifs, and plans of changes."""
 
+from collections.abc import Callable
+from copy import copy
+
 from msgspec.structs import replace
 
-from preble.daemon.errors import Refused
-from preble.daemon.wire.accounts import PlannedChange
+from preble.daemon.errors import PrebleError, Refused
+from preble.daemon.wire.accounts import AuditPage, PlannedChange
 from preble.daemon.wire.admin import CancelledRequest, Explanation, ExplanationPage
 from preble.daemon.wire.client import AdminClient, _segment
 from preble.daemon.wire.live import PrefixPage, PrefixText, TemplateKey, WhatIf
 from preble.daemon.wire.pins import PinPage, PinRow, PinWanted, Unpin, Warmed, WarmUp
+
+
+class NoEntry(PrebleError):
+    """A change was made, but its entry in the audit cannot be read."""
 
 
 class ConsoleClient(AdminClient):
@@ -51,6 +58,21 @@ class ConsoleClient(AdminClient):
         """What would have been decided about a request if these GPUs had not been there."""
         path = f"/explain/{_segment(request_id)}/what-if"
         return self._call("POST", path, Explanation, json={"without": WhatIf(without=without).without})
+
+    def perform(self, change: Callable[["ConsoleClient"], object]) -> int | None:
+        """Make a change, which ends with the request for it; gives its number in the audit, None: nothing was changed.
+
+        Raises `NoEntry` if the change was made, and the audit cannot be read.
+        """
+        client = copy(self)  # so that others' requests do not come between
+        change(client)
+        if client.request_id is None:
+            raise NoEntry("the daemon's answer has no x-request-id")
+        try:
+            page = client._get("/audit", AuditPage, request_id=client.request_id, limit="1")
+        except PrebleError as error:
+            raise NoEntry(str(error)) from error
+        return page.rows[0].number if page.rows else None
 
     def plan_gpu(self, gpu: str, order: str) -> PlannedChange:
         """What `order_gpu` would do."""

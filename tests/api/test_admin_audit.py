@@ -100,6 +100,15 @@ async def test_it_is_filtered_by_tenant_and_time_and_read_page_by_page(operator,
     assert found == everything
 
 
+async def test_what_one_request_changed_is_found_by_its_id(operator, changed):
+    for answer in changed:
+        found = await rows(operator, request_id=answer.headers["x-request-id"])
+        assert {row["request_id"] for row in found} == {answer.headers["x-request-id"]}
+    assert len(found) == 2, "deleting a tenant revokes its key"
+    for nobodys in ("req_unknown", "a\0"):
+        assert await rows(operator, request_id=nobodys) == []
+
+
 @pytest.mark.parametrize(
     ("query", "param"), [({"after": 0}, "after"), ({"since": "x"}, "since"), ({"limit": 0}, "limit")]
 )

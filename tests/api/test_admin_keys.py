@@ -1,9 +1,12 @@
 """The operator's routes for keys: shown once, changed at once, rotated without a gap."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
+from tests.admin_app import usage
 from tests.api.calling import Caller, problem
+from tests.core import spec
 
 from preble.daemon.ids import KeyId
 from preble.daemon.tenancy.keys import id_of
@@ -33,6 +36,53 @@ async def test_a_key_works_until_the_next_request_after_its_revocation(operator,
     assert (revoked["revoked_at"] is not None, revoked["version"]) == (True, 2)
     assert not await works(anyone, created["key"])
     assert (await operator.post(f"{KEYS}/{created['id']}/revoke")).json() == revoked, "once is enough"
+
+
+async def revoking(operator, key_id: str) -> list[str]:
+    """What it would do."""
+    answer = await operator.post(f"{KEYS}/{key_id}/revoke", dry_run=True)
+    assert answer.status_code == 200, answer.text
+    return answer.json()["effect"]
+
+
+async def test_revoking_says_whose_key_it_is_what_it_may_and_when_it_was_used(admin, operator):
+    created = await make(operator, name="app", scopes=["inference", "usage:read"])
+    shown, made_at = f"preble_live_{created['id']}_…{created['last4']}", created["created_at"][:16].replace("T", " ")
+    assert created["key"].startswith(shown.partition("…")[0])
+    whose, scopes, used, requests = await revoking(operator, created["id"])
+    assert whose == f"It is a key of default named 'app': {shown}, made {made_at} (UTC)."
+    assert scopes == "Its scopes are inference, usage:read."
+    assert used == "No use of it is on record."
+    assert requests.startswith("None of its requests runs or waits; ")
+    admin.ledger.record(usage(1, created_at_s=1_793_491_200.0, key_id=created["id"]))
+    admin.ledger.record(usage(2, created_at_s=1_793_500_000.0))
+    await admin.ledger.close()
+    assert (await revoking(operator, created["id"]))[2] == "It was last used 2026-11-01 00:00 (UTC)."
+    assert (await operator.get(f"{KEYS}/{created['id']}")).json()["revoked_at"] is None, "nothing was done"
+
+
+async def test_revoking_says_how_many_requests_are_under_way_and_what_becomes_of_them(admin, operator):
+    created = await make(operator)
+    for number, key_id in enumerate([created["id"]] * 3 + ["another"]):
+        call = SimpleNamespace(request_id=f"r{number}", key_id=key_id)
+        admin.lives.begin(call, None)
+        if number != 1:  # that one is still on its way
+            admin.runtime.submit(spec(f"r{number}", "abcdefgh"), lambda _: None)
+    [requests] = [line for line in await revoking(operator, created["id"]) if "401" in line]
+    assert requests.startswith("Of its requests 2 run and 1 wait: they go on to their end; ")
+
+
+async def test_revoking_says_who_is_left_without_a_key_and_what_was_revoked_before_says_nothing(operator, tmp_path):
+    created = await make(operator)
+    assert "no other key" not in " ".join(await revoking(operator, created["id"]))
+    own = id_of((tmp_path / "operator.key").read_text().strip())
+    told = await revoking(operator, own)
+    assert told[0].startswith("It is an operator's key")
+    assert told[-2:] == ["The operator has no other key that works.", "It is the key that this is asked with."]
+    await operator.post(f"{KEYS}/{id_of((tmp_path / 'default.key').read_text().strip())}/revoke")
+    assert "default has no other key that works." in await revoking(operator, created["id"])
+    await operator.post(f"{KEYS}/{created['id']}/revoke")
+    assert await revoking(operator, created["id"]) == []
 
 
 async def test_keys_are_listed_without_their_secrets(operator):

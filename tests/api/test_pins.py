@@ -9,7 +9,7 @@ from tests.admin_app import open_admin_app
 from tests.api.calling import Caller, problem
 from tests.core import BLOCK, LIMITS, MODEL, up
 
-from preble.daemon.flow.events import BlocksCleared, EngineDown, KvReported
+from preble.daemon.flow.events import BlocksCleared, DrainChanged, EngineDown, KvReported
 from preble.daemon.ids import GpuId
 from preble.daemon.wire.live import TemplateKey
 
@@ -107,6 +107,71 @@ async def test_pinning_again_changes_the_pin_and_trying_changes_nothing(tenant):
     await until(warm_on(tenant, 2))
     assert (await pin(tenant, label="latest")).status_code == 201
     assert [row["reference"] for row in await rows(tenant)] == [None, "latest"]
+
+
+async def effect(caller, path=TENANTS, query=None, **body):
+    """What pinning would do."""
+    tried = await pin(caller, path, query={"dry_run": True, **(query or {})}, **body)
+    assert tried.status_code == 200, tried.text
+    return tried.json()["effect"]
+
+
+async def test_pinning_says_what_it_takes_of_gpus_and_budgets_and_what_is_warm_already(admin, tenant, operator):
+    """Of 1,000 blocks of a GPU 200 can be pinned."""
+    whose, path = {"tenant": "default"}, OPERATORS
+    blocks, budget = len(LONG) // BLOCK, "default then has"
+    assert await effect(operator, path, whose) == [
+        "200 tokens (50 blocks) are kept on gpu0.",
+        "gpu0 computes all of it; it takes 25 % of the 200 blocks that can be pinned there, all pins together 25 %.",
+        f"{budget} 200 tokens pinned, of which 200 are this; there is no limit.",
+    ]
+    await pin(tenant)
+    await until(warm_on(tenant, 1))
+    [home] = [gpu for gpu, state in (await states(tenant)).items() if state == "warm"]
+    other = {"gpu0": "gpu1", "gpu1": "gpu0"}[home]
+    await operator.patch("/admin/v1/tenants/default", {"limits": {"pinned_tokens": 1000}})
+    told = await effect(operator, path, whose, label="latest", replicas=2)
+    assert told == [
+        f"200 tokens ({blocks} blocks) are kept on {home}, {other}.",
+        f"{home} has all of it already; it takes 25 % of the 200 blocks that can be pinned there, "
+        "all pins together 50 %.",
+        f"{other} computes all of it; it takes 25 % of the 200 blocks that can be pinned there, "
+        "all pins together 25 %.",
+        f"{budget} 600 of 1,000 tokens pinned that it may (60 %); this is 40 % of them.",
+    ]
+    assert len(await rows(tenant)) == 1, "nothing was done"
+
+
+async def test_pinning_what_is_pinned_counts_it_once_and_more_gpus_while_it_is_asked_for(tenant, operator):
+    await pin(tenant)
+    await until(warm_on(tenant, 1))
+    told = await effect(operator, OPERATORS, {"tenant": "default"}, max_replicas=2)
+    assert told[1].endswith("all pins together 25 %.")
+    assert "up to 2 GPUs keep it" in told[2]
+
+
+async def test_pinning_says_what_is_there_in_part_and_what_others_have_of_it(admin, tenant, operator):
+    await tenant.post(f"{TENANTS}/a/warm", {"gpus": "all"})
+    told = await effect(operator, OPERATORS, {"tenant": "default"})
+    assert told[1].startswith("gpu0 has all of it already; ")
+    assert told[2] == "gpu1 has all of it too, and may evict it."
+    await tenant.post(TENANTS, {"name": "a", "text": f"{LONG[:100]}{'z' * 100}"})
+    told = await effect(operator, OPERATORS, {"tenant": "default"})
+    assert "has 100 tokens of it already, and computes 100; " in told[1]
+
+
+async def test_pinning_where_nothing_takes_new_requests_says_so(admin, tenant, operator):
+    for gpu in ("gpu0", "gpu1"):
+        admin.runtime.post(DrainChanged(gpu=GpuId(gpu), draining=True))
+    told = await effect(operator, OPERATORS, {"tenant": "default"})
+    assert told[0].endswith("are kept on no GPU yet.")
+    assert told[1] == "1 more wanted: no other GPU takes new requests and has room for it."
+
+
+async def test_tenants_are_told_of_their_own_budget_alone(tenant):
+    told = await effect(tenant, replicas=2)
+    assert told[0] == "200 tokens (50 blocks) are kept on 2 GPUs."
+    assert not [line for line in told if "gpu" in line]
 
 
 async def test_what_is_unpinned_is_not_warmed_again(admin, tenant):

@@ -209,6 +209,7 @@ def test_a_key_is_changed(daemon, name):
     assert data("key", "update", made["id"], "--never-expires")["expires_at"] is None
     assert "name web -> x" in preble("key", "update", made["id"], "--name", "x", "--dry-run").stdout
     assert "concurrent requests" in preble("key", "show", made["id"]).stdout
+    assert "None of its requests runs or waits" in preble("key", "revoke", made["id"], "--dry-run").stdout
     refusal("key", "update", made["id"], code=Exit.USAGE)
     refusal("key", "update", made["id"], "--never-expires", "--expires-days", "1", code=Exit.USAGE)
 

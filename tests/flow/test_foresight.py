@@ -48,7 +48,7 @@ def test_a_restart_loses_the_cache_and_a_drain_does_not():
     bench = busy("a")
     seen = bench.machine.foresee(GpuId("a"), bench.now_s)
     assert seen.cached_tokens == 16
-    lost = "16 cached tokens would be lost (100% of the model's)."
+    lost = "16 cached tokens would be lost (100 % of the model's)."
     assert lost in restarted("a", seen)
     assert lost not in drained("a", seen)
     assert undrained("a", seen) == ["a takes new requests again; 16 tokens are cached there."]

@@ -44,6 +44,18 @@ async def written(database, *records):
     return ledger
 
 
+async def test_when_a_key_was_last_used_is_known_to_the_hour_when_its_rows_are_gone(database):
+    old, new = NOVEMBER_S + 10.0, NOVEMBER_S + 2 * HOUR_S + 100.0
+    ledger = await written(
+        database, usage(1, created_at_s=old, key_id="k"), usage(2, created_at_s=new, key_id="k"),
+        usage(3, created_at_s=new + 5, key_id="other"), usage(4, "zoo", created_at_s=new + 5, key_id="k"),
+    )  # fmt: skip
+    assert await ledger.last_used_s("acme", "k") == new
+    assert await ledger.last_used_s("acme", "nobody") is None
+    await ledger.forget(new + 2 * DAY_S, rows_days=1, hours_days=30)
+    assert await ledger.last_used_s("acme", "k") == NOVEMBER_S + 2 * HOUR_S
+
+
 async def all_rows(ledger):
     return await ledger.rows(UsageFilter(), limit=10**6, offset=0)
 

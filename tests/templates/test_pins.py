@@ -229,3 +229,30 @@ def test_there_must_be_room_for_a_pin():
     assert stand.pins.tokens_of(TenantName("t")) == 2 * 320
     assert stand.pins.tokens_of(TenantName("t"), KeyId("other")) == 0
     assert stand.pins.tokens_of(TenantName("u")) == 0
+
+
+def test_where_a_pin_would_be_kept_is_where_it_is_then_where_all_of_it_is_then_what_comes_first(stand):
+    """Tried out against what is then done."""
+    stand.gpus.append(GpuRoom(gpu=GpuId("c"), kv_blocks=100, takes_new=True))
+    by_cost = [stand.gpus[2], stand.gpus[0], stand.gpus[1]]
+
+    def places(replicas, whole=(), **changes):
+        found = stand.pins.places(replace(PIN, replicas=replicas, **changes), KEYS, by_cost, whole)
+        return [room.gpu for room in found]
+
+    assert places(1) == ["c"]
+    assert places(2, whole=[GpuId("b")]) == ["b", "c"]
+    held = stand.put(replicas=1)
+    stand.warm(held, "a")
+    assert places(2, whole=[GpuId("a"), GpuId("b")]) == ["a", "b"]
+    assert places(1, reference="2", whole=[GpuId("a")]) == ["a"], "there is room for both"
+    assert stand.pins.pinned_blocks(GpuId("a")) == BLOCKS
+    assert stand.pins.pinned_blocks(GpuId("a"), PIN.key) == 0
+
+
+def test_a_pin_is_kept_neither_where_nothing_new_goes_nor_where_there_is_no_room(stand):
+    stand.gpus[0] = replace(stand.gpus[0], takes_new=False)
+    stand.warm(stand.put(reference="1", keys=tuple(map(BlockKey, range(100, 115)))), "b")
+    wanted = replace(PIN, replicas=2)
+    assert stand.pins.places(wanted, KEYS, stand.gpus, []) == []
+    assert [room.gpu for room in stand.pins.places(wanted, KEYS, stand.gpus, [GpuId("a")])] == ["a"]

@@ -8,6 +8,7 @@ from preble.daemon.config import LiveConfig
 from preble.daemon.obs.live.windows import ENOUGH
 from preble.daemon.wire.live import Alarm, LiveGpu, LiveTenant
 from preble.daemon.wire.moments import iso
+from preble.daemon.wire.percents import percent
 
 _BEGINS_AFTER_S = 2.0
 _ENDS_AFTER_S = 10.0
@@ -96,7 +97,7 @@ def causes(
     for tenant in tenants:
         yield from _tenant_causes(config, tenant)
     if failed_ratio is not None:
-        text = f"{failed_ratio:.1%} of requests fail (limit {config.alarm_error_ratio:.1%})"
+        text = f"{percent(failed_ratio, 1)} of requests fail (limit {percent(config.alarm_error_ratio, 1)})"
         level = failed_ratio / config.alarm_error_ratio
         yield Cause(rule="errors", kind="daemon", name="preble", severity="critical", text=text, level=level)
     for failure in failures:
@@ -113,16 +114,16 @@ def _gpu_causes(config: LiveConfig, gpu: LiveGpu, kv_blocks: int, restarts: int)
         yield cause("restarts", f"restarted {restarts} times in {config.recent_s / 60:g} min")
     if gpu.kv_used_ratio is not None:
         level = gpu.kv_used_ratio / config.alarm_kv_used_ratio
-        yield cause("kv_full", f"KV {gpu.kv_used_ratio:.0%}, {gpu.waiting} waiting", level)
+        yield cause("kv_full", f"KV {percent(gpu.kv_used_ratio)}, {gpu.waiting} waiting", level)
     if kv_blocks:
         per_minute = 60 * gpu.evicted_blocks_per_s / kv_blocks
-        text = f"evicts {per_minute:.0%} of its cache per minute"
+        text = f"evicts {percent(per_minute)} of its cache per minute"
         yield cause("evicting", text, per_minute / config.alarm_evicted_ratio)
     ratio = _time_error(gpu)
     if ratio is not None and gpu.ttft.count >= ENOUGH:
         parts = ((gpu.prefill_error_ratio, "prefill"), (gpu.decode_error_ratio, "decode"))
-        known = ", ".join(f"{name} {part:.0%}" for part, name in parts if part is not None)
-        text = f"takes {ratio:.0%} more or less time than predicted ({known})"
+        known = ", ".join(f"{name} {percent(part)}" for part, name in parts if part is not None)
+        text = f"takes {percent(ratio)} more or less time than predicted ({known})"
         yield cause("times", text, ratio / config.alarm_time_error_ratio)
 
 

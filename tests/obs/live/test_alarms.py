@@ -76,7 +76,7 @@ def test_a_full_cache_many_restarts_and_failing_writes_are_told():
     assert texts(told, 3.0) == [
         ("critical", "preble", "usage cannot be written: disk full"),
         ("warning", "a", "restarted 3 times in 5 min"),
-        ("warning", "a", "KV 97%, 0 waiting"),
+        ("warning", "a", "KV 97 %, 0 waiting"),
     ]
 
 
@@ -87,7 +87,7 @@ def test_a_tenant_that_waits_long_and_errors_are_told():
     for number in range(9):  # 8 of them run at once
         told.arrive(f"w{number}", "abcdefgh")
     assert texts(told, 3.0) == [
-        ("critical", "preble", "20.0% of requests fail (limit 10.0%)"),
+        ("critical", "preble", "20.0 % of requests fail (limit 10.0 %)"),
         ("warning", "t", "queue wait p99 1.0 s (limit 0.5 s), 1 waiting"),
     ]
 
@@ -96,8 +96,8 @@ def test_a_tenant_that_waits_long_and_errors_are_told():
     ("prefill", "decode", "decode_ratio", "says"),
     [
         (0.5, 2.4, 0.05, None),
-        (0.5, 2.4, 0.5, "takes 145% more or less time than predicted (prefill 50%, decode 240%)"),
-        (0.9, None, 0.05, "takes 90% more or less time than predicted (prefill 90%)"),
+        (0.5, 2.4, 0.5, "takes 145 % more or less time than predicted (prefill 50 %, decode 240 %)"),
+        (0.9, None, 0.05, "takes 90 % more or less time than predicted (prefill 90 %)"),
         (0.9, 0.1, 1.0, None),
         (None, None, 0.0, None),
     ],

@@ -11,6 +11,9 @@ from preble.daemon.wire.accounts import PlannedChange
 from preble.daemon.wire.console import ConsoleClient
 from preble.daemon.wire.live import TemplateKey
 
+_SET_TO_NOW = frozenset({"revoked_at"})
+"""Whatever the plan says, it will be when it is done."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -113,7 +116,7 @@ def differences(planned: PlannedChange) -> list[str]:
     if planned.after is None:
         return [] if planned.before is None else ["it would be there no more"]
     return [
-        f"{name}: {_shown(before.get(name))} → {_shown(after.get(name))}"
+        f"{name}: {_shown(before.get(name))} → {'now' if name in _SET_TO_NOW else _shown(after.get(name))}"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name) and name != "version"
     ]

@@ -1,13 +1,12 @@
 """The console: one feed, one state, eight screens. It never ends by itself, whatever becomes of the daemon."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
 from textual.app import App, SystemCommand
 from textual.filter import LineFilter
 from textual.screen import Screen
@@ -32,6 +31,7 @@ from preble.tui.theme import DARK, LIGHT, PALETTES, AsciiOnly, Palette, WithoutC
 from preble.tui.widgets.confirm import Confirm
 from preble.tui.widgets.help import Help
 from preble.tui.working import start
+from preble.tui.writing import Sheet
 
 PACES_S = (0.25, 0.5, 1.0, 2.0, 5.0)
 """How often it can draw."""
@@ -199,17 +199,16 @@ class Console(App[None]):
         self.copied = text
         self.copy_to_clipboard(text)
 
-    def write_rows(self, screen: str, rows: Sequence[Mapping[str, Any]], query: str) -> str:
-        """Write rows to a new file; says where, or why not."""
-        moment = fmt.point(self.view.at) or datetime.now(UTC)
-        path = self.options.writes_to / f"preble-{screen}-{moment:%Y%m%dT%H%M%SZ}.json"
-        document = {"as_of": self.view.at, "screen": screen, "filter": query, "rows": rows}
+    def write(self, sheet: Sheet, format: str) -> str:
+        """Write a table to a new file, as one of `FORMATS`; says where, or why not."""
+        moment = fmt.point(sheet.as_of) or datetime.now(UTC)
+        path = self.options.writes_to / f"preble-{sheet.screen}-{moment:%Y%m%dT%H%M%SZ}.{format}"
         try:
             with path.open("xb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(document)))
+                file.write(sheet.encoded(format))
         except OSError as error:
             return f"{path.name} cannot be written: {error.strerror}"
-        return f"wrote {len(rows)} rows to {path.name}"
+        return f"wrote {fmt.things(len(sheet.rows), 'row')} to {path.name}"
 
     def change_pace(self, *, slower: bool) -> str:
         """Draw less or more often; says how often."""

@@ -74,20 +74,19 @@ class Desk:
 
     async def plan(self, change: Callable[[ConsoleClient, bool], Any]) -> PlannedChange:
         """What a change would do; nothing is done."""
-        planned = await self._perform(change, dry_run=True)
+        planned = await asyncio.to_thread(change, self._daemon(), True)
         if not isinstance(planned, PlannedChange):
             raise PrebleError(f"the daemon did not say what this would change, but {type(planned).__name__}")
         return planned
 
-    async def do(self, change: Callable[[ConsoleClient, bool], Any]) -> Any:
-        """Do it."""
-        return await self._perform(change, dry_run=False)
+    async def do(self, change: Callable[[ConsoleClient, bool], Any]) -> int | None:
+        """Do it; gives the number of its entry in the audit, None if nothing was changed. Raises `NoEntry` too."""
+        return await asyncio.to_thread(self._daemon().perform, lambda client: change(client, False))
 
-    async def _perform(self, change: Callable[[ConsoleClient, bool], Any], *, dry_run: bool) -> Any:
-        client = self._client
-        if client is None:
+    def _daemon(self) -> ConsoleClient:
+        if self._client is None:
             raise Refused("there is no daemon here that could be changed")
-        return await asyncio.to_thread(change, client, dry_run)
+        return self._client
 
     async def _ask(self, asked: str, kind: type[_T], call: Callable[[ConsoleClient], _T], *, record: bool = True) -> _T:
         if self._client is None:

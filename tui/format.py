@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from preble.daemon.wire import percents
+
 UNKNOWN = "–"
 BLOCKS = "▁▂▃▄▅▆▇"  # not the full block, so that rows stay apart
 _SUFFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -37,9 +39,19 @@ def count(value: int | None) -> str:
     return UNKNOWN if value is None else number(value)
 
 
+def things(number: int, name: str) -> str:
+    """So many of what is called that: `1 row`, `2 rows`."""
+    return f"{number} {name}{'s' * (number != 1)}"
+
+
 def percent(ratio: float | None) -> str:
     """A ratio of 0 to 1 as whole percents, without the sign."""
     return UNKNOWN if ratio is None else f"{100 * ratio:.0f}"
+
+
+def share(ratio: float | None) -> str:
+    """Likewise with the sign, for sentences: `47 %`."""
+    return UNKNOWN if ratio is None else percents.percent(ratio)
 
 
 def milliseconds(value_ms: float | None) -> str:

@@ -76,6 +76,9 @@ def _go(number: int, screen: Screen) -> Key:
     )
 
 
+_WRITE = "Write the table, or its marked rows, to a JSON or CSV file"
+_W_IS_FREE: tuple[Screen, ...] = tuple(screen for screen in SCREENS if screen != "decisions")  # there it is what if
+
 KEYS: tuple[Key, ...] = (
     *(_go(number, screen) for number, screen in enumerate(SCREENS, 1)),
     Key(
@@ -219,13 +222,8 @@ KEYS: tuple[Key, ...] = (
         footer=40,
     ),
     Key(action="copy_json", keys=("Y",), label="copy JSON", help="Copy the row as JSON", group="look"),
-    Key(
-        action="write",
-        keys=("ctrl+w",),
-        label="write",
-        help="Write the table, as it is shown, to a JSON file",
-        group="look",
-    ),
+    Key(action="write", keys=("w", "ctrl+w"), label="write", help=_WRITE, group="look", screens=_W_IS_FREE),
+    Key(action="write", keys=("ctrl+w",), label="write", help=_WRITE, group="look", screens=("decisions",)),
     Key(
         action="drain",
         keys=("D",),

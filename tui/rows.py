@@ -30,6 +30,8 @@ class Column(Generic[Row]):
     """It takes of the room that is left until it is so wide; 0: it stays as it is."""
     is_hidden: bool = False
     """Until somebody asks for it."""
+    is_drawn: bool = False
+    """A picture, of which nothing is to be written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,6 +26,17 @@ def functions(source: str):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, (node.end_lineno or node.lineno) - node.body[0].lineno + 1
+
+
+def bare_percents(source: str):
+    """Lines where a number gets a percent sign without a blank before it, as Python's own format does."""
+    for node in ast.walk(ast.parse(source)):
+        for part, following in pairwise(node.values) if isinstance(node, ast.JoinedStr) else ():
+            if isinstance(part, ast.FormattedValue) and str(getattr(following, "value", "")).startswith("%"):
+                yield part.lineno
+        spec = node.format_spec if isinstance(node, ast.FormattedValue) else None
+        if isinstance(spec, ast.JoinedStr) and str(getattr(spec.values[-1], "value", "")).endswith("%"):
+            yield spec.lineno
 
 
 def code() -> list:
@@ -106,6 +118,12 @@ def test_documents_name_only_what_there_is():
     assert not found
 
 
+def test_percentages_are_written_with_a_blank():
+    """As in `47 %`, which `preble.daemon.wire.percents` writes."""
+    found = {str(path.relative_to(ROOT)): lines for path in code() if (lines := list(bare_percents(path.read_text())))}
+    assert not found
+
+
 def test_all_of_this_would_be_seen():
     """The patterns above, against what they are to find and what they are to let pass."""
     for home in HOMES:
@@ -122,6 +140,7 @@ def test_all_of_this_would_be_seen():
         "docs/nothing.md", "daemon/nothing.py", "tests/nothing/", "nothing.toml",
     ]  # fmt: skip
     assert not missing("README.md", "[a](LICENSE) [b](https://x.y) [c](#part) `daemon/app.py` `tests/sched/` `app.py`")
+    assert list(bare_percents('f"{a:.0%} {b}% {c} %"')) == [1, 1]
     assert dict(functions("def f():\n    'x'\n    return 1\n")) == {"f": 2}
 
 

@@ -7,6 +7,7 @@ from tests.tui.feeds import answers, snapshot
 
 from preble.daemon.errors import PrebleError
 from preble.daemon.wire.accounts import KeyRow, PlannedChange, TenantRow
+from preble.daemon.wire.console import NoEntry
 from preble.daemon.wire.pins import PinRow
 from preble.daemon.wire.settings import NO_LIMITS
 from preble.tui.app import Console, Options
@@ -54,6 +55,10 @@ class FakeClient:
         self.planned: list[tuple] = []
         self.pins: list[PinRow] = []
         self.fault: PrebleError | None = None
+        self.effect = EFFECT
+        self.entry: int | None = 41
+        """The number of the next one in the audit."""
+        self.audit_fault: NoEntry | None = None
 
     def _change(self, dry_run: bool, *what):
         if self.fault is not None:
@@ -61,10 +66,16 @@ class FakeClient:
         (self.planned if dry_run else self.done).append(what)
         before, after = {"draining": False, "version": 1}, {"draining": True, "version": 2}
         return (
-            PlannedChange(action=what[0], target=str(what[1]), before=before, after=after, effect=EFFECT)
+            PlannedChange(action=what[0], target=str(what[1]), before=before, after=after, effect=self.effect)
             if dry_run
             else object()
         )
+
+    def perform(self, change):
+        change(self)
+        if self.audit_fault is not None:
+            raise self.audit_fault
+        return self.entry
 
     def plan_gpu(self, gpu, order):
         return self._change(True, order, gpu)

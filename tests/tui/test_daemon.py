@@ -1,11 +1,12 @@
 """The console on the real admin routes, over a real socket."""
 
+import pytest
 from tests.cli.running import serving
 from tests.tui.running import Running
 from textual.widgets import Button, Input
 
 from preble.daemon.config import LiveConfig
-from preble.daemon.wire.console import ConsoleClient
+from preble.daemon.wire.console import ConsoleClient, NoEntry
 from preble.daemon.wire.live import Snapshot, Tick
 from preble.tui.actions import order_gpu
 from preble.tui.app import Console, Options
@@ -29,11 +30,30 @@ async def test_a_gpu_is_drained(tmp_path):
             await run.press(*gpu)
             console.screen.query_one("#do", Button).press()
             await run.until(lambda: not isinstance(console.screen, Confirm))
-            assert "done" in run.base.note
-            assert [row.target for row in client.changes() if "drain" in row.action] == [gpu]
+            [entry] = [row for row in client.changes() if "drain" in row.action]
+            assert entry.target == gpu
+            assert run.base.note == f"Drain {gpu}: done; audit entry {entry.number}"
             await run.press("3")
             await run.until(lambda: run.base.NAME == "tree" and not run.base._is_fetching)
             assert run.base.fault == ""
+
+
+def test_a_change_is_told_with_its_own_entry_of_the_audit_and_without_one_if_it_changed_nothing(tmp_path):
+    with serving(tmp_path) as daemon, ConsoleClient(daemon.url, daemon.key("operator")) as client:
+        made = client.create_key(None, {"scopes": ["admin:write"]})
+        numbers = [client.perform(lambda one, gpu=gpu: one.order_gpu(gpu, "drain")) for gpu in ("cpu0", "cpu1")]
+        drained = [row for row in client.changes() if row.action == "gpu.drain"]
+        assert {row.number: row.target for row in drained} == dict(zip(numbers, ("cpu0", "cpu1"), strict=True))
+        client.revoke_key(made.id)
+        assert client.perform(lambda one: one.revoke_key(made.id)) is None
+
+
+def test_a_change_whose_entry_cannot_be_read_was_made(tmp_path):
+    with serving(tmp_path) as daemon, ConsoleClient(daemon.url, daemon.key("operator")) as operator:
+        made = operator.create_key(None, {"scopes": ["admin:write"]})
+        with ConsoleClient(daemon.url, made.key) as client, pytest.raises(NoEntry, match="admin:read"):
+            client.perform(lambda one: one.order_gpu("cpu0", "drain"))
+        assert [row.target for row in operator.changes() if row.actor == made.id] == ["cpu0"]
 
 
 async def test_a_wrong_key_is_told_and_ends_nothing(tmp_path):

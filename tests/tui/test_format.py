@@ -29,6 +29,11 @@ def test_numbers(value, text):
     assert fmt.number(value) == text
 
 
+@pytest.mark.parametrize(("ratio", "text"), {None: "–", 0.0: "0 %", 0.474: "47 %", 2.4: "240 %"}.items())
+def test_shares(ratio, text):
+    assert fmt.share(ratio) == text
+
+
 @pytest.mark.parametrize(("value", "text"), TIMES.items())
 def test_milliseconds(value, text):
     assert fmt.milliseconds(value) == text

@@ -1,6 +1,7 @@
 """The key table, and each of its keys pressed."""
 
 import json
+from csv import DictReader
 
 import pytest
 from tests.architecture.tree import ROOT
@@ -249,13 +250,45 @@ async def test_marking_and_copying():
 async def test_writing_a_table(tmp_path):
     async with running(writes_to=tmp_path) as run:
         await run.press("2")
-        await run.press("slash", *"wait>10", "enter", "ctrl+w")
+        await run.press("slash", *"wait>10", "enter", "w", "enter")
         (path,) = tmp_path.iterdir()
         document = json.loads(path.read_text())
-        assert [row["gpu"] for row in document["rows"]] == ["gpu3"]
-        assert document["as_of"] == snapshot().at
-        await run.press("ctrl+w")
+        assert path.name == "preble-gpus-20261121T140200Z.json"
+        assert run.base.note == f"wrote 1 row to {path.name}"
+        [row] = document["rows"]
+        assert (row["gpu"], round(row["kv"])) == ("gpu3", 97)
+        assert not {"kvbar", "loads"} & set(row), "pictures are not written"
+        assert (document["as_of"], document["filter"]) == (snapshot().at, "wait>10")
+        await run.press("ctrl+w", "enter")
         assert "cannot be written" in run.base.note
+        await run.press("w", "escape")
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_writing_marked_rows_as_csv(tmp_path):
+    rows = [gpu(number) for number in range(8)] + [gpu(8, gpu="=1+1", hit_ratio=None)]
+    async with running(snapshot(gpus=rows), writes_to=tmp_path) as run:
+        await run.press("2")
+        for name in ("gpu3", "=1+1"):
+            await run.choose(name)
+            await run.press("x")
+        await run.press("w", "j", "enter")
+        (path,) = tmp_path.iterdir()
+        assert path.name == "preble-gpus-20261121T140200Z.csv"
+        with path.open(newline="") as file:
+            written = list(DictReader(file))
+        assert [row["gpu"] for row in written] == ["'=1+1", "gpu3"], "no formula for a spreadsheet"
+        assert {row["as_of"] for row in written} == {snapshot().at}
+        assert written[0]["hit"] == "", "not known is not zero"
+
+
+async def test_decisions_are_written_on_another_key_since_theirs_is_what_if(tmp_path):
+    async with running(writes_to=tmp_path) as run:
+        await run.press("8")
+        await run.until(lambda: run.base.explanation is not None)
+        await run.press("ctrl+w", "enter")
+        (path,) = tmp_path.iterdir()
+        assert path.name.startswith("preble-decisions-")
 
 
 async def test_logs_from_a_level_on_and_one_in_full():

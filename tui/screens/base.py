@@ -17,9 +17,10 @@ from preble.tui.keys import Key
 from preble.tui.query import EVERYTHING, QueryError, parse
 from preble.tui.roles import Cell, Part, Role, cell
 from preble.tui.state import ConsoleState, Freshness
-from preble.tui.widgets.choose import ChooseColumn, ChooseColumns
+from preble.tui.widgets.choose import Choose, ChooseColumn, ChooseColumns
 from preble.tui.widgets.lines import Bar, Lines
 from preble.tui.widgets.table import LiveTable
+from preble.tui.writing import FORMATS, sheet_of
 
 if TYPE_CHECKING:
     from preble.tui.app import Console
@@ -253,13 +254,17 @@ class BaseScreen(Screen[None]):
             self.tell(f"copied {len(rows)} as JSON")
 
     def action_write(self) -> None:
-        """Write the table to a file."""
+        """Ask how to write what is shown now, or of it what is marked, and write it to a file."""
         table = self.table
         if table is None:
             return
-        names = [column for column in table.rows.columns if column.id not in table.hidden]
-        rows = [{column.id: column.value(row) for column in names} for row in table.rows.shown]
-        self.tell(self.console.write_rows(self.NAME, rows, table.rows.query.text))
+        sheet = sheet_of(table.rows, table.hidden, self.NAME, self.console.view.at)
+
+        def chosen(name: str | None) -> None:
+            if name is not None:
+                self.tell(self.console.write(sheet, name))
+
+        self.app.push_screen(Choose(f"Write {fmt.things(len(sheet.rows), 'row')} as what?", FORMATS), chosen)
 
     def action_explain(self) -> None:
         """Decisions about the row under the cursor."""

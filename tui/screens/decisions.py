@@ -63,7 +63,7 @@ class DecisionsScreen(BaseScreen):
             col.milliseconds("decode", "decode ms", 9, lambda row: row.decode_ms, priority=5),
             col.number("requests", "reqs", 5, lambda row: row.requests, fmt.count, priority=6),
             col.milliseconds("cost", "cost ms", 7, lambda row: row.cost_ms),
-            Column(id="verdict", title="verdict", width=19, show=self._verdict, value=lambda row: None, widest=60),
+            Column(id="verdict", title="verdict", width=19, show=self._verdict, value=self._verdict_text, widest=60),
         ]
         with Vertical(id="explained"):
             yield Lines(id="explained-head")
@@ -192,6 +192,9 @@ class DecisionsScreen(BaseScreen):
 
     def _verdict(self, row: CandidateRow) -> Any:
         return verdict(row, self.explanation) if self.explanation is not None else ()
+
+    def _verdict_text(self, row: CandidateRow) -> str:
+        return "".join(text for text, _ in self._verdict(row))
 
 
 def _holds_role(row: CandidateRow) -> Role:

@@ -10,6 +10,7 @@ from preble.tui import columns as col
 from preble.tui import format as fmt
 from preble.tui.actions import order_gpu
 from preble.tui.columns import bar_cell
+from preble.tui.keys import Key
 from preble.tui.roles import Cell, Role, cell
 from preble.tui.rows import Column, SortBy
 from preble.tui.screens.base import GPU_UP, BaseScreen
@@ -49,6 +50,7 @@ def gpu_columns(load_spark: Callable[[LiveGpu], str]) -> list[Column[LiveGpu]]:
             show=lambda gpu: bar_cell(gpu.kv_used_ratio, 6),
             value=lambda gpu: None,
             priority=8,
+            is_drawn=True,
         ),
         col.percent("hit", "hit %", 5, lambda gpu: gpu.hit_ratio, priority=2),
         col.milliseconds("ttft", "TTFT p99 ms", 11, lambda gpu: gpu.ttft.p99_ms, priority=3),
@@ -60,6 +62,7 @@ def gpu_columns(load_spark: Callable[[LiveGpu], str]) -> list[Column[LiveGpu]]:
             show=lambda gpu: cell(load_spark(gpu), "accent"),
             value=lambda gpu: None,
             priority=5,
+            is_drawn=True,
         ),
     ]
 
@@ -110,6 +113,13 @@ class GpusScreen(BaseScreen):
         """Those that chose it."""
         return f"gpu:{row.gpu}", None
 
+    def works(self, key: Key) -> bool:
+        """A GPU that drains can be put back to work, and any other drained."""
+        gpu = self.selected
+        if gpu is not None and key.action in ("drain", "undrain"):
+            return bool(gpu.draining) == (key.action == "undrain")
+        return super().works(key)
+
     def action_plots(self) -> None:
         """The last hour."""
         self.app.push_screen(PlotsPage())
@@ -150,8 +160,8 @@ def details(gpu: LiveGpu, view: ConsoleState, width: int) -> list[Cell]:
     """All that is known of one, line by line."""
     room = width - 11
     cached = view.points(f"kv_cached_ratio/{gpu.gpu}", room)
-    tenants = ", ".join(f"{name} {fmt.percent(share)} %" for name, share in gpu.tenants.items()) or "–"
-    errors = f"prefill {fmt.percent(gpu.prefill_error_ratio)} %, decode {fmt.percent(gpu.decode_error_ratio)} % off"
+    tenants = ", ".join(f"{name} {fmt.share(share)}" for name, share in gpu.tenants.items()) or "–"
+    errors = f"prefill {fmt.share(gpu.prefill_error_ratio)}, decode {fmt.share(gpu.decode_error_ratio)} off"
     rows: list[tuple[str, str, Role]] = [
         (
             "state",
@@ -159,9 +169,9 @@ def details(gpu: LiveGpu, view: ConsoleState, width: int) -> list[Cell]:
             state_role(gpu),
         ),
         ("model", gpu.model, "text"),
-        ("cached", f"{fmt.count(gpu.cached_tokens)} tokens, {fmt.percent(gpu.kv_cached_ratio)} % of blocks", "text"),
+        ("cached", f"{fmt.count(gpu.cached_tokens)} tokens, {fmt.share(gpu.kv_cached_ratio)} of blocks", "text"),
         ("", fmt.spark(cached, room, 1.0).strip() or "–", "accent"),
-        ("load", f"L {fmt.milliseconds(gpu.load_ms)} ms, {fmt.percent(gpu.decode_ratio)} % of it decoding", "text"),
+        ("load", f"L {fmt.milliseconds(gpu.load_ms)} ms, {fmt.share(gpu.decode_ratio)} of it decoding", "text"),
         ("", load_spark(view, gpu.gpu, room).strip() or "–", "accent"),
         ("to do", f"{fmt.duration(gpu.outstanding_ms)} of prefill and decode", "text"),
         (

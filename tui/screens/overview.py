@@ -179,14 +179,14 @@ def latency_lines(view: ConsoleState, traffic: LiveTraffic) -> list[Cell]:
 def reuse_lines(view: ConsoleState, traffic: LiveTraffic) -> list[Cell]:
     """What the prefixes saved, by which rules, and how far beliefs were off."""
     modes = sorted(traffic.modes.items(), key=lambda item: -item[1])
-    shown = " · ".join(f"{name} {fmt.percent(share)}" for name, share in modes[:2])
-    rest = " · ".join(f"{name} {fmt.percent(share)}" for name, share in modes[2:4])
+    shown = " · ".join(f"{name} {fmt.share(share)}" for name, share in modes[:2])
+    rest = " · ".join(f"{name} {fmt.share(share)}" for name, share in modes[2:4])
     off: Role = "warn" if (traffic.belief_error_ratio or 0.0) > 0.1 else "text"
     fair = "–" if traffic.jain_index is None else f"{traffic.jain_index:.2f}"
     return [
         _line("hit", fmt.percent(traffic.hit_ratio), "%", fmt.spark(view.points("hit_ratio", 12), 12, 1.0)),
-        cell(f" {shown} %" if shown else " –"),
-        cell(f" {rest} %" if rest else "", "muted"),
+        cell(f" {shown or fmt.UNKNOWN}"),
+        cell(f" {rest}", "muted"),
         _line("belief", fmt.percent(traffic.belief_error_ratio), "% off", role=off),
         _line("fair", fair, "Jain"),
         _line("decided", fmt.number(traffic.decision_p50_us), "µs", f"p99 {fmt.number(traffic.decision_p99_us)}"),
@@ -224,7 +224,7 @@ def brief_lines(view: ConsoleState, traffic: LiveTraffic) -> list[Cell]:
             (" reuse    ", "muted"),
             (f"{fmt.percent(traffic.hit_ratio):>5}", "text"),
             (" % hit  ", "muted"),
-            (" · ".join(f"{name} {fmt.percent(share)}" for name, share in modes) + " %  ", "text"),
-            (f"believed ≠ actual {fmt.percent(traffic.belief_error_ratio)} %", "muted"),
+            (" · ".join(f"{name} {fmt.share(share)}" for name, share in modes) + "  ", "text"),
+            (f"belief {fmt.share(traffic.belief_error_ratio)} off", "muted"),
         ),
     ]

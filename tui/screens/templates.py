@@ -11,6 +11,7 @@ from preble.daemon.wire.live import LiveTemplate, TemplateKey
 from preble.tui import columns as col
 from preble.tui import format as fmt
 from preble.tui.actions import order_template
+from preble.tui.keys import Key
 from preble.tui.roles import Cell, Role
 from preble.tui.rows import Column, SortBy
 from preble.tui.screens.base import BaseScreen
@@ -80,6 +81,10 @@ class TemplatesScreen(BaseScreen):
     def name_of(self, row: LiveTemplate) -> str:
         """As commands want it."""
         return row.key.reference
+
+    def works(self, key: Key) -> bool:
+        """Only what is pinned can be unpinned."""
+        return super().works(key) and (key.action != "unpin" or bool(self.selected.pinned))
 
     def action_pin(self) -> None:
         """Pin the one under the cursor."""
@@ -221,7 +226,7 @@ def details(row: LiveTemplate) -> list[Cell]:
         ((" where     ", "muted"), *where),
         (
             (" saves     ", "muted"),
-            (f"{fmt.number(row.saved_tokens_per_min)} prompt tokens/min, hit {fmt.percent(row.hit_ratio)} %", "text"),
+            (f"{fmt.number(row.saved_tokens_per_min)} prompt tokens/min, hit {fmt.share(row.hit_ratio)}", "text"),
         ),
         ((" owner     ", "muted"), (f"{owner}{', pinned' if row.pinned else ''}", "text")),
         ((" signs     ", "muted"), *legend),

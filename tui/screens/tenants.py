@@ -45,7 +45,7 @@ def tenant_columns() -> list[Column[LiveTenant]]:
         col.percent("share", "share %", 7, lambda row: row.share_ratio),
         Column(
             id="sharebar", title="", width=8, show=lambda row: bar_cell(row.share_ratio, 8),
-            value=lambda row: None, priority=9,
+            value=lambda row: None, priority=9, is_drawn=True,
         ),
         Column(id="due", title="due %", width=7, show=_due, value=lambda row: _percent(row.due_ratio), right=True),
         col.number("run", "run", 5, lambda row: row.running, fmt.count, priority=2),
@@ -185,7 +185,7 @@ def details(row: LiveTenant, width: int) -> list[Cell]:
     facts = [
         (
             "share",
-            f"{fmt.percent(row.share_ratio)} % of time, due {fmt.percent(row.due_ratio)} % by weight {row.weight:g}, "
+            f"{fmt.share(row.share_ratio)} of time, due {fmt.share(row.due_ratio)} by weight {row.weight:g}, "
             f"credit {credit}, {row.priority}{', SUSPENDED' if row.suspended else ''}",
         ),
         (
@@ -195,7 +195,7 @@ def details(row: LiveTenant, width: int) -> list[Cell]:
         ),
         (
             "tokens",
-            f"{fmt.number(row.tokens_per_min)}/min, hit {fmt.percent(row.hit_ratio)} %, "
+            f"{fmt.number(row.tokens_per_min)}/min, hit {fmt.share(row.hit_ratio)}, "
             f"saved {fmt.number(row.saved_tokens_per_min)}/min, {fmt.number(row.requests_per_min)} requests/min",
         ),
         ("refused", refused),

@@ -11,12 +11,17 @@ from textual.widgets import Button, Input, Static
 
 from preble.daemon.errors import PrebleError
 from preble.daemon.wire.accounts import PlannedChange
+from preble.daemon.wire.console import NoEntry
 from preble.tui import format as fmt
 from preble.tui.actions import Change, differences
 from preble.tui.working import start
 
 if TYPE_CHECKING:
     from preble.tui.app import Console
+
+
+_GOOD_FOR_S = 5.0
+"""How long a plan may be acted on without asking for it again."""
 
 
 class Confirm(ModalScreen[str | None]):
@@ -35,6 +40,8 @@ class Confirm(ModalScreen[str | None]):
         self.change = change
         self.planned: PlannedChange | None = None
         self._planned_s = 0.0
+        self._boot_id: str | None = None
+        """Of the daemon that the plan is of."""
         self._is_busy = False
 
     @property
@@ -104,30 +111,62 @@ class Confirm(ModalScreen[str | None]):
         return not self.change.is_worst or self.query_one("#typed", Input).value.strip() == self.change.target
 
     async def _plan(self) -> None:
-        effect = self.query_one("#effect", Static)
+        """Ask what it would do, and show that."""
+        effect, shown, boot_id = self.query_one("#effect", Static), self.planned, self._daemon_now()
         try:
-            planned = await self.console.desk.plan(self.change.call)
+            self.planned = await self.console.desk.plan(self.change.call)
         except PrebleError as error:
+            self.planned = None
             effect.update(f"the daemon refuses: {fmt.clean(str(error))}")
+            self.query_one("#age", Static).update("")
             return
-        self.planned, self._planned_s = planned, self.console.now()
-        effect.update("\n".join(fmt.clean(line) for line in effect_of(planned)))
+        self._planned_s, self._boot_id = self.console.now(), boot_id
+        effect.update("\n".join(fmt.clean(line) for line in effect_lines(self.planned, shown)))
         self.draw()
 
+    def _daemon_now(self) -> str | None:
+        snapshot = self.console.state.snapshot
+        return None if snapshot is None else snapshot.boot_id
+
+    def _is_old(self) -> bool:
+        """Whether the plan is too old to go by, or another daemon's."""
+        return self._boot_id != self._daemon_now() or self.console.now() - self._planned_s > _GOOD_FOR_S
+
     async def _do(self) -> None:
-        refusal = self.console.refusal(self.change)  # the feed may have been lost since the button was drawn
-        if refusal is not None:
-            self._is_busy = False
-            self.draw()
-            return
+        """Do what was shown; whatever would come of it by now and was not, is shown first, and asked about again."""
+        shown = self.planned
         self.query_one("#do", Button).disabled = True
+        if shown is not None and self._is_old():
+            self.query_one("#age", Static).update("asking the daemon again …")
+            await self._plan()
+        refusal = self.console.refusal(self.change)  # the feed may have been lost since the button was drawn
+        if shown is None or self.planned is None or refusal is not None or effect_of(self.planned) != effect_of(shown):
+            self._ask_again()
+            return
         self.query_one("#age", Static).update("at it …")
         try:
-            await self.console.desk.do(self.change.call)
+            number = await self.console.desk.do(self.change.call)
+        except NoEntry as error:
+            self.dismiss(f"{self.change.title}: done; its entry in the audit cannot be read: {error}")
         except PrebleError as error:
             self.dismiss(f"{self.change.title}: {error}")
         else:
-            self.dismiss(f"{self.change.title}: done; the audit has it (preble audit)")
+            entry = "nothing was changed, so the audit has no entry" if number is None else f"audit entry {number}"
+            self.dismiss(f"{self.change.title}: done; {entry}")
+
+    def _ask_again(self) -> None:
+        self._is_busy = False
+        self.query_one("#cancel", Button).focus()
+        self.draw()
+
+
+def effect_lines(planned: PlannedChange, shown: PlannedChange | None) -> list[str]:
+    """What is shown of a plan; if another was shown before, with marks where it differs."""
+    lines, before = effect_of(planned), [] if shown is None else effect_of(shown)
+    if shown is None or lines == before:
+        return lines
+    marked = [line if line in before else f"▲ {line}" for line in lines]
+    return ["By now something else would come of it, and nothing was done:", "", *marked]
 
 
 def effect_of(planned: PlannedChange) -> list[str]:

@@ -128,15 +128,15 @@ class Engine:
         decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences, model)
         decode_load_ms = self._decode_load_ms
         load_ms = window.prefill_us / 1000 + decode_load_ms
-        wait_us = self._prefill_us - self.waiting.work + self.waiting.work_before(spec.lane, round(1000 * prefill_ms))
-        wait_ms = wait_us / 1000
+        before_us, kept_waiting = self.waiting.before(spec.lane, int(1000 * prefill_ms))
+        wait_ms = (self._prefill_us - self.waiting.work + before_us) / 1000
         requests = self._requests
         if self._traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
             # half of those who run here, or wait and have no turn before it, then wait for it. So computing again what
             # is cached elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new prefixes
             # apart: between idle GPUs the one that had less to do lately is better for what will follow.
-            waits = 1 + _KEPT_WAITING * (len(self.running) + self.waiting.kept_waiting(spec.tenant))
+            waits = 1 + _KEPT_WAITING * (len(self.running) + kept_waiting)
             cost_ms = wait_ms + waits * (evict_ms + prefill_ms) + decode_ms + self._traits.load_weight * load_ms
         else:
             cost_ms = load_ms + evict_ms + prefill_ms

@@ -104,32 +104,27 @@ class FairLine(Generic[_T]):
             self._all_weights = self._all_weights - self._weights.pop(tenant) if self._lines else 0.0
         return item
 
-    def kept_waiting(self, tenant: TenantName) -> float:
-        """How many wait for what the tenant would add: its own, and those of others whose turns come in between.
+    def before(self, tenant: TenantName, work: int) -> tuple[float, float]:
+        """What comes before so much more work of the tenant's, of the work that waits; and how many wait for it.
 
-        The rest of what others wait for comes before, or is what they asked for beyond their share.
+        Before it come its own, and what others get meanwhile, nothing if it is light. Its own wait for it, and those of
+        others whose turns come in between. The rest of what others wait for they asked for beyond their share.
         """
+        if not self._places:
+            return 0, 0
         if not self._turns.are_by_tenant:
-            return len(self._places)
+            return self.work, len(self._places)
         line = self._lines.get(tenant)
         if line is None:
-            return 0
-        return min(len(self._places), len(line) * self._all_weights / self._weights[tenant])
-
-    def work_before(self, tenant: TenantName, work: int) -> float:
-        """Of the work that waits, what comes before so much more of the tenant's: its own, and what others get then."""
-        if not self._turns.are_by_tenant:
-            return self.work
-        own = self._work.get(tenant, 0)
-        if own == self.work or self._turns.is_light(tenant):
-            return own
-        weight = self._weights.get(tenant)
-        if weight is None:
-            weight = self._turns.weight(tenant)
-            of_others = self._all_weights
-        else:
-            of_others = self._all_weights - weight
-        return own + min(self.work - own, (own + work) * of_others / weight)
+            if self._turns.is_light(tenant):
+                return 0, 0
+            return min(self.work, work * self._all_weights / self._turns.weight(tenant)), 0
+        n_own, n_all = len(line), len(self._places)
+        if n_own == n_all:
+            return self.work, n_all
+        own, times = self._work[tenant], self._all_weights / self._weights[tenant]
+        of_others = 0 if self._turns.is_light(tenant) else min(self.work - own, (own + work) * (times - 1))
+        return own + of_others, min(n_all, n_own * times)
 
     def first(self) -> _T | None:
         """The next to start, which `start` then takes out. None if nobody waits."""

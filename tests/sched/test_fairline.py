@@ -64,13 +64,12 @@ def test_whose_turn_it_is_not_does_not_start_whatever_is_cached():
 def test_others_wait_for_a_tenants_requests_as_far_as_their_turns_come_in_between():
     waiting = {"a": ("x", 0), "b": ("x", 0), **{f"c{number}": ("y", 0) for number in range(20)}}
     fair = line(waiting, Turns({"y": 3.0}))
-    assert fair.kept_waiting("x") == 2 + 2 * 3
-    assert fair.kept_waiting("y") == 22  # 20 and a third of it, but there are not so many
-    assert fair.kept_waiting("z") == 0
-    assert line(waiting, Turns({"y": 3.0}, are_by_tenant=False)).kept_waiting("z") == 22
+    n_kept = {tenant: fair.before(tenant, 5)[1] for tenant in "xyz"}
+    assert n_kept == {"x": 2 + 2 * 3, "y": 22, "z": 0}  # of y 20 and a third of it, but there are not so many
+    assert line(waiting, Turns({"y": 3.0}, are_by_tenant=False)).before("z", 5)[1] == 22
     for name in list(fair):
         fair.remove(name)
-    assert fair.kept_waiting("x") == 0
+    assert fair.before("x", 5) == (0, 0)
 
 
 def test_work_before_a_tenants_next_is_its_own_and_what_others_get_meanwhile():
@@ -79,14 +78,14 @@ def test_work_before_a_tenants_next_is_its_own_and_what_others_get_meanwhile():
     for name, tenant, work in (("0", "x", 10), ("1", "y", 500), ("2", "x", 20)):
         fair.add(name, tenant, name, work)
     assert fair.work == 530
-    assert fair.work_before("x", 5) == 30 + 3 * (30 + 5)
-    assert fair.work_before("y", 5) == 500 + 30  # a third of it, but there is not so much
-    assert fair.work_before("z", 5) == 4 * 5
+    work = {tenant: fair.before(tenant, 5)[0] for tenant in "xyz"}
+    assert work == {"x": 30 + 3 * (30 + 5), "y": 500 + 30, "z": 4 * 5}  # of y a third of it, but there is not so much
     turns.light = "xz"
-    assert [fair.work_before(tenant, 5) for tenant in "xz"] == [30, 0]
+    assert [fair.before(tenant, 5)[0] for tenant in "xz"] == [30, 0]
     fair.remove("1")
-    assert (fair.work, fair.work_before("y", 6)) == (30, 6 / 3)
-    assert line({}, Turns(are_by_tenant=False)).work_before("x", 5) == 0
+    assert (fair.work, fair.before("x", 6), fair.before("y", 6)) == (30, (30, 2), (6 / 3, 0))
+    plain = line({"a": ("x", 0)}, Turns(are_by_tenant=False))
+    assert plain.before("y", 5) == (0, 1)
 
 
 def test_what_waits_is_listed_in_the_order_of_arrival():

@@ -115,6 +115,8 @@ def differences(planned: PlannedChange) -> list[str]:
     before, after = planned.before or {}, planned.after or {}
     if planned.after is None:
         return [] if planned.before is None else ["it would be there no more"]
+    if planned.before is None:
+        return ["new: " + ", ".join(f"{name} {_shown(value)}" for name, value in after.items() if value is not None)]
     return [
         f"{name}: {_shown(before.get(name))} → {'now' if name in _SET_TO_NOW else _shown(after.get(name))}"
         for name in sorted({*before, *after})

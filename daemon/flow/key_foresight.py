@@ -47,8 +47,9 @@ def _used(seen: KeyForesight) -> str:
 def _requests(seen: KeyForesight) -> str:
     if not seen.running and not seen.waiting:
         return "None of its requests runs or waits; whatever comes with it from then on is refused (401)."
+    run, wait = "runs" if seen.running == 1 else "run", "waits" if seen.waiting == 1 else "wait"
     return (
-        f"Of its requests {seen.running} run and {seen.waiting} wait: they go on to their end; "
+        f"Of its requests {seen.running} {run} and {seen.waiting} {wait}: they go on to their end; "
         "whatever comes with it from then on is refused (401)."
     )
 

@@ -69,7 +69,7 @@ async def test_revoking_says_how_many_requests_are_under_way_and_what_becomes_of
         if number != 1:  # that one is still on its way
             admin.runtime.submit(spec(f"r{number}", "abcdefgh"), lambda _: None)
     [requests] = [line for line in await revoking(operator, created["id"]) if "401" in line]
-    assert requests.startswith("Of its requests 2 run and 1 wait: they go on to their end; ")
+    assert requests.startswith("Of its requests 2 run and 1 waits: they go on to their end; ")
 
 
 async def test_revoking_says_who_is_left_without_a_key_and_what_was_revoked_before_says_nothing(operator, tmp_path):

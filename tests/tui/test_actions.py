@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 from tests.tui.feeds import OPERATORS, RAG, TENANTS, gpu, iso, pin, request, snapshot, template, tick
-from tests.tui.running import running
+from tests.tui.running import SMALL, running
 from textual.widgets import Button, Input
 
 from preble.daemon.errors import Refused
@@ -461,6 +461,29 @@ def test_the_moment_of_a_change_is_no_part_of_its_effect():
     before, after = {"revoked_at": None}, {"revoked_at": iso()}
     plan = PlannedChange(action="key.revoke", target="KEY1", before=before, after=after)
     assert differences(plan) == ["revoked_at: – → now"]
+
+
+def test_what_is_new_is_told_in_a_line():
+    plan = PlannedChange(action="template.pin", target="a", before=None, after={"replicas": 2, "expires_at": None})
+    assert differences(plan) == ["new: replicas 2"]
+
+
+@pytest.mark.parametrize("key", ["U", "R"])
+async def test_the_buttons_stay_in_sight_however_long_the_effect_is(key):
+    async with running(size=SMALL, can_write=True, with_client=True) as run:
+        run.client.effect = tuple(f"This is line {number} of what would come of it." for number in range(30))
+        await run.press("2", key)
+        await planned(run)
+        await run.settle()
+        for button in run.console.screen.query(Button):
+            assert button.region.bottom < SMALL[1]
+        text = run.text()
+        assert "Cancel" in text
+        assert "same as: preble gpu" in text
+        assert "line 0 " in text
+        assert "line 29 " not in text
+        await run.press(*["pagedown"] * 10)
+        assert "line 29 " in run.text()
 
 
 # --- what is offered ---

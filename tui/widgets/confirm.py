@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from preble.tui.app import Console
 
 
+_AROUND_LINES, _TYPED_LINES = 12, 3
+"""Of the dialog, what is not the effect; and the field for the name."""
 _GOOD_FOR_S = 5.0
 """How long a plan may be acted on without asking for it again."""
 
@@ -31,6 +33,8 @@ class Confirm(ModalScreen[str | None]):
         Binding("escape", "dismiss(None)", show=False),
         Binding("left", "app.focus_previous", show=False),
         Binding("right", "app.focus_next", show=False),
+        Binding("pageup", "page(-1)", show=False),
+        Binding("pagedown", "page(1)", show=False),
         Binding("y", "copy", show=False),
     ]
     AUTO_FOCUS = "#cancel"
@@ -54,7 +58,8 @@ class Confirm(ModalScreen[str | None]):
         change = self.change
         with Vertical(classes="box", id="confirm"):
             yield Static(fmt.clean(change.title), classes="box-title", markup=False)
-            yield Static("asking the daemon what it would do …", id="effect", markup=False)
+            with VerticalScroll(id="effects", can_focus=False):
+                yield Static("asking the daemon what it would do …", id="effect", markup=False)
             yield Static("", id="age", markup=False)
             yield Static(f"same as: {change.command}   (y copies it)", id="command", markup=False)
             if change.is_worst:
@@ -66,6 +71,16 @@ class Confirm(ModalScreen[str | None]):
     def on_mount(self) -> None:
         """Ask for the effect."""
         start(self, self._plan, group="ask")
+
+    def on_resize(self) -> None:
+        """However long the effect is, the buttons stay in sight."""
+        room = self.size.height - _AROUND_LINES - _TYPED_LINES * self.change.is_worst
+        self.query_one("#effects").styles.max_height = max(room, 3)
+
+    def action_page(self, pages: int) -> None:
+        """Scroll the effect, where it is longer than there is room."""
+        effects = self.query_one("#effects")
+        effects.scroll_relative(y=pages * effects.size.height, animate=False)
 
     def draw(self) -> None:
         """Show how old the effect is, and whether it may still be done."""

@@ -2,13 +2,15 @@
 
 import pytest
 from tests.cli.running import serving
-from tests.tui.running import Running
+from tests.tui.feeds import snapshot
+from tests.tui.running import Clock, Running, Told
 from textual.widgets import Button, Input
 
 from preble.daemon.config import LiveConfig
 from preble.daemon.wire.console import ConsoleClient, NoEntry
-from preble.daemon.wire.live import Snapshot, Tick
-from preble.tui.actions import order_gpu
+from preble.daemon.wire.live import Snapshot, TemplateKey, Tick
+from preble.daemon.wire.templates import TemplateCreate
+from preble.tui.actions import order_gpu, order_template, revoke_key
 from preble.tui.app import Console, Options
 from preble.tui.desk import Desk
 from preble.tui.feed.live import LiveFeed
@@ -36,6 +38,28 @@ async def test_a_gpu_is_drained(tmp_path):
             await run.press("3")
             await run.until(lambda: run.base.NAME == "tree" and not run.base._is_fetching)
             assert run.base.fault == ""
+
+
+async def test_dialogs_say_what_the_daemon_says_of_a_key_and_of_a_pin(tmp_path):
+    key = TemplateKey(owner="default", name="a", version=1)
+    with serving(tmp_path) as daemon, ConsoleClient(daemon.url, daemon.key("operator")) as client:
+        client.register_template(TemplateCreate(name="a", text="abcdefghij" * 20), "default")
+        [made] = client.keys("default")
+        feed, options = Told(snapshot()), Options(can_write=True)
+        console = Console(feed, Desk(client), options, now=Clock(), draws_by_itself=False)
+        async with console.run_test(size=(160, 45)) as pilot:
+            run = Running(console, pilot, None, None, None)
+            await run.until(lambda: console.freshness is Freshness.LIVE)
+            for change, says in (
+                (
+                    revoke_key(made.id, lambda: True),
+                    f"It is a key of default named {made.name!r}: preble_live_{made.id}",
+                ),
+                (order_template("pin", key, "1", "default", lambda: True), "200 tokens (50 blocks) are kept on gpu0."),
+            ):
+                console.confirm(change)
+                await run.until(lambda says=says: says.split(":")[0] in run.text())
+                await run.press("escape")
 
 
 def test_a_change_is_told_with_its_own_entry_of_the_audit_and_without_one_if_it_changed_nothing(tmp_path):

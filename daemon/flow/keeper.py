@@ -191,6 +191,7 @@ class Keeper:
         if not dry_run:
             held = self._pins.put(done.value)
             held.tokens = len(prefix.tokens)
+            held.keys = held.keys or prefix.keys  # for its state to be told before it is looked at
             self._reports.tell()
         return done
 

@@ -73,6 +73,12 @@ async def test_what_is_pinned_becomes_warm_and_is_warmed_again_after_eviction_an
     assert [(one["tenant"], one["mode"]) for one in used] == [("default", "warm")] * 3
 
 
+async def test_what_was_warm_before_it_was_pinned_is_told_to_be(tenant):
+    assert (await tenant.post(f"{TENANTS}/a/warm", {"gpus": "all"})).status_code == 200
+    made = (await pin(tenant)).json()
+    assert {place["gpu"]: place["state"] for place in made["places"]} == {"gpu0": "warm", "gpu1": "warm"}
+
+
 @asynccontextmanager
 async def opened(folder):
     """A daemon on this data, and a caller with its first tenant's key."""

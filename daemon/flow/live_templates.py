@@ -41,7 +41,7 @@ class LiveTemplates:
         self._keeper = keeper
         self._whole = whole
         self._recent = Recent()
-        self._tokens: dict[tuple[int, int], int] = {}
+        self._tokens: dict[VersionKey, int] = {}
         """That can be cached of those that were used."""
 
     def settled(self, settled: Settled) -> None:
@@ -80,10 +80,10 @@ class LiveTemplates:
             )
         return rows
 
-    def _pinned(self) -> tuple[dict[tuple[int, int], dict[str, State]], dict[tuple[int, int], int]]:
+    def _pinned(self) -> tuple[dict[VersionKey, dict[str, State]], dict[VersionKey, int]]:
         """Of each pinned version, what GPUs have of it for some tenant, at best; and its tokens."""
-        states: dict[tuple[int, int], dict[str, State]] = {}
-        tokens: dict[tuple[int, int], int] = {}
+        states: dict[VersionKey, dict[str, State]] = {}
+        tokens: dict[VersionKey, int] = {}
         for held in self._keeper.find(None):
             version = held.version or self._version(held.pin)
             if version is None:

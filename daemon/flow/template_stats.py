@@ -10,7 +10,7 @@ from preble.daemon.flow.warming import Warmer
 from preble.daemon.ids import ModelName, TenantName
 from preble.daemon.store.evictions import Evicted, EvictionLog
 from preble.daemon.store.ledger import Ledger
-from preble.daemon.templates.directory import Owner, Template, Version
+from preble.daemon.templates.directory import Owner, Template, Version, VersionKey
 from preble.daemon.templates.pins import Held
 from preble.daemon.templates.totals import TemplateTotals
 from preble.daemon.wire.moments import iso
@@ -66,7 +66,7 @@ class StatsDesk:
         return [await self._row(line, models, hides=hides) for line in lines[:limit]]
 
     async def _lines(self, tenant: Owner, name: str | None) -> list[_Line]:
-        lines: dict[tuple[int, int], _Line] = {}
+        lines: dict[VersionKey, _Line] = {}
 
         def line(template_id: int, number: int) -> _Line | None:
             template = self._desk.store.directory.by_id(template_id)

@@ -268,7 +268,7 @@ class Engine:
         blocks += self._private_blocks + attempt.private_blocks
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
         ahead_tokens = self._unprefilled_tokens
-        if ahead_tokens <= prefill_bound and self._pool.turns.is_light(spec.lane):
+        if prefill_bound - unprefilled_tokens < ahead_tokens <= prefill_bound and self._pool.turns.is_light(spec.lane):
             ahead_tokens = sum(
                 each.unprefilled_tokens for each in self._prefilling.values() if each.spec.lane == spec.lane
             )

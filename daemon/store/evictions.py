@@ -8,11 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from preble.daemon.ids import TenantName
 from preble.daemon.store.batch import BatchWriter
-from preble.daemon.store.hours import hour_of
+from preble.daemon.store.hours import DAY_S, hour_of
 from preble.daemon.store.tables import template_evictions
 from preble.daemon.templates.directory import VersionKey
-
-_DAY_S = 86_400
 
 
 class Evicted(NamedTuple):
@@ -89,6 +87,6 @@ class EvictionLog:
 
     async def forget(self, now_s: float, *, hours_days: float) -> None:
         """Delete counts of hours that are older than so many days."""
-        old = template_evictions.c.hour_s < now_s - hours_days * _DAY_S
+        old = template_evictions.c.hour_s < now_s - hours_days * DAY_S
         async with self._engine.begin() as connection:
             await connection.execute(delete(template_evictions).where(old))

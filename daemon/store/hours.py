@@ -10,7 +10,7 @@ from preble.daemon.store.batch import Row
 from preble.daemon.store.dialects import insert_or
 from preble.daemon.store.tables import usage_hours
 
-HOUR_S = 3600
+HOUR_S, DAY_S = 3600, 86_400
 _KEY = [column.name for column in usage_hours.primary_key]
 _SUMS = [column.name for column in usage_hours.c if column.name not in _KEY]
 

@@ -8,15 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from preble.daemon.ids import KeyId, TenantName
 from preble.daemon.store.batch import BatchWriter, Row
-from preble.daemon.store.hours import add_to_hours
+from preble.daemon.store.hours import DAY_S, add_to_hours
 from preble.daemon.store.tables import usage, usage_hours
 from preble.daemon.store.template_hours import add_to_template_hours, forget_template_hours, template_totals
 from preble.daemon.store.usage_query import By, UsageFilter, summed, totals
 from preble.daemon.templates.totals import TemplateTotals
 from preble.daemon.tenancy.ledger import Status, UsageRecord
 from preble.daemon.wire.admin import UsageTotals
-
-_DAY_S = 86_400
 
 
 class Ledger:
@@ -90,9 +88,9 @@ class Ledger:
     async def forget(self, now_s: float, *, rows_days: float, hours_days: float) -> int:
         """Delete requests and sums that are older than so many days; how many requests there were."""
         async with self._engine.begin() as connection:
-            await connection.execute(delete(usage_hours).where(usage_hours.c.hour_s < now_s - hours_days * _DAY_S))
-            await forget_template_hours(connection, now_s - hours_days * _DAY_S)
-            old = usage.c.created_at_s < now_s - rows_days * _DAY_S
+            await connection.execute(delete(usage_hours).where(usage_hours.c.hour_s < now_s - hours_days * DAY_S))
+            await forget_template_hours(connection, now_s - hours_days * DAY_S)
+            old = usage.c.created_at_s < now_s - rows_days * DAY_S
             return (await connection.execute(delete(usage).where(old))).rowcount
 
     async def _add_to_hours(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:

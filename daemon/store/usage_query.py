@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, case, cast, exists, false, func, literal, select
 from sqlalchemy import union_all as union
 
-from preble.daemon.store.hours import HOUR_S, hour_of
+from preble.daemon.store.hours import DAY_S, HOUR_S, hour_of
 from preble.daemon.store.tables import api_keys, tenants, usage, usage_hours
 from preble.daemon.tenancy.ledger import Status
 from preble.daemon.tenancy.model import is_tenant_name
@@ -18,10 +18,9 @@ from preble.daemon.wire.admin import UsageTotals
 By = Literal["tenant", "key", "model", "hour", "day", "month"]
 """What usage can be summed by."""
 
-_DAY_S = 86_400
 _FAR_S = 2**52
 _GROUPS: dict[str, tuple[str, ...]] = {"tenant": ("tenant",), "key": ("tenant", "key_id"), "model": ("model",)}
-_PERIODS_S = {"hour": HOUR_S, "day": _DAY_S, "month": _DAY_S}
+_PERIODS_S = {"hour": HOUR_S, "day": DAY_S, "month": DAY_S}
 """Months are put together from days."""
 _SUMS = (
     "requests", "prompt_tokens", "cached_tokens", "output_tokens", "gpu_us", "cost_micros", "ttfts", "ttft_us",

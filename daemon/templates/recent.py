@@ -3,6 +3,8 @@
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from preble.daemon.templates.directory import VersionKey
+
 RECENT_S = 300.0
 _SLOT_S = 10.0
 _KEPT = 500
@@ -34,7 +36,7 @@ class Recent:
     """By template and version. All times are the caller's, in seconds."""
 
     def __init__(self) -> None:
-        self._lines: OrderedDict[tuple[int, int], _Line] = OrderedDict()
+        self._lines: OrderedDict[VersionKey, _Line] = OrderedDict()
 
     def add(self, template_id: int, version: int, used: Used, now_s: float) -> None:
         """A request has named it."""
@@ -44,10 +46,10 @@ class Recent:
         if len(self._lines) > _KEPT:
             self._lines.popitem(last=False)
 
-    def rows(self, now_s: float) -> dict[tuple[int, int], Used]:
+    def rows(self, now_s: float) -> dict[VersionKey, Used]:
         """Those that were used within `RECENT_S`."""
         oldest = int((now_s - RECENT_S) / _SLOT_S)
-        found: dict[tuple[int, int], Used] = {}
+        found: dict[VersionKey, Used] = {}
         for key, line in list(self._lines.items()):
             line.slots = {slot: used for slot, used in line.slots.items() if slot > oldest}
             if not line.slots:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import asynccontextmanager
 
 from tests.tui.feeds import answers, snapshot
+from textual.widgets import Button, Input
 
 from preble.daemon.errors import PrebleError
 from preble.daemon.wire.accounts import KeyRow, PlannedChange, TenantRow
@@ -12,6 +13,7 @@ from preble.daemon.wire.pins import PinRow
 from preble.daemon.wire.settings import NO_LIMITS
 from preble.tui.app import Console, Options
 from preble.tui.desk import Desk
+from preble.tui.widgets.confirm import Confirm
 
 PATIENCE_S = 60.0
 SMALL, LARGE = (80, 24), (160, 45)
@@ -175,3 +177,24 @@ async def running(*items, size=(120, 36), can_write=False, with_client=False, **
         await run.until(lambda: console.state.snapshot is not None)
         await run.settle()
         yield run
+
+
+# --- dialogs ---
+
+
+def is_asking(run) -> bool:
+    return isinstance(run.console.screen, Confirm)
+
+
+async def planned(run) -> None:
+    await run.until(lambda: is_asking(run) and run.console.screen.planned is not None)
+
+
+async def confirm(run, name: str | None = None) -> None:
+    """Type the name if it is asked for, and press the button that is not Cancel."""
+    await planned(run)
+    if name is not None:
+        run.console.screen.query_one(Input).focus()
+        await run.press(*name)
+    run.console.screen.query_one("#do", Button).press()
+    await run.until(lambda: not is_asking(run))

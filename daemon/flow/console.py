@@ -9,7 +9,7 @@ from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.explain import suppose
 from preble.daemon.flow.kept import KeptStretch
 from preble.daemon.flow.lives import Lives
-from preble.daemon.flow.prefixes import TemplateOf, unknown_stretch
+from preble.daemon.flow.prefixes import Listing, TemplateOf, unknown_stretch
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.ids import GpuId, KeyId, ModelName
 from preble.daemon.sched.browse import Order
@@ -44,15 +44,15 @@ class ConsoleDesk:
         models = list(self._encoders())
         if model is not None and model not in models:
             raise NotFound(f"There is no model {model!r}; there are {', '.join(models)}.", param="model")
-        return self._runtime.prefixes(
-            ModelName(model or models[0]),
-            self._template_of,
+        wanted = Listing(
             parent=parent,
             order=order,
             gpu=None if gpu is None else GpuId(gpu),
             limit=limit,
             after=after,
+            template_of=self._template_of,
         )
+        return self._runtime.prefixes(ModelName(model or models[0]), wanted)
 
     def kept(self, prefix: str) -> KeptStretch:
         """What is kept of a stretch that was listed. Raises `NotFound`, which says why nothing is."""

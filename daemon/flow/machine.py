@@ -26,10 +26,10 @@ from preble.daemon.flow.events import (
     TenantStands,
 )
 from preble.daemon.flow.foresight import Foresight, foresee
-from preble.daemon.flow.prefixes import TemplateOf, prefix_page
+from preble.daemon.flow.prefixes import Listing, prefix_page
 from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
-from preble.daemon.sched.browse import Browser, Order, Owners, Stretch
+from preble.daemon.sched.browse import Browser, Owners, Stretch
 from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.index import PrefixIndex
 from preble.daemon.sched.node import reported_blocks
@@ -114,32 +114,11 @@ class Machine:
         engine = self._scheduler.engines.get(gpu)
         return None if engine is None else foresee(self._scheduler, engine, now_s)
 
-    def prefixes(
-        self,
-        model: ModelName,
-        template_of: TemplateOf,
-        *,
-        parent: str | None,
-        order: Order,
-        gpu: GpuId | None,
-        limit: int,
-        after: str | None,
-    ) -> PrefixPage:
+    def prefixes(self, model: ModelName, wanted: Listing) -> PrefixPage:
         """What comes behind a stretch of the model's prefix index. Raises `NotFound` and `InvalidRequest`."""
         block_size = self._scheduler.block_size(model)
         index = self._scheduler.index(model) if block_size else PrefixIndex()
-        return prefix_page(
-            index,
-            self._browser,
-            self._owners,
-            template_of,
-            block_size,
-            parent=parent,
-            order=order,
-            gpu=gpu,
-            limit=limit,
-            after=after,
-        )
+        return prefix_page(index, self._browser, self._owners, block_size, wanted)
 
     def residency(self, model: ModelName, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
         """The same by what engines have reported, or shown by a first token; GPUs that have none are left out."""

@@ -1,6 +1,7 @@
 """A page of the prefix index as the console shows it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from preble.daemon.errors import InvalidRequest, NotFound
 from preble.daemon.ids import BlockKey, GpuId
@@ -12,28 +13,32 @@ TemplateOf = Callable[[Sequence[BlockKey]], str | None]
 """Which template's prefix ends in a stretch of these blocks, as `NAME@VERSION`."""
 
 
-def prefix_page(
-    index: PrefixIndex,
-    browser: Browser,
-    owners: Owners,
-    template_of: TemplateOf,
-    block_size: int,
-    *,
-    parent: str | None,
-    order: Order,
-    gpu: GpuId | None,
-    limit: int,
-    after: str | None,
-) -> PrefixPage:
-    """What comes behind the stretch `parent`, or all beginnings. Raises `NotFound` and `InvalidRequest`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """Which stretches are wanted: a page of them."""
+
+    parent: str | None
+    """Those behind this one; None: all beginnings."""
+    limit: int
+    template_of: TemplateOf
+    order: Order = "requests"
+    gpu: GpuId | None = None
+    """Those that it caches; None: all."""
+    after: str | None = None
+    """What the page before said that comes `next`."""
+
+
+def prefix_page(index: PrefixIndex, browser: Browser, owners: Owners, block_size: int, wanted: Listing) -> PrefixPage:
+    """The page that is wanted. Raises `NotFound` and `InvalidRequest`."""
+    parent, after = wanted.parent, wanted.after
     node = None if parent is None else browser.find(parent)
     if parent is not None and node is None:
         raise unknown_stretch(parent, "parent")
     if after is not None and not (after.isascii() and after.isdigit() and len(after) < 10):
         raise InvalidRequest(f"{after!r} is not where a page starts; take `next` of the page before.", param="after")
-    page = browser.page(index, node, order=order, gpu=gpu, limit=limit, start=int(after or 0))
+    page = browser.page(index, node, order=wanted.order, gpu=wanted.gpu, limit=wanted.limit, start=int(after or 0))
     return PrefixPage(
-        rows=[_row(each, owners, template_of, block_size) for each in page.nodes],
+        rows=[_row(each, owners, wanted.template_of, block_size) for each in page.nodes],
         total=page.total,
         next=None if page.next is None else str(page.next),
     )

@@ -12,11 +12,11 @@ from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, 
 from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.foresight import Foresight
 from preble.daemon.flow.machine import Machine
-from preble.daemon.flow.prefixes import TemplateOf
+from preble.daemon.flow.prefixes import Listing
 from preble.daemon.flow.recording import Record, no_record
 from preble.daemon.ids import BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import EngineView
-from preble.daemon.sched.browse import Order, Stretch
+from preble.daemon.sched.browse import Stretch
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.types import Decision, RequestSpec, TimeModel
 from preble.daemon.tenancy.standing import Standing
@@ -143,19 +143,9 @@ class Runtime:
         """What would become of what is at a GPU without it; None if it was never up."""
         return self._machine.foresee(gpu, self._clock())
 
-    def prefixes(
-        self,
-        model: ModelName,
-        template_of: TemplateOf,
-        *,
-        parent: str | None,
-        order: Order,
-        gpu: GpuId | None,
-        limit: int,
-        after: str | None,
-    ) -> PrefixPage:
+    def prefixes(self, model: ModelName, wanted: Listing) -> PrefixPage:
         """A page of the model's prefix index. Raises `NotFound` and `InvalidRequest`."""
-        return self._machine.prefixes(model, template_of, parent=parent, order=order, gpu=gpu, limit=limit, after=after)
+        return self._machine.prefixes(model, wanted)
 
     def stretch(self, prefix: str) -> Stretch | None:
         """A stretch of an index that was listed; None if it never was, has been split, or is forgotten."""

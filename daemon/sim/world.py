@@ -26,7 +26,7 @@ from preble.daemon.flow.events import (
     TenantStands,
 )
 from preble.daemon.flow.machine import Machine
-from preble.daemon.flow.prefixes import TemplateOf
+from preble.daemon.flow.prefixes import Listing, TemplateOf
 from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import EngineView
 from preble.daemon.sched.types import Prompt, RequestSpec
@@ -144,7 +144,7 @@ class World:
 
     def prefixes(self, parent: str | None, limit: int, named: TemplateOf) -> PrefixPage:
         """What comes behind a stretch of the prefix index, or its beginnings. Raises `NotFound`."""
-        return self._machine.prefixes(MODEL, named, parent=parent, order="requests", gpu=None, limit=limit, after=None)
+        return self._machine.prefixes(MODEL, Listing(parent=parent, limit=limit, template_of=named))
 
     def cached_blocks(self, keys: Sequence[BlockKey]) -> dict[GpuId, int]:
         """Of a prompt's blocks, what each GPU has or will have computed."""

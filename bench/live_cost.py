@@ -124,7 +124,7 @@ async def measure(rate: float, seconds: float, consoles: int) -> float:
     load = Load(consoles)
     nothing: Any = None  # the feed's route needs no more
     admin = AdminService(lambda *_: nothing, *[nothing] * 5, load.feed, nothing)
-    app = make_application(ServerConfig(), health=None, inference=None, admin=admin, templates=None)
+    app = make_application(ServerConfig(), health=None, inference=None, admin=admin, templates=None, pins=None)
     server = make_server(app, ServerConfig(port=0))
     tasks = [asyncio.create_task(each) for each in (server.serve(), load.feed.run(), load.run(rate))]
     while not server.started:  # noqa: ASYNC110 (nothing tells)

@@ -50,7 +50,7 @@ def unknown_stretch(name: str, param: str) -> NotFound:
 
 
 def _row(node: Node, owners: Owners, template_of: TemplateOf, block_size: int) -> PrefixRow:
-    n_blocks = len(node.keys)
+    n_blocks, gpus = len(node.keys), sorted(node.gpus.items())
     return PrefixRow(
         id=name_of(node),
         parent=name_of(node.parent) if node.parent is not None else None,
@@ -58,10 +58,10 @@ def _row(node: Node, owners: Owners, template_of: TemplateOf, block_size: int) -
         depth_tokens=node.end * block_size,
         children=len(node.children),
         requests=requests_of(node),
-        by_gpu={str(gpu): count for gpu, count in sorted(node.uses.items())},
-        reported_tokens={str(gpu): count * block_size for gpu, count in sorted(node.resident.items())},
-        believed=sorted(str(gpu) for gpu in node.intended if node.resident.get(gpu, 0) < n_blocks),
-        active={str(gpu): count for gpu, count in sorted(node.active.items())},
+        by_gpu={str(gpu): here.uses for gpu, here in gpus if here.uses},
+        reported_tokens={str(gpu): here.resident * block_size for gpu, here in gpus if here.resident},
+        believed=[str(gpu) for gpu, here in gpus if here.intended and here.resident < n_blocks],
+        active={str(gpu): here.active for gpu, here in gpus if here.active},
         tenant=owners.of(node),
         template=template_of(node.keys),
         expected_output_tokens=round(node.outputs.value, 1) if node.outputs is not None else None,

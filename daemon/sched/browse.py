@@ -101,11 +101,12 @@ def name_of(node: Node) -> str:
 
 def requests_of(node: Node) -> int:
     """Sent through it within the window."""
-    return sum(node.uses.values())
+    return node.uses
 
 
 def _is_at(node: Node, gpu: GpuId) -> bool:
-    return gpu in node.resident or gpu in node.uses or gpu in node.intended
+    here = node.gpus.get(gpu)
+    return here is not None and bool(here.resident or here.uses or here.intended)
 
 
 _KEYS: dict[Order, Callable[[Node], tuple[int, int]]] = {

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
 from preble.daemon.sched.loss import NO_LOSS, Loss
-from preble.daemon.sched.node import Node, changed, without
+from preble.daemon.sched.node import Node
 
 _FRONT = 2
 """The front is added up for so many times the blocks asked for: the next prompt may need more."""
@@ -106,7 +106,7 @@ class _Front:
 
     def count(self, node: Node) -> None:
         """Put a node behind the others."""
-        n_blocks = self.blocks[node] = node.resident[self._gpu]
+        n_blocks = self.blocks[node] = node.gpus[self._gpu].resident
         self.n_blocks += n_blocks
 
     def recount(self, node: Node) -> None:
@@ -167,7 +167,8 @@ class _Front:
     def _chance(self, node: Node) -> float:
         if self._gpu in node.pins:
             return self.loss.sure(self.moment.window_ticks)
-        return self.loss.chance(node.uses.get(self._gpu, 0), self.moment.idle_share(node.released[self._gpu]))
+        here = node.gpus[self._gpu]
+        return self.loss.chance(here.uses, self.moment.idle_share(here.released))
 
 
 class Evictable:
@@ -209,7 +210,7 @@ class Evictable:
         if self._front is not None and tick <= self._front.last_tick:
             self._front = None
         for node in nodes:
-            node.released = changed(node.released, self._gpu, tick)
+            node.gpus[self._gpu].released = tick
         here = self._ticks.get(tick)
         if isinstance(here, _Tie):
             here.add(nodes)
@@ -226,17 +227,17 @@ class Evictable:
                 if node in front.blocks:
                     front.drop(node)
         for node in nodes:
-            tick = node.released.get(gpu)
-            if tick is None:
+            here = node.gpus.get(gpu)
+            if here is None or not here.released:
                 continue
-            node.released = without(node.released, gpu)
-            here = ticks[tick]
-            if not isinstance(here, _Tie):
+            tick, here.released = here.released, 0
+            tied = ticks[tick]
+            if not isinstance(tied, _Tie):
                 del ticks[tick]
                 continue
-            del here.nodes[node]
-            if len(here.nodes) == 1:
-                ticks[tick] = next(iter(here.nodes))
+            del tied.nodes[node]
+            if len(tied.nodes) == 1:
+                ticks[tick] = next(iter(tied.nodes))
 
     def touch(self, nodes: Collection[Node]) -> None:
         """What is counted on these nodes has changed; some of them may be in the order."""
@@ -251,7 +252,7 @@ class Evictable:
         for node in self:
             if node in keep:
                 continue
-            taken = min(node.resident[self._gpu], n_blocks)
+            taken = min(node.gpus[self._gpu].resident, n_blocks)
             yield Victim(node, taken)
             n_blocks -= taken
             if n_blocks <= 0:
@@ -263,7 +264,7 @@ class Evictable:
         for node in self:
             if n_blocks >= most or node in chain:
                 return min(n_blocks, most)
-            n_blocks += node.resident[self._gpu]
+            n_blocks += node.gpus[self._gpu].resident
         return most
 
     def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss) -> float:
@@ -284,7 +285,7 @@ class Evictable:
         for node in self:
             front.count(node)
             if front.n_blocks >= n_blocks:
-                front.last_tick = node.released[self._gpu]
+                front.last_tick = node.gpus[self._gpu].released
                 break
         return front
 

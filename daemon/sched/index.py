@@ -23,13 +23,10 @@ from preble.daemon.sched.node import (
     biggest_cached,
     cached_blocks,
     cached_of,
-    changed,
     computed_blocks,
-    copied,
     depth_after,
     shared_blocks,
     walk,
-    without,
 )  # fmt: skip
 
 __all__ = ["Node", "PrefixIndex", "Stretch", "cached_of"]
@@ -94,7 +91,7 @@ class PrefixIndex:
     @staticmethod
     def held_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
         """Blocks of a matched prompt that running requests hold on the GPU already."""
-        return sum([n_blocks for node, n_blocks in stretches if gpu in node.active])
+        return sum([n_blocks for node, n_blocks in stretches if gpu in node.gpus and node.gpus[gpu].active])
 
     def evictable(self, gpu: GpuId) -> Evictable:
         """What the GPU may evict, always the same object. To be read, and told what else is counted on nodes."""
@@ -102,7 +99,7 @@ class PrefixIndex:
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
         """Whether the whole chain that ends with `leaf` is in the GPU's cache."""
-        return leaf.resident.get(gpu, 0) == len(leaf.keys)
+        return leaf.resident_on(gpu) == len(leaf.keys)
 
     # --- growing and shrinking ---
 
@@ -160,17 +157,17 @@ class PrefixIndex:
         self._adopt(lower.parent, upper)
         lower.parent, lower.start = upper, lower.start + cut
         self._adopt(upper, lower)
-        upper.intended, upper.active, upper.uses = copied(lower.intended), copied(lower.active), copied(lower.uses)
         upper.learn_from(lower)
-        upper.resident = copied({gpu: min(n_blocks, cut) for gpu, n_blocks in lower.resident.items()})
-        for gpu in upper.active:
-            self._active_nodes[gpu][upper] = None
-        for gpu, tick in lower.released.items():
-            self._orders.of(gpu).mark((upper,), tick)
-        for gpu, n_blocks in list(lower.resident.items()):
-            lower.resident = changed(lower.resident, gpu, max(0, n_blocks - cut))
-            if n_blocks <= cut:
+        upper.gpus = {gpu: here.upper(cut) for gpu, here in lower.gpus.items()}
+        for gpu, here in list(lower.gpus.items()):
+            if here.active:
+                self._active_nodes[gpu][upper] = None
+            if here.released:
+                self._orders.of(gpu).mark((upper,), here.released)
+            here.resident = max(0, here.resident - cut)
+            if not here.resident:
                 self._orders.of(gpu).unmark((lower,))
+            lower.leave_if_empty(gpu)
         self.prune(lower)
         return upper
 
@@ -179,11 +176,11 @@ class PrefixIndex:
         while node is not None and not node.keys:
             node = node.parent
         while node is not None and not node.is_needed:
+            kept = max([here.resident for here in node.gpus.values()], default=0)
             if node.uses:
-                if not node.resident:
+                if not kept:
                     self._uncached[node] = None
                 return
-            kept = max(node.resident.values(), default=0)
             if kept:
                 if kept < len(node.keys):
                     self._matched = None
@@ -209,7 +206,8 @@ class PrefixIndex:
     def _forget_uncached(self) -> bool:
         while self._uncached:
             node, _ = self._uncached.popitem(last=False)
-            if node.uses and not node.resident and not node.is_needed:
+            is_cached = any(here.resident for here in node.gpus.values())
+            if node.uses and not is_cached and not node.is_needed:
                 self._drop(node)
                 self.prune(node)
                 return True
@@ -239,7 +237,7 @@ class PrefixIndex:
             node = self._extend(gpu, node, first + known, keys[known:])
         while node is not None and node.end > first:
             n_blocks = min(first + len(keys) - node.start, len(node.keys))
-            self._set_resident(node, gpu, max(n_blocks, node.resident.get(gpu, 0)))
+            self._set_resident(node, gpu, max(n_blocks, node.resident_on(gpu)))
             node = node.parent
         self._make_room()
 
@@ -268,7 +266,7 @@ class PrefixIndex:
     def _is_tail(node: Node, gpu: GpuId) -> bool:
         """Whether only reports speak of it, as of an answer, of which they tell block by block: it may grow."""
         is_only_reported = not (node.is_needed or node.uses or node.outputs)
-        return is_only_reported and node.resident.get(gpu, 0) == len(node.keys)
+        return is_only_reported and node.resident_on(gpu) == len(node.keys)
 
     def remove(self, gpu: GpuId, *keys: BlockKey) -> None:
         """The GPU evicted these blocks, and so whatever it had behind them."""
@@ -277,15 +275,16 @@ class PrefixIndex:
             key = keys[at]
             at += 1
             node = self._table.find(key)
-            if node is None or gpu not in node.resident:
+            resident = node.resident_on(gpu) if node is not None else 0
+            if node is None or not resident:
                 continue
-            left = node.resident[gpu] - 1
+            left = resident - 1
             if node.keys[left] != key:
                 left = min(left + 1, node.keys.index(key))
             while left and at < len(keys) and node.keys[left - 1] == keys[at]:  # evicted from the end, as a rule
                 left -= 1
                 at += 1
-            if left < node.resident[gpu]:
+            if left < resident:
                 self._set_resident(node, gpu, left)
                 self.prune(node)
 
@@ -295,19 +294,21 @@ class PrefixIndex:
             self._set_resident(node, gpu, len(node.keys))
 
     def _set_resident(self, node: Node, gpu: GpuId, n_blocks: int) -> None:
-        before = node.resident.get(gpu, 0)
+        before = node.resident_on(gpu)
         if n_blocks == before:
             return
+        here = node.gpus.get(gpu) or node.join(gpu)
         self._computed = {}
         self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
-        node.resident = changed(node.resident, gpu, n_blocks)
+        here.resident = n_blocks
         self._table.report(node, n_blocks)
         order = self._orders.of(gpu)
         if n_blocks == 0:
             order.unmark((node,))
-        elif gpu in node.released:
+            node.leave_if_empty(gpu)
+        elif here.released:
             order.touch((node,))
-        elif gpu not in node.active:
+        elif not here.active:
             order.mark((node,))
 
     def clear(self, gpu: GpuId) -> None:
@@ -317,7 +318,8 @@ class PrefixIndex:
         self._computed = {}
         self._resident_blocks.pop(gpu, None)
         for node in nodes:
-            node.resident, node.released = changed(node.resident, gpu, 0), changed(node.released, gpu, 0)
+            node.gpus[gpu].resident = node.gpus[gpu].released = 0
+            node.leave_if_empty(gpu)
         for node in nodes:
             if node.keys and not node.is_needed:
                 self.prune(node)
@@ -327,51 +329,50 @@ class PrefixIndex:
     def intend(self, leaf: Node, gpu: GpuId) -> None:
         """A request that will compute this chain is on its way to the GPU."""
         for node in leaf.path():
-            if gpu in node.intended:
-                node.intended[gpu] += 1
-            else:
-                node.intended = changed(node.intended, gpu, 1)
+            here = node.gpus.get(gpu) or node.join(gpu)
+            here.intended += 1
 
     def fulfil(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `intend`: the chain has been computed, or never will be."""
         for node in leaf.path():
-            if node.intended[gpu] > 1:
-                node.intended[gpu] -= 1
-            else:
-                node.intended = without(node.intended, gpu)
+            here = node.gpus[gpu]
+            assert here.intended, f"nothing is on its way to {gpu}"
+            here.intended -= 1
+            if not here.intended:
+                node.leave_if_empty(gpu)
         self.prune(leaf)
 
     def acquire(self, leaf: Node, gpu: GpuId) -> None:
         """A request that holds this chain runs on the GPU: nothing of it can be evicted."""
         self._computed = {}
-        here = self._active_nodes.setdefault(gpu, {})
+        active_nodes = self._active_nodes.setdefault(gpu, {})
         path = leaf.path()
         self._orders.of(gpu).unmark(path)
         n_blocks = 0
         for node in path:
-            if gpu in node.active:
-                node.active[gpu] += 1
-            else:
-                node.active = changed(node.active, gpu, 1)
+            here = node.gpus.get(gpu) or node.join(gpu)
+            here.active += 1
+            if here.active == 1:
                 n_blocks += len(node.keys)
-                here[node] = None
+                active_nodes[node] = None
         self._active_blocks[gpu] = self._active_blocks.get(gpu, 0) + n_blocks
 
     def release(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `acquire`. What nobody holds any more becomes the GPU's most recently used."""
         self._computed = {}
         self._orders.clock.advance()
-        here = self._active_nodes[gpu]
+        active_nodes = self._active_nodes[gpu]
         let_go = []
         for node in leaf.path():
-            if node.active[gpu] > 1:
-                node.active[gpu] -= 1
-            else:
-                node.active = without(node.active, gpu)
+            here = node.gpus[gpu]
+            here.active -= 1
+            if not here.active:
                 self._active_blocks[gpu] -= len(node.keys)
-                del here[node]
-                if gpu in node.resident:
+                del active_nodes[node]
+                if here.resident:
                     let_go.append(node)
+                else:
+                    node.leave_if_empty(gpu)
         self._orders.of(gpu).mark(let_go)
         self.prune(leaf)
 
@@ -380,10 +381,8 @@ class PrefixIndex:
         self._orders.clock.window_ticks += 1
         path = leaf.path()
         for node in path:
-            if gpu in node.uses:
-                node.uses[gpu] += 1
-            else:
-                node.uses = changed(node.uses, gpu, 1)
+            here = node.gpus.get(gpu) or node.join(gpu)
+            here.uses += 1
         self._orders.of(gpu).touch(path)
 
     def disuse(self, leaf: Node, gpu: GpuId) -> None:
@@ -391,9 +390,10 @@ class PrefixIndex:
         self._orders.clock.window_ticks -= 1
         path = leaf.path()
         for node in path:
-            if node.uses[gpu] > 1:
-                node.uses[gpu] -= 1
-            else:
-                node.uses = without(node.uses, gpu)
+            here = node.gpus[gpu]
+            assert here.uses, f"no request of the window was sent to {gpu}"
+            here.uses -= 1
+            if not here.uses:
+                node.leave_if_empty(gpu)
         self._orders.of(gpu).touch(path)
         self.prune(leaf)

@@ -10,17 +10,43 @@ Counts = dict[GpuId, int]
 Children = dict[BlockKey, "Node"]
 
 _NONE: Counts = {}
-"""Stands for every empty dict of counts, most of a node's, and is never written to."""
+"""Stands, as the next two do, for every empty dict of its kind, most of a node's, and is never written to."""
 _CHILDLESS: Children = {}
+_NOWHERE: "dict[GpuId, OnGpu]" = {}
+
+
+class OnGpu:
+    """What is counted on a node for one GPU: in one object, since a decision goes through many nodes."""
+
+    __slots__ = ("active", "intended", "released", "resident", "uses")
+
+    def __init__(self) -> None:
+        self.resident = 0
+        """Leading blocks of the node in the GPU's cache. Engines evict a chain from its end, so a prefix stays."""
+        self.intended = 0
+        self.active = 0
+        self.uses = 0
+        """Requests within the window that were sent there and pass through the node (N_j of Algorithm 2)."""
+        self.released = 0
+        """If the node is resident and not active: the tick at which it was last let go. Else 0."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is counted."""
+        return not (self.resident or self.uses or self.intended or self.active)
+
+    def upper(self, n_blocks: int) -> "OnGpu":
+        """What is counted on the first blocks of the node, which are to be a node of their own."""
+        upper = OnGpu()
+        upper.resident = min(self.resident, n_blocks)
+        upper.intended, upper.active, upper.uses = self.intended, self.active, self.uses
+        return upper
 
 
 class Node:
-    """A stretch of blocks that every prompt below it shares. Zero counts are absent from its dicts."""
+    """A stretch of blocks that every prompt below it shares."""
 
-    __slots__ = (
-        "active", "children", "intended", "keys", "outputs", "parent", "pins", "queueing", "released", "reported",
-        "resident", "start", "uses",
-    )  # fmt: skip
+    __slots__ = ("children", "gpus", "keys", "outputs", "parent", "pins", "queueing", "reported", "start")
 
     def __init__(self, parent: "Node | None", start: int) -> None:
         self.keys: list[BlockKey] = []
@@ -31,16 +57,10 @@ class Node:
         """Blocks before this node in its chain."""
         self.reported = 0
         """Leading blocks that some GPU has had since the node was made."""
-        self.resident = _NONE
-        """Leading blocks of this node in a GPU's cache. Engines evict a chain from its end, so a prefix stays."""
-        self.intended = _NONE
-        self.active = _NONE
+        self.gpus = _NOWHERE
+        """Those for which something is counted."""
         self.pins = _NONE
         """Prefixes that are to stay in a GPU's cache and pass through this node."""
-        self.uses = _NONE
-        """Requests within the window that were sent to a GPU and pass through this node (N_j of Algorithm 2)."""
-        self.released = _NONE
-        """On a GPU where it is resident and not active: the tick at which it was last let go."""
         self.outputs: Mean | None = None
         """Tokens of the answers to prompts that pass through this node."""
         self.queueing: Queueing | None = None
@@ -55,9 +75,37 @@ class Node:
             node = node.parent
         return nodes
 
+    def join(self, gpu: GpuId) -> OnGpu:
+        """Begin to count for a GPU, for which nothing is counted yet."""
+        here = OnGpu()
+        if self.gpus:
+            self.gpus[gpu] = here
+        else:
+            self.gpus = {gpu: here}
+        return here
+
+    def leave_if_empty(self, gpu: GpuId) -> None:
+        """Forget a GPU for which nothing is counted any more."""
+        if not self.gpus[gpu].is_empty:
+            return
+        if len(self.gpus) == 1:
+            self.gpus = _NOWHERE
+        else:
+            del self.gpus[gpu]
+
+    def resident_on(self, gpu: GpuId) -> int:
+        """Leading blocks in the GPU's cache."""
+        here = self.gpus.get(gpu)
+        return here.resident if here is not None else 0
+
+    @property
+    def uses(self) -> int:
+        """Requests within the window that pass through it, wherever they were sent."""
+        return sum([here.uses for here in self.gpus.values()])
+
     def learn_from(self, other: "Node") -> None:
         """Start with what has been learnt of another's prompts, and is to stay of them."""
-        self.pins = copied(other.pins)
+        self.pins = other.pins
         self.outputs = other.outputs.copy() if other.outputs else None
         self.queueing = other.queueing.copy() if other.queueing else None
 
@@ -69,7 +117,8 @@ class Node:
     @property
     def is_needed(self) -> bool:
         """By what is behind it, by a request that waits or runs, or because it is to stay."""
-        return bool(self.children or self.intended or self.active or self.pins)
+        on_gpus = sum([here.intended + here.active for here in self.gpus.values()])
+        return bool(self.children or self.pins or on_gpus)
 
 
 Stretch = tuple[Node, int]
@@ -79,7 +128,10 @@ Stretch = tuple[Node, int]
 def cached_of(stretch: Stretch, gpu: GpuId) -> int:
     """Blocks of one stretch that the GPU has, or will have once all that was sent there has run."""
     node, n_blocks = stretch
-    return n_blocks if gpu in node.intended else min(node.resident.get(gpu, 0), n_blocks)
+    here = node.gpus.get(gpu)
+    if here is None:
+        return 0
+    return n_blocks if here.intended else min(here.resident, n_blocks)
 
 
 def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
@@ -87,16 +139,17 @@ def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
     if not stretches:
         return {}
     first, _ = stretches[0]
-    return {gpu: _cached_blocks(stretches, gpu) for gpu in first.resident.keys() | first.intended.keys()}
+    return {gpu: _cached_blocks(stretches, gpu) for gpu, here in first.gpus.items() if here.resident or here.intended}
 
 
 def _cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
     total = 0
     for node, n_blocks in stretches:
-        if gpu not in node.intended:
-            here = node.resident.get(gpu, 0)
-            if here < n_blocks:
-                return total + here
+        here = node.gpus.get(gpu)
+        if here is None:
+            break
+        if here.resident < n_blocks and not here.intended:
+            return total + here.resident
         total += n_blocks
     return total
 
@@ -108,10 +161,10 @@ def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Str
     for node, shared in stretches:
         if shared <= most:
             continue
-        n_blocks = 0 if node.intended.keys().isdisjoint(gpus) else shared
-        for gpu, here in node.resident.items():
-            if n_blocks < shared and n_blocks < here and gpu in gpus:
-                n_blocks = min(here, shared)
+        n_blocks = 0
+        for gpu in node.gpus:
+            if n_blocks < shared and gpu in gpus:
+                n_blocks = max(n_blocks, cached_of((node, shared), gpu))
         if n_blocks > most:
             best, most = (node, n_blocks), n_blocks
     return best
@@ -121,10 +174,11 @@ def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
     """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
     total = 0
     for node, n_blocks in stretches:
-        if gpu not in node.active:
-            here = node.resident.get(gpu, 0)
-            if here < n_blocks:
-                return total + here
+        here = node.gpus.get(gpu)
+        if here is None:
+            break
+        if here.resident < n_blocks and not here.active:
+            return total + here.resident
         total += n_blocks
     return total
 
@@ -132,10 +186,12 @@ def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
 def reported_blocks(stretches: Sequence[Stretch]) -> Counts:
     """Leading blocks of a matched prompt that each GPU has."""
     found: Counts = {}
-    for gpu in stretches[0][0].resident if stretches else ():
+    for gpu, first in stretches[0][0].gpus.items() if stretches else ():
+        if not first.resident:
+            continue
         total = 0
         for node, n_blocks in stretches:
-            here = min(node.resident.get(gpu, 0), n_blocks)
+            here = min(node.resident_on(gpu), n_blocks)
             total += here
             if here < n_blocks:
                 break
@@ -144,27 +200,10 @@ def reported_blocks(stretches: Sequence[Stretch]) -> Counts:
 
 
 def changed(counts: Counts, gpu: GpuId, count: int) -> Counts:
-    """The dict with this count: the same one, unless it is or becomes empty."""
-    if count > 0:
-        if not counts:
-            return {gpu: count}
-        counts[gpu] = count
-        return counts
-    assert count == 0, f"{gpu}: a count fell to {count}"
-    return without(counts, gpu) if gpu in counts else counts
-
-
-def without(counts: Counts, gpu: GpuId) -> Counts:
-    """The dict without this count, which is in it: the same one, unless it becomes empty."""
-    if len(counts) == 1:
-        return _NONE
-    del counts[gpu]
-    return counts
-
-
-def copied(counts: Counts) -> Counts:
-    """A dict of its own with the same counts."""
-    return dict(counts) if counts else _NONE
+    """A dict of its own with this count; zero counts are absent."""
+    assert count >= 0, f"{gpu}: a count fell to {count}"
+    others = {other: n for other, n in counts.items() if other != gpu}
+    return {**others, gpu: count} if count else others or _NONE
 
 
 def shared_blocks(own: Sequence[BlockKey], at: int, keys: Sequence[BlockKey], depth: int) -> int:

@@ -160,9 +160,7 @@ class Scheduler:
         """
         choice = policy.choose(weighed.candidates, now_s)
         biggest = weighed.biggest if choice.mode is Mode.EXPLOIT else None
-        grown_ms = (
-            biggest.queueing.grown_ms(sum(biggest.uses.values()), now_s) if biggest and biggest.queueing else None
-        )
+        grown_ms = biggest.queueing.grown_ms(biggest.uses, now_s) if biggest and biggest.queueing else None
         if grown_ms is None:
             return choice
         others = [candidate for candidate in weighed.candidates if not candidate.holds_prefix]

@@ -180,8 +180,7 @@ class Forest(RuleBasedStateMachine):
             for n_blocks, keep in ((1, ()), (4, ()), (4, kept), (100, ())):
                 victims = self.index.evictable(gpu).victims(n_blocks, keep)
                 lost = sum(
-                    LOSS.chance(victim.node.uses.get(gpu, 0), 0.0) * LOSS.again_ms(victim.n_blocks)
-                    for victim in victims
+                    LOSS.chance(victim.node.gpus[gpu].uses, 0.0) * LOSS.again_ms(victim.n_blocks) for victim in victims
                 )
                 assert self.index.evictable(gpu).loss(n_blocks, keep, LOSS) == lost
 
@@ -353,7 +352,7 @@ class Bounded(RuleBasedStateMachine):
                 stretches = self.index.match(keys(text))
                 resident = 0
                 for node, n_blocks in stretches:
-                    here = min(node.resident.get(gpu, 0), n_blocks)
+                    here = min(node.resident_on(gpu), n_blocks)
                     resident += here
                     if here < n_blocks:
                         break

@@ -209,8 +209,7 @@ class Engine:
     def give(self, now_s: float, prefill_ms: float, leaf: Node | None) -> Given:
         """Count a placed request as load, and its prompt as on its way."""
         if leaf is not None:
-            self._index.use(leaf, self.gpu)
-            self._index.intend(leaf, self.gpu)
+            self._index.send(leaf, self.gpu)
         return self.window.give(now_s, prefill_ms, leaf)
 
     def enqueue(self, attempt: Attempt, now_s: float) -> None:
@@ -361,7 +360,6 @@ class Engine:
         self._unprefilled_tokens -= attempt.unprefilled_tokens
         self._private_blocks -= attempt.private_blocks
         if attempt.leaf is not None:
-            self._index.fulfil(attempt.leaf, self.gpu)
             self._index.release(attempt.leaf, self.gpu)
 
     def _done(self, attempt: Attempt) -> None:

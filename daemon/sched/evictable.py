@@ -1,7 +1,8 @@
 """What one GPU would evict next, and what that would lose: its LRU order of nodes, kept as it changes.
 
 A node has a tick, that of its last release. Lower ticks go first, and of one tick the deeper nodes. Most ticks have one
-node; those that reports brought between two releases share one, and are put in order when somebody looks.
+node; those that reports brought between two releases share one, and are put in order when somebody looks. What is kept
+in order is what nodes count for the GPU (`OnGpu`), which tells of most of them that they are not at the front.
 
 What evicting the first blocks would lose is asked of every GPU for every request, while the front of the order changes
 on one or two GPUs in between, and there by a node that is evicted. So the front is kept as it is, with what each of its
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from preble.daemon.ids import GpuId
 from preble.daemon.sched.loss import NO_LOSS, Loss
-from preble.daemon.sched.node import Node
+from preble.daemon.sched.node import Node, OnGpu
 
 _FRONT = 2
 """The front is added up for so many times the blocks asked for: the next prompt may need more."""
@@ -67,19 +68,19 @@ class _Tie:
 
     __slots__ = ("nodes", "order")
 
-    def __init__(self, *nodes: Node) -> None:
+    def __init__(self, *nodes: OnGpu) -> None:
         self.nodes = dict.fromkeys(nodes)
-        self.order: list[Node] | None = None
+        self.order: list[OnGpu] | None = None
         """Deepest first, once somebody has looked; nodes that have left since may still be in it."""
 
-    def add(self, nodes: Iterable[Node]) -> None:
+    def add(self, nodes: Iterable[OnGpu]) -> None:
         self.nodes.update(dict.fromkeys(nodes))
         self.order = None
 
-    def in_order(self) -> Iterator[Node]:
+    def in_order(self) -> Iterator[OnGpu]:
         if self.order is None or len(self.order) > 2 * len(self.nodes):
             self.order = sorted(self.nodes, key=_by_depth, reverse=True)
-        return (node for node in self.order if node in self.nodes)
+        return (here for here in self.order if here in self.nodes)
 
 
 class _Front:
@@ -108,6 +109,10 @@ class _Front:
         """Put a node behind the others."""
         n_blocks = self.blocks[node] = node.gpus[self._gpu].resident
         self.n_blocks += n_blocks
+
+    def has(self, here: OnGpu) -> bool:
+        """Whether one that is in the order is in its front; the tick tells of most that they are not."""
+        return here.released <= self.last_tick and here.node in self.blocks
 
     def recount(self, node: Node) -> None:
         """Something about one of its nodes has changed."""
@@ -177,11 +182,11 @@ class Evictable:
     def __init__(self, gpu: GpuId, clock: Clock) -> None:
         self._gpu = gpu
         self._clock = clock
-        self._ticks: OrderedDict[int, Node | _Tie] = OrderedDict()
+        self._ticks: OrderedDict[int, OnGpu | _Tie] = OrderedDict()
         """Ticks only grow, so this is in order. A plain dict would become slow to begin as its first items go."""
         self._front: _Front | None = None
 
-    def __iter__(self) -> Iterator[Node]:
+    def __iter__(self) -> Iterator[OnGpu]:
         for here in self._ticks.values():
             if isinstance(here, _Tie):
                 yield from here.in_order()
@@ -198,7 +203,7 @@ class Evictable:
         """That of what goes first; None if there is nothing."""
         return next(iter(self._ticks), None)
 
-    def mark(self, nodes: Collection[Node], tick: int | None = None) -> None:
+    def mark(self, nodes: Collection[OnGpu], tick: int | None = None) -> None:
         """The GPU may evict these, which are not in the order yet.
 
         They were let go at `tick`: now, or together with a node that is in the order.
@@ -209,51 +214,49 @@ class Evictable:
             tick = self._clock.tick
         if self._front is not None and tick <= self._front.last_tick:
             self._front = None
-        for node in nodes:
-            node.gpus[self._gpu].released = tick
-        here = self._ticks.get(tick)
-        if isinstance(here, _Tie):
-            here.add(nodes)
-        elif here is not None:
-            self._ticks[tick] = _Tie(here, *nodes)
+        for here in nodes:
+            here.released = tick
+        tied = self._ticks.get(tick)
+        if isinstance(tied, _Tie):
+            tied.add(nodes)
+        elif tied is not None:
+            self._ticks[tick] = _Tie(tied, *nodes)
         else:
             self._ticks[tick] = _Tie(*nodes) if len(nodes) > 1 else next(iter(nodes))
 
-    def unmark(self, nodes: Collection[Node]) -> None:
+    def unmark(self, nodes: Collection[OnGpu]) -> None:
         """The GPU may not evict these, or has; those that are not in the order stay so."""
-        gpu, ticks, front = self._gpu, self._ticks, self._front
-        if front is not None and not front.blocks.keys().isdisjoint(nodes):
-            for node in nodes:
-                if node in front.blocks:
-                    front.drop(node)
-        for node in nodes:
-            here = node.gpus.get(gpu)
-            if here is None or not here.released:
+        ticks, front = self._ticks, self._front
+        for here in nodes:
+            tick = here.released
+            if not tick:
                 continue
-            tick, here.released = here.released, 0
+            if front is not None and front.has(here):
+                front.drop(here.node)
+            here.released = 0
             tied = ticks[tick]
             if not isinstance(tied, _Tie):
                 del ticks[tick]
                 continue
-            del tied.nodes[node]
+            del tied.nodes[here]
             if len(tied.nodes) == 1:
                 ticks[tick] = next(iter(tied.nodes))
 
-    def touch(self, nodes: Collection[Node]) -> None:
-        """What is counted on these nodes has changed; some of them may be in the order."""
+    def touch(self, nodes: Collection[OnGpu]) -> None:
+        """What is counted on these nodes, which are in the order, has changed."""
         front = self._front
-        if front is not None and not front.blocks.keys().isdisjoint(nodes):
-            for node in nodes:
-                if node in front.blocks:
-                    front.recount(node)
+        if front is not None:
+            for here in nodes:
+                if front.has(here):
+                    front.recount(here.node)
 
     def victims(self, n_blocks: int, keep: Collection[Node] = ()) -> Iterator[Victim]:
         """What would be evicted to free `n_blocks`, first victim first; never a node of `keep`."""
-        for node in self:
-            if node in keep:
+        for here in self:
+            if here.node in keep:
                 continue
-            taken = min(node.gpus[self._gpu].resident, n_blocks)
-            yield Victim(node, taken)
+            taken = min(here.resident, n_blocks)
+            yield Victim(here.node, taken)
             n_blocks -= taken
             if n_blocks <= 0:
                 return
@@ -261,10 +264,10 @@ class Evictable:
     def blocks_before(self, chain: Collection[Node], most: int) -> int:
         """How many would be evicted before the first of these nodes; `most`, if they are more, or nobody may."""
         n_blocks = 0
-        for node in self:
-            if n_blocks >= most or node in chain:
+        for here in self:
+            if n_blocks >= most or here.node in chain:
                 return min(n_blocks, most)
-            n_blocks += node.gpus[self._gpu].resident
+            n_blocks += here.resident
         return most
 
     def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss) -> float:
@@ -282,10 +285,10 @@ class Evictable:
 
     def _first(self, n_blocks: int) -> _Front:
         front = _Front(self._gpu)
-        for node in self:
-            front.count(node)
+        for here in self:
+            front.count(here.node)
             if front.n_blocks >= n_blocks:
-                front.last_tick = node.gpus[self._gpu].released
+                front.last_tick = here.released
                 break
         return front
 
@@ -308,8 +311,8 @@ class Orders:
         """What some GPU let go longest ago."""
         ticks = [(order.first_tick, gpu) for gpu, order in self._of.items() if order.first_tick is not None]
         _, gpu = min(ticks, default=(0, None))
-        return (next(iter(self._of[gpu])), gpu) if gpu is not None else None
+        return (next(iter(self._of[gpu])).node, gpu) if gpu is not None else None
 
 
-def _by_depth(node: Node) -> int:
-    return node.start
+def _by_depth(here: OnGpu) -> int:
+    return here.node.start

@@ -13,12 +13,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
+from preble.daemon.sched.active import Active
 from preble.daemon.sched.blocktable import BlockTable
 from preble.daemon.sched.evictable import Evictable, Orders
 from preble.daemon.sched.node import (
     Children,
     Counts,
     Node,
+    OnGpu,
     Stretch,
     biggest_cached,
     cached_blocks,
@@ -47,8 +49,7 @@ class PrefixIndex:
         self._uncached: OrderedDict[Node, None] = OrderedDict()
         """Nodes that at some time were kept for nothing but having been used, in that order."""
         self._resident_blocks: Counts = {}
-        self._active_blocks: Counts = {}
-        self._active_nodes: dict[GpuId, dict[Node, None]] = {}
+        self._active = Active()
         self._orders = Orders()
         self._matched: tuple[Sequence[BlockKey], list[Stretch]] | None = None
         """The last match: a request is matched several times before the forest changes its form."""
@@ -65,7 +66,7 @@ class PrefixIndex:
 
     def active_blocks(self, gpu: GpuId) -> int:
         """Indexed blocks that running requests hold on the GPU, each counted once however many hold it."""
-        return self._active_blocks.get(gpu, 0)
+        return self._active.blocks(gpu)
 
     # --- reading ---
 
@@ -158,15 +159,14 @@ class PrefixIndex:
         lower.parent, lower.start = upper, lower.start + cut
         self._adopt(upper, lower)
         upper.learn_from(lower)
-        upper.gpus = {gpu: here.upper(cut) for gpu, here in lower.gpus.items()}
+        upper.gpus = {gpu: here.split(upper, cut) for gpu, here in lower.gpus.items()}
         for gpu, here in list(lower.gpus.items()):
             if here.active:
-                self._active_nodes[gpu][upper] = None
+                self._active.split(upper.gpus[gpu], gpu)
             if here.released:
-                self._orders.of(gpu).mark((upper,), here.released)
-            here.resident = max(0, here.resident - cut)
+                self._orders.of(gpu).mark((upper.gpus[gpu],), here.released)
             if not here.resident:
-                self._orders.of(gpu).unmark((lower,))
+                self._orders.of(gpu).unmark((here,))
             lower.leave_if_empty(gpu)
         self.prune(lower)
         return upper
@@ -257,8 +257,8 @@ class PrefixIndex:
             node = self._split(node, depth - node.start)
         elif node is not None and self._is_tail(node, gpu):
             self._lengthen(node, keys)
-            self._orders.of(gpu).unmark((node,))
-            self._orders.of(gpu).mark((node,))
+            self._orders.of(gpu).unmark((node.gpus[gpu],))
+            self._orders.of(gpu).mark((node.gpus[gpu],))
             return node
         return self._append(node, keys)
 
@@ -304,96 +304,87 @@ class PrefixIndex:
         self._table.report(node, n_blocks)
         order = self._orders.of(gpu)
         if n_blocks == 0:
-            order.unmark((node,))
+            order.unmark((here,))
             node.leave_if_empty(gpu)
         elif here.released:
-            order.touch((node,))
+            order.touch((here,))
         elif not here.active:
-            order.mark((node,))
+            order.mark((here,))
 
     def clear(self, gpu: GpuId) -> None:
         """The GPU's cache is empty."""
-        nodes = [*self._orders.of(gpu), *self._active_nodes.get(gpu, ())]
+        cleared = [*self._orders.of(gpu), *self._active.nodes(gpu)]
         self._orders.of(gpu).clear()
         self._computed = {}
         self._resident_blocks.pop(gpu, None)
-        for node in nodes:
-            node.gpus[gpu].resident = node.gpus[gpu].released = 0
-            node.leave_if_empty(gpu)
-        for node in nodes:
+        for here in cleared:
+            here.resident = here.released = 0
+            here.node.leave_if_empty(gpu)
+        for node in [here.node for here in cleared]:
             if node.keys and not node.is_needed:
                 self.prune(node)
 
     # --- what requests do ---
 
-    def intend(self, leaf: Node, gpu: GpuId) -> None:
-        """A request that will compute this chain is on its way to the GPU."""
-        for node in leaf.path():
-            here = node.gpus.get(gpu) or node.join(gpu)
-            here.intended += 1
+    def send(self, leaf: Node, gpu: GpuId) -> None:
+        """A request of the window that will compute this chain is on its way to the GPU."""
+        self.use(leaf, gpu, on_its_way=1)
 
-    def fulfil(self, leaf: Node, gpu: GpuId) -> None:
-        """Take back one `intend`: the chain has been computed, or never will be."""
-        for node in leaf.path():
-            here = node.gpus[gpu]
-            assert here.intended, f"nothing is on its way to {gpu}"
-            here.intended -= 1
-            if not here.intended:
-                node.leave_if_empty(gpu)
-        self.prune(leaf)
-
-    def acquire(self, leaf: Node, gpu: GpuId) -> None:
-        """A request that holds this chain runs on the GPU: nothing of it can be evicted."""
-        self._computed = {}
-        active_nodes = self._active_nodes.setdefault(gpu, {})
-        path = leaf.path()
-        self._orders.of(gpu).unmark(path)
-        n_blocks = 0
-        for node in path:
-            here = node.gpus.get(gpu) or node.join(gpu)
-            here.active += 1
-            if here.active == 1:
-                n_blocks += len(node.keys)
-                active_nodes[node] = None
-        self._active_blocks[gpu] = self._active_blocks.get(gpu, 0) + n_blocks
-
-    def release(self, leaf: Node, gpu: GpuId) -> None:
-        """Take back one `acquire`. What nobody holds any more becomes the GPU's most recently used."""
-        self._computed = {}
-        self._orders.clock.advance()
-        active_nodes = self._active_nodes[gpu]
-        let_go = []
-        for node in leaf.path():
-            here = node.gpus[gpu]
-            here.active -= 1
-            if not here.active:
-                self._active_blocks[gpu] -= len(node.keys)
-                del active_nodes[node]
-                if here.resident:
-                    let_go.append(node)
-                else:
-                    node.leave_if_empty(gpu)
-        self._orders.of(gpu).mark(let_go)
-        self.prune(leaf)
-
-    def use(self, leaf: Node, gpu: GpuId) -> None:
-        """Count a request of the window on its chain."""
+    def use(self, leaf: Node, gpu: GpuId, on_its_way: int = 0) -> None:
+        """Count a request of the window on its chain, and of these one that is on its way, or none."""
         self._orders.clock.window_ticks += 1
-        path = leaf.path()
-        for node in path:
+        evictable = []
+        below = None
+        node: Node | None = leaf
+        while node is not None:
             here = node.gpus.get(gpu) or node.join(gpu)
             here.uses += 1
-        self._orders.of(gpu).touch(path)
+            here.intended += on_its_way
+            if here.released:
+                evictable.append(here)
+            if below is not None:
+                below.above = here
+            below, node = here, node.parent
+        self._orders.of(gpu).touch(evictable)
 
     def disuse(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `use`: the request left the window."""
         self._orders.clock.window_ticks -= 1
-        path = leaf.path()
-        for node in path:
-            here = node.gpus[gpu]
+        evictable = []
+        here: OnGpu | None = leaf.gpus[gpu]
+        while here is not None:
             assert here.uses, f"no request of the window was sent to {gpu}"
             here.uses -= 1
-            if not here.uses:
-                node.leave_if_empty(gpu)
-        self._orders.of(gpu).touch(path)
+            if here.released:
+                evictable.append(here)
+            elif not here.uses:
+                here.node.leave_if_empty(gpu)
+            here = here.above
+        self._orders.of(gpu).touch(evictable)
+        self.prune(leaf)
+
+    def fulfil(self, leaf: Node, gpu: GpuId) -> None:
+        """A request is not on its way any more: the chain never will be computed for it."""
+        here: OnGpu | None = leaf.gpus[gpu]
+        while here is not None:
+            assert here.intended, f"nothing is on its way to {gpu}"
+            here.intended -= 1
+            if not here.intended:
+                here.node.leave_if_empty(gpu)
+            here = here.above
+        self.prune(leaf)
+
+    def acquire(self, leaf: Node, gpu: GpuId) -> None:
+        """A request that was on its way and holds this chain runs on the GPU: nothing of it can be evicted."""
+        self._computed = {}
+        self._orders.of(gpu).unmark(self._active.hold(leaf, gpu))
+
+    def release(self, leaf: Node, gpu: GpuId) -> None:
+        """It has ended: take back its `acquire`, and that it was on its way.
+
+        What nobody holds any more becomes the GPU's most recently used.
+        """
+        self._computed = {}
+        self._orders.clock.advance()
+        self._orders.of(gpu).mark(self._active.let_go(leaf, gpu))
         self.prune(leaf)

@@ -16,11 +16,18 @@ _NOWHERE: "dict[GpuId, OnGpu]" = {}
 
 
 class OnGpu:
-    """What is counted on a node for one GPU: in one object, since a decision goes through many nodes."""
+    """What is counted on a node for one GPU: in one object, since a decision goes through many nodes.
 
-    __slots__ = ("active", "intended", "released", "resident", "uses")
+    A request is counted on all nodes of its chain, so as long as it is, it is found again by `above` alone: what the
+    nodes hold besides need not be read.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("above", "active", "intended", "node", "released", "resident", "uses")
+
+    def __init__(self, node: "Node") -> None:
+        self.node = node
+        self.above: OnGpu | None = None
+        """The same for the node before, as of the last request that was counted here."""
         self.resident = 0
         """Leading blocks of the node in the GPU's cache. Engines evict a chain from its end, so a prefix stays."""
         self.intended = 0
@@ -35,12 +42,13 @@ class OnGpu:
         """Whether nothing is counted."""
         return not (self.resident or self.uses or self.intended or self.active)
 
-    def upper(self, n_blocks: int) -> "OnGpu":
-        """What is counted on the first blocks of the node, which are to be a node of their own."""
-        upper = OnGpu()
-        upper.resident = min(self.resident, n_blocks)
-        upper.intended, upper.active, upper.uses = self.intended, self.active, self.uses
-        return upper
+    def split(self, upper: "Node", n_blocks: int) -> "OnGpu":
+        """Leave the first blocks of the node to one of their own; what is counted there."""
+        above = OnGpu(upper)
+        above.resident, self.resident = min(self.resident, n_blocks), max(0, self.resident - n_blocks)
+        above.intended, above.active, above.uses = self.intended, self.active, self.uses
+        above.above, self.above = self.above, above
+        return above
 
 
 class Node:
@@ -77,7 +85,7 @@ class Node:
 
     def join(self, gpu: GpuId) -> OnGpu:
         """Begin to count for a GPU, for which nothing is counted yet."""
-        here = OnGpu()
+        here = OnGpu(self)
         if self.gpus:
             self.gpus[gpu] = here
         else:

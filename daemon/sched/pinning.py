@@ -34,4 +34,5 @@ class Pinnings:
         path = leaf.path()
         for node in path:
             node.pins = changed(node.pins, gpu, node.pins.get(gpu, 0) + by)
-        self._index.evictable(gpu).touch(path)
+        counted = [node.gpus[gpu] for node in path if gpu in node.gpus]
+        self._index.evictable(gpu).touch([here for here in counted if here.released])

@@ -32,7 +32,7 @@ def test_a_report_makes_exactly_its_blocks_cached():
 def test_prompts_that_diverge_share_one_node_above():
     index = PrefixIndex()
     for text in ("abcd", "abxy", "ab"):
-        index.intend(index.insert(keys(text)), A)
+        index.send(index.insert(keys(text)), A)
     assert [(node.keys, n_blocks) for node, n_blocks in index.match(keys("abcd"))] == [
         (keys("ab"), 2),
         (keys("abcd")[2:], 2),
@@ -43,7 +43,7 @@ def test_lru_evicts_the_oldest_first_and_children_before_parents():
     index = PrefixIndex()
     for text in ("abcd", "abxy", "mn"):
         leaf = index.insert(keys(text))
-        index.use(leaf, A)
+        index.send(leaf, A)
         index.acquire(leaf, A)
         index.set_chain_resident(leaf, A)
         index.release(leaf, A)
@@ -55,6 +55,7 @@ def test_a_hit_refreshes_the_whole_path():
     index = PrefixIndex()
     for text in ("ab", "mn", "ab"):
         leaf = index.insert(keys(text))
+        index.send(leaf, A)
         index.acquire(leaf, A)
         index.set_chain_resident(leaf, A)
         index.release(leaf, A)
@@ -65,6 +66,7 @@ def test_what_runs_is_no_victim_and_only_as_much_is_taken_as_needed():
     index = PrefixIndex()
     running, idle = index.insert(keys("abc")), index.insert(keys("xyz"))
     for leaf in (running, idle):
+        index.send(leaf, A)
         index.acquire(leaf, A)
         index.set_chain_resident(leaf, A)
     index.release(idle, A)
@@ -98,8 +100,7 @@ class Forest(RuleBasedStateMachine):
     @rule(target=on_the_way, text=texts, gpu=gpus)
     def place(self, text, gpu):
         leaf = self.index.insert(keys(text))
-        self.index.use(leaf, gpu)
-        self.index.intend(leaf, gpu)
+        self.index.send(leaf, gpu)
         self.intended.append((text, gpu))
         return text, gpu, leaf
 
@@ -123,7 +124,6 @@ class Forest(RuleBasedStateMachine):
         if computed:
             self.index.set_chain_resident(leaf, gpu)
             self.resident[gpu] |= {text[: i + 1] for i in range(len(text))}
-        self.index.fulfil(leaf, gpu)
         self.index.release(leaf, gpu)
         self.index.disuse(leaf, gpu)
         self.intended.remove((text, gpu))
@@ -254,7 +254,7 @@ def filled(max_blocks: int) -> PrefixIndex:
     for number in range(10):
         chain = keys(f"{number}abcdefghi")
         leaf = index.insert(chain)
-        index.use(leaf, A)
+        index.send(leaf, A)
         index.acquire(leaf, A)
         index.set_chain_resident(leaf, A)
         index.release(leaf, A)
@@ -277,7 +277,7 @@ def test_an_index_that_is_full_forgets_what_nobody_caches_first_and_then_what_wa
 def test_a_full_index_keeps_what_waits_and_runs():
     index = PrefixIndex(10)
     for number in range(3):
-        index.intend(index.insert(keys(f"{number}abcdefghi")), A)
+        index.send(index.insert(keys(f"{number}abcdefghi")), A)
     assert len(index) == 30
     index.store(B, None, keys("xyz"))
     assert len(index) == 30
@@ -286,8 +286,7 @@ def test_a_full_index_keeps_what_waits_and_runs():
 def test_what_was_forgotten_to_make_room_can_still_be_taken_back():
     index = PrefixIndex(10)
     old = index.insert(keys("abcdefghij"))
-    index.use(old, A)
-    index.intend(old, A)
+    index.send(old, A)
     index.fulfil(old, A)
     new = index.insert(keys("abcdexyz"))
     index.use(new, A)
@@ -312,8 +311,7 @@ class Bounded(RuleBasedStateMachine):
     def place(self, text, gpu):
         before = len(self.index)
         leaf = self.index.insert(keys(text))
-        self.index.use(leaf, gpu)
-        self.index.intend(leaf, gpu)
+        self.index.send(leaf, gpu)
         self.index.acquire(leaf, gpu)
         self.wanted.append(text)
         if len(self.index) > before:
@@ -325,7 +323,6 @@ class Bounded(RuleBasedStateMachine):
         text, gpu, leaf = request
         self.index.set_chain_resident(leaf, gpu)
         self.cached[gpu] |= set(_prefixes(text))
-        self.index.fulfil(leaf, gpu)
         self.index.release(leaf, gpu)
         if not used_longer:
             self.index.disuse(leaf, gpu)

@@ -86,8 +86,10 @@ class _Tie:
 class _Front:
     """The first of the order. It follows its nodes as they change and leave, and is added up as far as was asked."""
 
-    def __init__(self, gpu: GpuId) -> None:
-        self.blocks: dict[Node, int] = {}
+    def __init__(self) -> None:
+        self.blocks: dict[OnGpu, int] = {}
+        self.nodes: set[Node] = set()
+        """On which these are counted."""
         self.n_blocks = 0
         self.last_tick = inf
         """Whatever joins the order up to this tick belongs in it; infinite if nothing follows."""
@@ -95,38 +97,39 @@ class _Front:
         self.moment = Moment(1, 1)
         self.told: dict[int, float] = {}
         """What has been said of so many blocks since it changed."""
-        self._gpu = gpu
-        self._chances: dict[Node, float] = {}
+        self._chances: dict[OnGpu, float] = {}
         """How likely each of the first nodes is missed."""
-        self._lost: dict[Node, float] = {}
+        self._lost: dict[OnGpu, float] = {}
         """What each of them would lose."""
         self._up_to: list[int] = []
         """While nothing has changed: the blocks before each of them, what these lose, and the chances."""
         self._sums: list[float] = []
         self._chance_list: list[float] = []
 
-    def count(self, node: Node) -> None:
+    def count(self, here: OnGpu) -> None:
         """Put a node behind the others."""
-        n_blocks = self.blocks[node] = node.gpus[self._gpu].resident
-        self.n_blocks += n_blocks
+        self.blocks[here] = here.resident
+        self.nodes.add(here.node)
+        self.n_blocks += here.resident
 
     def has(self, here: OnGpu) -> bool:
         """Whether one that is in the order is in its front; the tick tells of most that they are not."""
-        return here.released <= self.last_tick and here.node in self.blocks
+        return here.released <= self.last_tick and here in self.blocks
 
-    def recount(self, node: Node) -> None:
+    def recount(self, here: OnGpu) -> None:
         """Something about one of its nodes has changed."""
-        self.n_blocks -= self.blocks[node]
-        self.count(node)
-        if node in self._lost:
-            self._weigh(node, self.blocks[node])
+        self.n_blocks += here.resident - self.blocks[here]
+        self.blocks[here] = here.resident
+        if here in self._lost:
+            self._weigh(here, here.resident)
             self.told = {}
 
-    def drop(self, node: Node) -> None:
+    def drop(self, here: OnGpu) -> None:
         """One of its nodes has left the order."""
-        self.n_blocks -= self.blocks.pop(node)
-        if node in self._lost:
-            del self._lost[node], self._chances[node]
+        self.n_blocks -= self.blocks.pop(here)
+        self.nodes.remove(here.node)
+        if here in self._lost:
+            del self._lost[here], self._chances[here]
             self.told = {}
 
     def set(self, loss: Loss, moment: Moment) -> None:
@@ -145,10 +148,12 @@ class _Front:
     def _add_up(self, n_blocks: int) -> None:
         up_to = list(accumulate(islice(self.blocks.values(), len(self._lost)), initial=0))
         if up_to[-1] < n_blocks:
-            for node, here in islice(self.blocks.items(), len(self._lost), None):
-                self._weigh(node, here)
-                up_to.append(up_to[-1] + here)
-                if up_to[-1] >= n_blocks:
+            total = up_to[-1]
+            for here, resident in islice(self.blocks.items(), len(self._lost), None):
+                self._weigh(here, resident)
+                total += resident
+                up_to.append(total)
+                if total >= n_blocks:
                     break
         self._up_to = up_to
         self._sums = list(accumulate(self._lost.values(), initial=0.0))
@@ -159,20 +164,20 @@ class _Front:
         if after == len(self._up_to):  # all of it is not enough
             return self._sums[-1]
         last = after - 1
-        return self._sums[last] + self._chance_list[last] * self.loss.again_ms(n_blocks - self._up_to[last])
+        chance = self._chance_list[last]
+        return self._sums[last] + (chance * self.loss.again_ms(n_blocks - self._up_to[last]) if chance else 0.0)
 
-    def _weigh(self, node: Node, n_blocks: int) -> None:
-        chance = self._chances[node] = self._chance(node)
-        self._lost[node] = chance * self.loss.again_ms(n_blocks)
+    def _weigh(self, here: OnGpu, n_blocks: int) -> None:
+        chance = self._chances[here] = self._chance(here)
+        self._lost[here] = chance * self.loss.again_ms(n_blocks) if chance else 0.0
 
-    def lost_of(self, node: Node, n_blocks: int) -> float:
+    def lost_of(self, here: OnGpu, n_blocks: int) -> float:
         """What so many blocks of a node lose."""
-        return self._chance(node) * self.loss.again_ms(n_blocks)
+        return self._chance(here) * self.loss.again_ms(n_blocks)
 
-    def _chance(self, node: Node) -> float:
-        if self._gpu in node.pins:
+    def _chance(self, here: OnGpu) -> float:
+        if here.pins:
             return self.loss.sure(self.moment.window_ticks)
-        here = node.gpus[self._gpu]
         return self.loss.chance(here.uses, self.moment.idle_share(here.released))
 
 
@@ -232,7 +237,7 @@ class Evictable:
             if not tick:
                 continue
             if front is not None and front.has(here):
-                front.drop(here.node)
+                front.drop(here)
             here.released = 0
             tied = ticks[tick]
             if not isinstance(tied, _Tie):
@@ -248,7 +253,7 @@ class Evictable:
         if front is not None:
             for here in nodes:
                 if front.has(here):
-                    front.recount(here.node)
+                    front.recount(here)
 
     def victims(self, n_blocks: int, keep: Collection[Node] = ()) -> Iterator[Victim]:
         """What would be evicted to free `n_blocks`, first victim first; never a node of `keep`."""
@@ -278,15 +283,16 @@ class Evictable:
             front = self._front = self._first(_FRONT * n_blocks)
         if front.loss is not loss or front.moment is not moment:
             front.set(loss, moment)
-        if not front.blocks.keys().isdisjoint(keep):
-            return sum([front.lost_of(node, taken) for node, taken in self.victims(n_blocks, keep)])
+        if not front.nodes.isdisjoint(keep):
+            gpu = self._gpu
+            return sum([front.lost_of(node.gpus[gpu], taken) for node, taken in self.victims(n_blocks, keep)])
         lost = front.told.get(n_blocks)
         return front.lost_of_first(n_blocks) if lost is None else lost
 
     def _first(self, n_blocks: int) -> _Front:
-        front = _Front(self._gpu)
+        front = _Front()
         for here in self:
-            front.count(here.node)
+            front.count(here)
             if front.n_blocks >= n_blocks:
                 front.last_tick = here.released
                 break

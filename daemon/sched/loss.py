@@ -5,6 +5,7 @@ The M of E2 sums it over the nodes that LRU would evict (paper, Algorithm 2).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from math import exp
 
 from preble.daemon.sched.types import TimeModel
@@ -44,7 +45,7 @@ def loss_by_chance(times: TimeModel, block_size: int) -> Loss:
 
 
 def _again_ms(times: TimeModel, block_size: int) -> Callable[[int], float]:
-    return lambda n_blocks: times.prefill_ms(n_blocks * block_size)
+    return cache(lambda n_blocks: times.prefill_ms(n_blocks * block_size))  # nodes are of few lengths
 
 
 def _used_again(uses: int, idle_share: float) -> float:

@@ -9,9 +9,8 @@ from preble.daemon.sched.queueing import Queueing
 Counts = dict[GpuId, int]
 Children = dict[BlockKey, "Node"]
 
-_NONE: Counts = {}
-"""Stands, as the next two do, for every empty dict of its kind, most of a node's, and is never written to."""
 _CHILDLESS: Children = {}
+"""Stands, as the next does, for every empty dict of its kind, and is never written to."""
 _NOWHERE: "dict[GpuId, OnGpu]" = {}
 
 
@@ -22,7 +21,7 @@ class OnGpu:
     nodes hold besides need not be read.
     """
 
-    __slots__ = ("above", "active", "intended", "node", "released", "resident", "uses")
+    __slots__ = ("above", "active", "intended", "node", "pins", "released", "resident", "uses")
 
     def __init__(self, node: "Node") -> None:
         self.node = node
@@ -36,17 +35,20 @@ class OnGpu:
         """Requests within the window that were sent there and pass through the node (N_j of Algorithm 2)."""
         self.released = 0
         """If the node is resident and not active: the tick at which it was last let go. Else 0."""
+        self.pins = 0
+        """Prefixes that are to stay in the GPU's cache and pass through the node."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is counted."""
-        return not (self.resident or self.uses or self.intended or self.active)
+        return not (self.resident or self.uses or self.intended or self.active or self.pins)
 
     def split(self, upper: "Node", n_blocks: int) -> "OnGpu":
         """Leave the first blocks of the node to one of their own; what is counted there."""
         above = OnGpu(upper)
         above.resident, self.resident = min(self.resident, n_blocks), max(0, self.resident - n_blocks)
-        above.intended, above.active, above.uses = self.intended, self.active, self.uses
+        above.intended, above.active = self.intended, self.active
+        above.uses, above.pins = self.uses, self.pins
         above.above, self.above = self.above, above
         return above
 
@@ -54,7 +56,7 @@ class OnGpu:
 class Node:
     """A stretch of blocks that every prompt below it shares."""
 
-    __slots__ = ("children", "gpus", "keys", "outputs", "parent", "pins", "queueing", "reported", "start")
+    __slots__ = ("children", "gpus", "keys", "outputs", "parent", "queueing", "reported", "start")
 
     def __init__(self, parent: "Node | None", start: int) -> None:
         self.keys: list[BlockKey] = []
@@ -67,8 +69,6 @@ class Node:
         """Leading blocks that some GPU has had since the node was made."""
         self.gpus = _NOWHERE
         """Those for which something is counted."""
-        self.pins = _NONE
-        """Prefixes that are to stay in a GPU's cache and pass through this node."""
         self.outputs: Mean | None = None
         """Tokens of the answers to prompts that pass through this node."""
         self.queueing: Queueing | None = None
@@ -112,8 +112,7 @@ class Node:
         return sum([here.uses for here in self.gpus.values()])
 
     def learn_from(self, other: "Node") -> None:
-        """Start with what has been learnt of another's prompts, and is to stay of them."""
-        self.pins = other.pins
+        """Start with what has been learnt of another's prompts."""
         self.outputs = other.outputs.copy() if other.outputs else None
         self.queueing = other.queueing.copy() if other.queueing else None
 
@@ -125,8 +124,7 @@ class Node:
     @property
     def is_needed(self) -> bool:
         """By what is behind it, by a request that waits or runs, or because it is to stay."""
-        on_gpus = sum([here.intended + here.active for here in self.gpus.values()])
-        return bool(self.children or self.pins or on_gpus)
+        return bool(self.children) or sum([here.intended + here.active + here.pins for here in self.gpus.values()]) > 0
 
 
 Stretch = tuple[Node, int]
@@ -205,13 +203,6 @@ def reported_blocks(stretches: Sequence[Stretch]) -> Counts:
                 break
         found[gpu] = total
     return found
-
-
-def changed(counts: Counts, gpu: GpuId, count: int) -> Counts:
-    """A dict of its own with this count; zero counts are absent."""
-    assert count >= 0, f"{gpu}: a count fell to {count}"
-    others = {other: n for other, n in counts.items() if other != gpu}
-    return {**others, gpu: count} if count else others or _NONE
 
 
 def shared_blocks(own: Sequence[BlockKey], at: int, keys: Sequence[BlockKey], depth: int) -> int:

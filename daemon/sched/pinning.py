@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.index import Node, PrefixIndex
-from preble.daemon.sched.node import changed
 
 
 class Pinnings:
@@ -31,8 +30,11 @@ class Pinnings:
             self._index.prune(leaf)
 
     def _count(self, leaf: Node, gpu: GpuId, by: int) -> None:
-        path = leaf.path()
-        for node in path:
-            node.pins = changed(node.pins, gpu, node.pins.get(gpu, 0) + by)
-        counted = [node.gpus[gpu] for node in path if gpu in node.gpus]
-        self._index.evictable(gpu).touch([here for here in counted if here.released])
+        evictable = []
+        for node in leaf.path():
+            here = node.gpus.get(gpu) or node.join(gpu)
+            here.pins += by
+            if here.released:
+                evictable.append(here)
+            node.leave_if_empty(gpu)
+        self._index.evictable(gpu).touch(evictable)

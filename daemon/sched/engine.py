@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from math import ceil
+from typing import NamedTuple
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
@@ -15,13 +16,25 @@ from preble.daemon.sched.pool import Pool
 from preble.daemon.sched.service import Service
 from preble.daemon.sched.timefit import TimeFit
 from preble.daemon.sched.types import Candidate, EngineLimits, RequestSpec, TimeModel
-from preble.daemon.sched.window import Given, LoadWindow
+from preble.daemon.sched.window import Given, Load, LoadWindow
 
 _BATCH_WEIGHT = 0.1
 """Of the batch that an attempt ends in, in the engine's usual one: it follows over some ten requests."""
 
 _KEPT_WAITING = 0.5
 """Of those who wait or run at an engine, so many wait for the prefill of the next one: others start or end before."""
+
+
+class Asked(NamedTuple):
+    """Of a request that is to be placed, what every engine goes by: worked out once."""
+
+    n_tokens: int
+    n_sequences: int
+    output_tokens: int
+    """Expected, of all its sequences."""
+    lane: TenantName
+    path: Collection[Node]
+    """The nodes that the prompt goes through, which it would not evict."""
 
 
 class Engine:
@@ -101,43 +114,35 @@ class Engine:
 
     # --- what E2 asks ---
 
-    def candidate(
-        self,
-        spec: RequestSpec,
-        path: Collection[Node],
-        cached_blocks: int,
-        holds_prefix: bool,
-        expected_output_tokens: int,
-    ) -> Candidate:
-        """What the request would cost here (paper, Algorithm 2), with so many of its leading blocks cached.
-
-        `path` are the nodes that the prompt goes through, which it would not evict.
-        """
-        limits, model, window = self.limits, self._fit.model, self.window
-        n_tokens = spec.prompt.n_tokens
+    def candidate(self, asked: Asked, cached_blocks: int, holds_prefix: bool) -> Candidate:
+        """What the request would cost here (paper, Algorithm 2), with so many of its leading blocks cached."""
+        n_tokens, n_sequences, output_tokens, lane, path = asked
+        limits, model, window, traits = self.limits, self._fit.model, self.window, self._traits
         cached_tokens = reusable_tokens(n_tokens, cached_blocks, limits.block_size)
         missed_tokens = n_tokens - cached_tokens
         prefill_ms = model.prefill_ms(missed_tokens)
         resident_blocks = self._index.resident_blocks(self.gpu)
-        needed_blocks = ceil((missed_tokens + expected_output_tokens) / limits.block_size)
+        needed_blocks = ceil((missed_tokens + output_tokens) / limits.block_size)
         free_blocks = limits.kv_blocks - resident_blocks - self._private_blocks
         evict_ms = 0.0
         if needed_blocks > free_blocks and window.n_requests:
             n_blocks = needed_blocks - free_blocks if free_blocks > 0 else needed_blocks
             evict_ms = self._evict_ms(path, n_blocks, model)
-        decode_ms = self._decode_for_all_ms(expected_output_tokens, spec.n_sequences, model)
-        decode_load_ms = self._decode_load_ms
-        load_ms = window.prefill_us / 1000 + decode_load_ms
-        before_us, kept_waiting = self.waiting.before(spec.lane, int(1000 * prefill_ms))
+        decode_ms = self._decode_for_all_ms(output_tokens, n_sequences, model)
+        _, _, _, load_ms, decode_ratio = self._load
+        requests, n_running = self._requests, len(self.running)
+        before_us: float = 0
+        kept_waiting: float = 0
+        if requests > n_running:
+            before_us, kept_waiting = self.waiting.before(lane, int(1000 * prefill_ms))
         wait_ms = (self._prefill_us - self.waiting.work + before_us) / 1000
-        requests = self._requests
-        if self._traits.counts_others:
+        if traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
             # half of those who run here, or wait and have no turn before it, then wait for it. So computing again what
             # is cached elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new prefixes
             # apart: between idle GPUs the one that had less to do lately is better for what will follow.
-            waits = 1 + _KEPT_WAITING * (len(self.running) + kept_waiting)
-            cost_ms = wait_ms + waits * (evict_ms + prefill_ms) + decode_ms + self._traits.load_weight * load_ms
+            waits = 1 + _KEPT_WAITING * (n_running + kept_waiting)
+            cost_ms = wait_ms + waits * (evict_ms + prefill_ms) + decode_ms + traits.load_weight * load_ms
         else:
             cost_ms = load_ms + evict_ms + prefill_ms
         return Candidate(
@@ -151,7 +156,7 @@ class Engine:
             decode_ms=decode_ms,
             cost_ms=cost_ms,
             holds_prefix=holds_prefix,
-            decode_ratio=decode_load_ms / load_ms if load_ms > 0 else 0.0,
+            decode_ratio=decode_ratio,
             requests=requests,
             resident_blocks=resident_blocks,
         )
@@ -166,13 +171,11 @@ class Engine:
     @property
     def load_ms(self) -> float:
         """L: sum over the window's requests of prefill time and of decode time at the mean output length."""
-        return self.window.prefill_us / 1000 + self._decode_load_ms
+        return self._load.all_ms
 
     @property
-    def decode_ratio(self) -> float:
-        """Share of decoding in the load, 0 to 1."""
-        load_ms = self.load_ms
-        return self._decode_load_ms / load_ms if load_ms > 0 else 0.0
+    def _load(self) -> Load:
+        return self.window.load(self._fit.model, self._usual_batch if self._traits.batched_decode else 1.0)
 
     @property
     def outstanding_ms(self) -> float:
@@ -183,11 +186,6 @@ class Engine:
     def wait_ms(self) -> float:
         """W: prefill of everything that waits or runs here, less what has been done of it."""
         return self._prefill_us / 1000
-
-    @property
-    def _decode_load_ms(self) -> float:
-        batch = self._usual_batch if self._traits.batched_decode else 1.0
-        return self.window.n_requests * self._fit.model.decode_ms(self.window.mean_output_tokens, batch)
 
     def _evict_ms(self, path: Collection[Node], n_blocks: int, model: TimeModel) -> float:
         """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed."""
@@ -388,7 +386,7 @@ class Engine:
             outstanding_ms=self.outstanding_ms,
             time_model=self._fit.model,
             time_error=self._fit.error,
-            decode_ratio=self.decode_ratio,
+            decode_ratio=self._load.decode_ratio,
             resident_blocks=self._index.resident_blocks(self.gpu),
             kv_blocks=self.limits.kv_blocks,
             block_size=self.limits.block_size,

@@ -176,8 +176,10 @@ class PrefixIndex:
         while node is not None and not node.keys:
             node = node.parent
         while node is not None and not node.is_needed:
-            kept = max([here.resident for here in node.gpus.values()], default=0)
-            if node.uses:
+            kept = uses = 0
+            for here in node.gpus.values():
+                kept, uses = max(kept, here.resident), uses + here.uses
+            if uses:
                 if not kept:
                     self._uncached[node] = None
                 return
@@ -275,8 +277,7 @@ class PrefixIndex:
             key = keys[at]
             at += 1
             node = self._table.find(key)
-            resident = node.resident_on(gpu) if node is not None else 0
-            if node is None or not resident:
+            if node is None or not (resident := node.resident_on(gpu)):
                 continue
             left = resident - 1
             if node.keys[left] != key:
@@ -294,10 +295,10 @@ class PrefixIndex:
             self._set_resident(node, gpu, len(node.keys))
 
     def _set_resident(self, node: Node, gpu: GpuId, n_blocks: int) -> None:
-        before = node.resident_on(gpu)
+        here = node.gpus.get(gpu) or node.join(gpu)
+        before = here.resident
         if n_blocks == before:
             return
-        here = node.gpus.get(gpu) or node.join(gpu)
         self._computed = {}
         self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
         here.resident = n_blocks

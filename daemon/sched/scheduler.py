@@ -12,7 +12,7 @@ from typing import NamedTuple
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.attempt import Attempt
-from preble.daemon.sched.engine import Engine
+from preble.daemon.sched.engine import Asked, Engine
 from preble.daemon.sched.fairline import Turns
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.outputs import OutputLengths
@@ -238,14 +238,15 @@ class Scheduler:
         """What the request would cost at each of `engines`."""
         index = self.index(spec.model)
         stretches = index.match(spec.prompt.block_keys)
-        path = [node for node, _ in stretches]
         cached = index.cached_blocks(stretches)
         blocks = [cached.get(engine.gpu, 0) for engine in engines]
         holders, biggest = self._holders(spec.model, stretches, engines, blocks)
         each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
         expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
+        path = [node for node, _ in stretches]
+        asked = Asked(spec.prompt.n_tokens, spec.n_sequences, expected_tokens, spec.lane, path)
         candidates = [
-            engine.candidate(spec, path, n_blocks, holds, expected_tokens)
+            engine.candidate(asked, n_blocks, holds)
             for engine, n_blocks, holds in zip(engines, blocks, holders, strict=True)
         ]
         return _Weighed(stretches, tuple(candidates), expected_tokens, biggest)

@@ -5,8 +5,10 @@ Sums are whole microseconds and tokens, so that what was added is removed to the
 
 from collections import deque
 from math import inf
+from typing import NamedTuple
 
 from preble.daemon.sched.node import Node
+from preble.daemon.sched.types import TimeModel
 
 
 class Given:
@@ -19,6 +21,19 @@ class Given:
         self.prefill_us = prefill_us
         self.leaf = leaf
         self.counts = True
+
+
+class Load(NamedTuple):
+    """What the requests of a window add up to, by one time model and batch, in ms."""
+
+    times: TimeModel
+    batch: float
+    decode_ms: float
+    """Of all of them, at the mean output length."""
+    all_ms: float
+    """L of E2: that, and their prefill."""
+    decode_ratio: float
+    """Share of decoding, 0 to 1."""
 
 
 class LoadWindow:
@@ -36,9 +51,21 @@ class LoadWindow:
         self.n_requests = 0
         self.oldest_s = inf
         """Of what it counts; infinite if that is nothing."""
+        self._load: Load | None = None
+        """Kept until something changes: every decision asks for that of every GPU."""
+
+    def load(self, times: TimeModel, batch: float) -> Load:
+        """What has been given to the GPU, if it decodes `batch` sequences at once."""
+        load = self._load
+        if load is None or load.times is not times or load.batch != batch:
+            decode_ms = self.n_requests * times.decode_ms(self.mean_output_tokens, batch)
+            all_ms = self.prefill_us / 1000 + decode_ms
+            load = self._load = Load(times, batch, decode_ms, all_ms, decode_ms / all_ms if all_ms > 0 else 0.0)
+        return load
 
     def give(self, now_s: float, prefill_ms: float, leaf: Node | None) -> Given:
         """Count a request that was placed on the GPU."""
+        self._load = None
         self.oldest_s = min(self.oldest_s, now_s)
         given = Given(now_s, round(prefill_ms * 1000), leaf)
         self._given.append(given)
@@ -51,12 +78,14 @@ class LoadWindow:
         if not given.counts:
             return False
         given.counts = False
+        self._load = None
         self.prefill_us -= given.prefill_us
         self.n_requests -= 1
         return True
 
     def finish(self, now_s: float, output_tokens: int) -> None:
         """Learn how long an answer was."""
+        self._load = None
         self.oldest_s = min(self.oldest_s, now_s)
         self._outputs.append((now_s, output_tokens))
         self._output_tokens += output_tokens
@@ -64,6 +93,7 @@ class LoadWindow:
 
     def age(self, passed_s: float) -> list[Given]:
         """Drop what is not from after `passed_s`; the requests that counted until now."""
+        self._load = None
         outputs, given = self._outputs, self._given
         while outputs and outputs[0][0] <= passed_s:
             self._output_tokens -= outputs.popleft()[1]

@@ -16,7 +16,7 @@ from preble.daemon.sched.pool import Pool
 from preble.daemon.sched.service import Service
 from preble.daemon.sched.timefit import TimeFit
 from preble.daemon.sched.types import Candidate, EngineLimits, RequestSpec, TimeModel
-from preble.daemon.sched.window import Given, Load, LoadWindow
+from preble.daemon.sched.window import Given, LoadWindow
 
 _BATCH_WEIGHT = 0.1
 """Of the batch that an attempt ends in, in the engine's usual one: it follows over some ten requests."""
@@ -129,7 +129,7 @@ class Engine:
             n_blocks = needed_blocks - free_blocks if free_blocks > 0 else needed_blocks
             evict_ms = self._evict_ms(path, n_blocks, model)
         decode_ms = self._decode_for_all_ms(output_tokens, n_sequences, model)
-        _, _, _, load_ms, decode_ratio = self._load
+        load_ms, decode_ratio = self._load
         requests, n_running = self._requests, len(self.running)
         before_us: float = 0
         kept_waiting: float = 0
@@ -171,10 +171,11 @@ class Engine:
     @property
     def load_ms(self) -> float:
         """L: sum over the window's requests of prefill time and of decode time at the mean output length."""
-        return self._load.all_ms
+        load_ms, _ = self._load
+        return load_ms
 
     @property
-    def _load(self) -> Load:
+    def _load(self) -> tuple[float, float]:
         return self.window.load(self._fit.model, self._usual_batch if self._traits.batched_decode else 1.0)
 
     @property
@@ -250,7 +251,7 @@ class Engine:
     @property
     def is_hungry(self) -> bool:
         """Whether it takes new requests and has none to prefill."""
-        return self.takes_new and self._unprefilled_tokens == 0 and not self.waiting
+        return self._unprefilled_tokens == 0 and self.takes_new and not self.waiting
 
     def could_start(self, attempt: Attempt) -> bool:
         """Whether an attempt that waits elsewhere would start at once if it were given here now."""
@@ -373,6 +374,7 @@ class Engine:
 
     def view(self) -> EngineView:
         """A copy of its state, for people."""
+        load_ms, decode_ratio = self._load
         return EngineView(
             gpu=self.gpu,
             model=self.model,
@@ -382,11 +384,11 @@ class Engine:
             waiting=len(self.waiting),
             sequences=self._sequences,
             held_blocks=self._index.active_blocks(self.gpu) + self._private_blocks,
-            load_ms=self.load_ms,
+            load_ms=load_ms,
             outstanding_ms=self.outstanding_ms,
             time_model=self._fit.model,
             time_error=self._fit.error,
-            decode_ratio=self._load.decode_ratio,
+            decode_ratio=decode_ratio,
             resident_blocks=self._index.resident_blocks(self.gpu),
             kv_blocks=self.limits.kv_blocks,
             block_size=self.limits.block_size,

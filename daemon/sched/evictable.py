@@ -33,11 +33,6 @@ class Moment(NamedTuple):
     window_ticks: int
     """About as many as a window has."""
 
-    def idle_share(self, released_tick: int) -> float:
-        """How long ago it was let go, as a share of the window."""
-        ticks = self.tick - released_tick
-        return ticks / self.window_ticks if ticks > 0 else 0.0
-
 
 class Clock:
     """Counts requests, in place of seconds, which the index does not know."""
@@ -112,10 +107,6 @@ class _Front:
         self.nodes.add(here.node)
         self.n_blocks += here.resident
 
-    def has(self, here: OnGpu) -> bool:
-        """Whether one that is in the order is in its front; the tick tells of most that they are not."""
-        return here.released <= self.last_tick and here in self.blocks
-
     def recount(self, here: OnGpu) -> None:
         """Something about one of its nodes has changed."""
         self.n_blocks += here.resident - self.blocks[here]
@@ -149,8 +140,9 @@ class _Front:
         up_to = list(accumulate(islice(self.blocks.values(), len(self._lost)), initial=0))
         if up_to[-1] < n_blocks:
             total = up_to[-1]
+            weigh = self._weigh
             for here, resident in islice(self.blocks.items(), len(self._lost), None):
-                self._weigh(here, resident)
+                weigh(here, resident)
                 total += resident
                 up_to.append(total)
                 if total >= n_blocks:
@@ -176,9 +168,11 @@ class _Front:
         return self._chance(here) * self.loss.again_ms(n_blocks)
 
     def _chance(self, here: OnGpu) -> float:
+        tick, window_ticks = self.moment
         if here.pins:
-            return self.loss.sure(self.moment.window_ticks)
-        return self.loss.chance(here.uses, self.moment.idle_share(here.released))
+            return self.loss.sure(window_ticks)
+        idle_ticks = tick - here.released
+        return self.loss.chance(here.uses, idle_ticks / window_ticks if idle_ticks > 0 else 0.0)
 
 
 class Evictable:
@@ -232,11 +226,12 @@ class Evictable:
     def unmark(self, nodes: Collection[OnGpu]) -> None:
         """The GPU may not evict these, or has; those that are not in the order stay so."""
         ticks, front = self._ticks, self._front
+        front_tick = front.last_tick if front is not None else 0
         for here in nodes:
             tick = here.released
             if not tick:
                 continue
-            if front is not None and front.has(here):
+            if front is not None and tick <= front_tick and here in front.blocks:  # the tick tells it of most
                 front.drop(here)
             here.released = 0
             tied = ticks[tick]
@@ -251,8 +246,9 @@ class Evictable:
         """What is counted on these nodes, which are in the order, has changed."""
         front = self._front
         if front is not None:
+            front_tick = front.last_tick
             for here in nodes:
-                if front.has(here):
+                if here.released <= front_tick and here in front.blocks:
                     front.recount(here)
 
     def victims(self, n_blocks: int, keep: Collection[Node] = ()) -> Iterator[Victim]:

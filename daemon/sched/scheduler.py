@@ -182,9 +182,9 @@ class Scheduler:
         """
         if not self._pools[model].waiting or not self._policy(model).traits.moves:
             return None
-        hungry = [engine for engine in self.serving(model) if engine.is_hungry]
-        lines = [engine for engine in self._engines_of[model] if engine.waiting]
-        if not hungry or not lines:
+        hungry = [engine for engine in self._engines_of[model] if engine.is_hungry]
+        lines = [engine for engine in self._engines_of[model] if engine.waiting] if hungry else []
+        if not lines:
             return None
         busiest = max(lines, key=lambda engine: engine.wait_ms)
         best: tuple[float, Attempt, _Weighed, Choice] | None = None

@@ -5,7 +5,6 @@ Sums are whole microseconds and tokens, so that what was added is removed to the
 
 from collections import deque
 from math import inf
-from typing import NamedTuple
 
 from preble.daemon.sched.node import Node
 from preble.daemon.sched.types import TimeModel
@@ -23,19 +22,6 @@ class Given:
         self.counts = True
 
 
-class Load(NamedTuple):
-    """What the requests of a window add up to, by one time model and batch, in ms."""
-
-    times: TimeModel
-    batch: float
-    decode_ms: float
-    """Of all of them, at the mean output length."""
-    all_ms: float
-    """L of E2: that, and their prefill."""
-    decode_ratio: float
-    """Share of decoding, 0 to 1."""
-
-
 class LoadWindow:
     """Requests given to one GPU, and the output lengths it produced, since the window began."""
 
@@ -51,17 +37,22 @@ class LoadWindow:
         self.n_requests = 0
         self.oldest_s = inf
         """Of what it counts; infinite if that is nothing."""
-        self._load: Load | None = None
+        self._load: tuple[float, float] | None = None
         """Kept until something changes: every decision asks for that of every GPU."""
+        self._times: TimeModel | None = None
+        self._batch = 1.0
 
-    def load(self, times: TimeModel, batch: float) -> Load:
-        """What has been given to the GPU, if it decodes `batch` sequences at once."""
-        load = self._load
-        if load is None or load.times is not times or load.batch != batch:
+    def load(self, times: TimeModel, batch: float) -> tuple[float, float]:
+        """L in ms, prefill and decode time of all its requests, and the share of decoding in it, from 0 to 1.
+
+        Decode time is that at the mean output length, if the GPU decodes `batch` sequences at once.
+        """
+        if self._load is None or self._times is not times or self._batch != batch:
             decode_ms = self.n_requests * times.decode_ms(self.mean_output_tokens, batch)
-            all_ms = self.prefill_us / 1000 + decode_ms
-            load = self._load = Load(times, batch, decode_ms, all_ms, decode_ms / all_ms if all_ms > 0 else 0.0)
-        return load
+            load_ms = self.prefill_us / 1000 + decode_ms
+            self._times, self._batch = times, batch
+            self._load = load_ms, decode_ms / load_ms if load_ms > 0 else 0.0
+        return self._load
 
     def give(self, now_s: float, prefill_ms: float, leaf: Node | None) -> Given:
         """Count a request that was placed on the GPU."""

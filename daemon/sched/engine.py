@@ -1,6 +1,6 @@
 """One engine as the scheduler knows it: what it can take, what it was given, what runs there and what waits for it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from math import ceil
 from typing import NamedTuple
 
@@ -33,8 +33,8 @@ class Asked(NamedTuple):
     output_tokens: int
     """Expected, of all its sequences."""
     lane: TenantName
-    path: Collection[Node]
-    """The nodes that the prompt goes through, which it would not evict."""
+    path: Set[Node]
+    """The nodes that the prompt goes through, which it would not evict. A set keeps their hashes for all engines."""
 
 
 class Engine:

@@ -133,7 +133,15 @@ class _Front:
         """What evicting them would lose; of fewer, if there are no more."""
         if not self.told or self._up_to[-1] < n_blocks:
             self._add_up(n_blocks)
-        lost = self.told[n_blocks] = self._read_off(n_blocks)
+        after = bisect_left(self._up_to, n_blocks)
+        if after == len(self._up_to):  # all of it is not enough
+            lost = self._sums[-1]
+        else:
+            last = after - 1
+            lost = self._sums[last]
+            if chance := self._chance_list[last]:
+                lost += chance * self.loss.again_ms(n_blocks - self._up_to[last])
+        self.told[n_blocks] = lost
         return lost
 
     def _add_up(self, n_blocks: int) -> None:
@@ -150,14 +158,6 @@ class _Front:
         self._up_to = up_to
         self._sums = list(accumulate(self._lost.values(), initial=0.0))
         self._chance_list = list(self._chances.values())
-
-    def _read_off(self, n_blocks: int) -> float:
-        after = bisect_left(self._up_to, n_blocks)
-        if after == len(self._up_to):  # all of it is not enough
-            return self._sums[-1]
-        last = after - 1
-        chance = self._chance_list[last]
-        return self._sums[last] + (chance * self.loss.again_ms(n_blocks - self._up_to[last]) if chance else 0.0)
 
     def _weigh(self, here: OnGpu, n_blocks: int) -> None:
         chance = self._chances[here] = self._chance(here)

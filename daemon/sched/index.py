@@ -92,7 +92,7 @@ class PrefixIndex:
     @staticmethod
     def held_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
         """Blocks of a matched prompt that running requests hold on the GPU already."""
-        return sum([n_blocks for node, n_blocks in stretches if gpu in node.gpus and node.gpus[gpu].active])
+        return sum([n for node, n in stretches if (here := node.gpus.get(gpu)) is not None and here.active])
 
     def evictable(self, gpu: GpuId) -> Evictable:
         """What the GPU may evict, always the same object. To be read, and told what else is counted on nodes."""

@@ -38,11 +38,6 @@ class OnGpu:
         self.pins = 0
         """Prefixes that are to stay in the GPU's cache and pass through the node."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is counted."""
-        return not (self.resident or self.uses or self.intended or self.active or self.pins)
-
     def split(self, upper: "Node", n_blocks: int) -> "OnGpu":
         """Leave the first blocks of the node to one of their own; what is counted there."""
         above = OnGpu(upper)
@@ -94,7 +89,8 @@ class Node:
 
     def leave_if_empty(self, gpu: GpuId) -> None:
         """Forget a GPU for which nothing is counted any more."""
-        if not self.gpus[gpu].is_empty:
+        here = self.gpus[gpu]
+        if here.resident or here.uses or here.intended or here.active or here.pins:
             return
         if len(self.gpus) == 1:
             self.gpus = _NOWHERE
@@ -124,7 +120,9 @@ class Node:
     @property
     def is_needed(self) -> bool:
         """By what is behind it, by a request that waits or runs, or because it is to stay."""
-        return bool(self.children) or sum([here.intended + here.active + here.pins for here in self.gpus.values()]) > 0
+        if self.children or not self.gpus:
+            return bool(self.children)
+        return sum([here.intended + here.active + here.pins for here in self.gpus.values()]) > 0
 
 
 Stretch = tuple[Node, int]

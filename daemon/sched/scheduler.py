@@ -243,7 +243,7 @@ class Scheduler:
         holders, biggest = self._holders(spec.model, stretches, engines, blocks)
         each_tokens = ceil(self._outputs[spec.model].expect(stretches, spec.tenant))
         expected_tokens = spec.n_sequences * min(spec.max_output_tokens, each_tokens)
-        path = [node for node, _ in stretches]
+        path = frozenset([node for node, _ in stretches])
         asked = Asked(spec.prompt.n_tokens, spec.n_sequences, expected_tokens, spec.lane, path)
         candidates = [
             engine.candidate(asked, n_blocks, holds)

@@ -16,6 +16,9 @@ from preble.daemon.ids import GpuId, ModelName
 
 KEEP_ALIVE_S = 75
 """How long an engine keeps an idle connection. Clients must let go earlier, or a request may meet a closing socket."""
+_IN_SCHEDULER_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
+"""As on one GPU. On CPUs vLLM has a worker process by itself, to bind its threads to cores, and its scheduler's process
+spins while that computes; where there is one thread to bind, the core that this costs is worth more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +148,8 @@ def command(spec: EngineSpec, sockets: Sockets) -> list[str]:
     if spec.hardware == "cuda":
         options["--tensor-parallel-size"] = model.tensor_parallel_size
         options["--gpu-memory-utilization"] = model.gpu_memory_utilization
+    elif len(spec.devices) == 1:
+        options["--distributed-executor-backend"] = _IN_SCHEDULER_PROCESS
     switches = [
         "--enable-prefix-caching",
         "--enable-prompt-tokens-details",
@@ -179,7 +184,8 @@ def environment(spec: EngineSpec) -> dict[str, str]:
     if spec.hardware == "cuda":
         ours |= {"CUDA_VISIBLE_DEVICES": devices, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     else:
-        ours |= {"VLLM_CPU_OMP_THREADS_BIND": devices, "VLLM_CPU_KVCACHE_SPACE": str(spec.model.cpu_kv_cache_gib)}
+        ours["VLLM_CPU_KVCACHE_SPACE"] = str(spec.model.cpu_kv_cache_gib)
+        ours |= {"OMP_NUM_THREADS": "1"} if len(spec.devices) == 1 else {"VLLM_CPU_OMP_THREADS_BIND": devices}
     if Path(spec.model_path).is_dir():
         ours["HF_HUB_OFFLINE"] = "1"
     return {**os.environ, **ours}

@@ -116,11 +116,23 @@ def test_the_command_of_a_cuda_engine():
     assert "--enforce-eager" not in words
 
 
+def test_an_engine_of_one_core_computes_in_its_schedulers_process():
+    one, several = (plan([CPU], machine(n_cores=n_cores), {})[0] for n_cores in (3, 5))
+    assert len(one.devices) == 1
+    sockets = Sockets.within(Path("/run"), GpuId("cpu0"))
+    assert option(command(one, sockets), "--distributed-executor-backend").endswith(".UniProcExecutor")
+    assert environment(one)["OMP_NUM_THREADS"] == "1"
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in environment(one)
+    assert "--distributed-executor-backend" not in command(several, sockets)
+
+
 def test_environments(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     cpu = environment(plan([CPU], machine(n_cores=5), {CPU.name: str(tmp_path)})[1])
     assert cpu["VLLM_CPU_OMP_THREADS_BIND"] == "3,4"
+    assert "OMP_NUM_THREADS" not in cpu
     assert cpu["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert cpu["HF_HUB_OFFLINE"] == cpu["VLLM_NO_USAGE_STATS"] == "1"
     assert cpu["PATH"] == "/usr/bin"

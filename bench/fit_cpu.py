@@ -44,12 +44,14 @@ PROMPTS = (16, 32, 64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8
 CONTEXTS = (1024, 2048, 4096, 7168)
 CHUNKS = (32, 128, 512, 1024)
 BATCHES = (1, 2, 4, 8, 16, 32)
+SHARED_BATCHES = (8, 32)
 DECODE_CONTEXTS = (32, 1024, 2048, 4096, 7168)
+SHARED_CONTEXTS = (1024, 2048, 4096)
 DECODE_TOKENS = 66_000  # in all sequences of a batch; more take long to prepare, and are rare
 DECODE_STEPS = 64
 PREFILL_REPEATS = 7
 DECODE_REPEATS = 3
-NAMES = ("way", "base", "per_token", "per_decode_context", "per_chunk_context", "per_pair")
+NAMES = ("way", "base", "per_token", "per_decode_context", "per_shared_context", "per_chunk_context", "per_attended")
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,10 @@ async def chunk_ms(http: aiohttp.ClientSession, n_tokens: int, context: int) -> 
     return await ask(http, [prompt], 1, salt)
 
 
-async def step_ms(http: aiohttp.ClientSession, batch: int, context: int) -> float:
-    """Of a step that decodes for `batch` sequences, of unequal prompts: one's KV blocks would fit a core's caches."""
-    salt, prompts = uuid4().hex, [random_prompt(context) for _ in range(batch)]
+async def step_ms(http: aiohttp.ClientSession, batch: int, context: int, *, shared: bool) -> float:
+    """Of a step that decodes for `batch` sequences, of one prompt, whose KV blocks a core's caches keep, or unequal."""
+    salt, one = uuid4().hex, random_prompt(context)
+    prompts = [one if shared else random_prompt(context) for _ in range(batch)]
     await ask(http, prompts, 1, salt)
     first_ms = await ask(http, prompts, 1, salt)
     return (await ask(http, prompts, 1 + DECODE_STEPS, salt) - first_ms) / DECODE_STEPS
@@ -116,6 +119,12 @@ async def measure(sockets: list[Path]) -> list[Point]:
         ms = await typical(engines, PREFILL_REPEATS, lambda http: chunk_ms(http, n_tokens, context))
         note(f"{n_tokens} tokens to {context}", prefill_terms(n_tokens, context), ms)
 
+    async def decode(batch: int, context: int, *, shared: bool = False) -> None:
+        ms = await typical(engines, DECODE_REPEATS, lambda http: step_ms(http, batch, context, shared=shared))
+        again = (batch - 1) * context // BLOCK_TOKENS * BLOCK_TOKENS if shared else 0
+        once = batch * (context + DECODE_STEPS / 2) - again
+        note(f"{batch} sequences of {'the same ' * shared}{context}", (0, 1, batch, once, again, 0, 0), ms)
+
     def note(what: str, terms: tuple[float, ...], ms: float) -> None:
         points.append(Point(what, terms, ms))
         print(f"{what}: {ms:.2f} ms", file=sys.stderr)
@@ -130,11 +139,10 @@ async def measure(sockets: list[Path]) -> list[Point]:
                 await prompt(n_tokens, context)
         for context in DECODE_CONTEXTS:
             for batch in (some for some in BATCHES if some * context <= DECODE_TOKENS):
-                ms = await typical(
-                    engines, DECODE_REPEATS, lambda http, batch=batch, context=context: step_ms(http, batch, context)
-                )
-                tokens = batch * (context + DECODE_STEPS / 2)
-                note(f"{batch} sequences of {context}", (0, 1, batch, tokens, 0, 0), ms)
+                await decode(batch, context)
+        for context in SHARED_CONTEXTS:
+            for batch in SHARED_BATCHES:
+                await decode(batch, context, shared=True)
     finally:
         for http in engines:
             await http.close()
@@ -142,9 +150,9 @@ async def measure(sockets: list[Path]) -> list[Point]:
 
 
 def prefill_terms(n_tokens: int, context: int) -> tuple[float, ...]:
-    terms = np.array([1.0, 0, 0, 0, 0, 0])
+    terms = np.array([1.0, 0, 0, 0, 0, 0, 0])
     for chunk, end in chunks(n_tokens, context):
-        terms += [0, 1, chunk, 0, end, chunk * end]
+        terms += [0, 1, chunk, 0, 0, end, chunk * end - chunk * (chunk - 1) / 2]
     return tuple(terms)
 
 
@@ -225,12 +233,11 @@ max_model_len = {max_model_len}
 base_ms = {base:.4g}
 ms_per_token = {per_token:.4g}
 ms_per_context_token = {per_decode_context:.4g}
+ms_per_shared_context_token = {per_shared_context:.4g}
 
 [prefill]
 ms_per_context_token = {per_chunk_context:.4g}
-
-[long_prefill]
-ms_per_token_pair = {per_pair:.4g}
+ms_per_attended_token = {per_attended:.4g}
 """
 
 

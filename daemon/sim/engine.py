@@ -176,6 +176,7 @@ class ModelledEngine:
         assert n_decoding or chunks, "work waits that never fits"
         first_ps = self._fit.batch_ps(n_decoding + sum(n for _, n in chunks))
         first_ps += self._fit.context_ps * (self._decoding.context + n_decoding)
+        first_ps -= (self._fit.context_ps - self._fit.shared_context_ps) * self._shared_context()
         first_ps += sum(self._fit.chunk_ps(n, job.computed) for job, n in chunks)
         self._run = Run(
             start_ps=now_ps,
@@ -185,6 +186,10 @@ class ModelledEngine:
             prefilled=tuple(job for job, _ in chunks),
         )
         self.ends_ps = self._run.ends_ps
+
+    def _shared_context(self) -> int:
+        """Tokens in blocks that more than one decoding sequence has, but for the first; a prompt's own blocks hide some."""
+        return self._limits.block_size * max(0, self._decoding.cached_blocks - self.kv.n_held)
 
     def _steps_of_run(self, taken: int) -> int:
         """Until an answer ends or blocks run out; those that the first step needs are `taken` already."""

@@ -1,10 +1,11 @@
 """Calibrations of engines: how long a step takes and what fits. Reads its own TOML files, or one that is named.
 
-A step computes n tokens: one of each sequence that decodes, whose contexts sum up to C tokens, and chunks of prompts,
-each of q tokens and ending at context c. It takes
+A step computes n tokens: one of each sequence that decodes, whose contexts sum up to C tokens, S of which are in blocks
+that another of them reads too, and chunks of prompts, each of q tokens and ending at context c. It takes
 
-    max(step.least_ms, step.base_ms + n * step.ms_per_token) + C * step.ms_per_context_token
-    + for each chunk: c * prefill.ms_per_context_token
+    max(step.least_ms, step.base_ms + n * step.ms_per_token)
+    + (C - S) * step.ms_per_context_token + S * step.ms_per_shared_context_token
+    + for each chunk: c * prefill.ms_per_context_token + (q * c - q * (q - 1) / 2) * prefill.ms_per_attended_token
     + for each chunk with q * c > long_prefill.from_token_pairs: q * long_prefill.ms_per_token
       + c * long_prefill.ms_per_context_token + q * c * long_prefill.ms_per_token_pair
 
@@ -48,12 +49,16 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ms_per_token: _NotNegative
     ms_per_context_token: _NotNegative
     """Of sequences that decode."""
+    ms_per_shared_context_token: _NotNegative | None = None
+    """Of those, once another one has read the same block; None: as much as others."""
 
 
 class Prefill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a chunk of a prompt costs beyond its tokens."""
 
     ms_per_context_token: _NotNegative = 0.0
+    ms_per_attended_token: _NotNegative = 0.0
+    """For each token of the chunk, of itself and those before it."""
 
 
 class LongPrefill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +86,9 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
             raise ValueError("engine.kv_blocks: they must hold at least one prompt of max_model_len")
         if engine.max_num_batched_tokens < engine.max_num_seqs:
             raise ValueError("engine.max_num_batched_tokens: it must be at least max_num_seqs")
+        shared_ms = self.step.ms_per_shared_context_token
+        if shared_ms is not None and shared_ms > self.step.ms_per_context_token:
+            raise ValueError("step.ms_per_shared_context_token: it may not be above step.ms_per_context_token")
         if max(self.step.least_ms, self.step.base_ms + self.step.ms_per_token) < 1 / PS_PER_MS:
             raise ValueError("step: no step may take no time")
 
@@ -100,9 +108,16 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         """What each token of context costs that a decoding sequence has."""
         return round(PS_PER_MS * self.step.ms_per_context_token)
 
+    @cached_property
+    def shared_context_ps(self) -> int:
+        """What each of these costs in blocks that another sequence has read in the same step."""
+        shared_ms = self.step.ms_per_shared_context_token
+        return self.context_ps if shared_ms is None else round(PS_PER_MS * shared_ms)
+
     def chunk_ps(self, n_tokens: int, context: int) -> int:
         """What a chunk of a prompt that ends at `context` costs beyond its tokens."""
-        ms = context * self.prefill.ms_per_context_token
+        attended = n_tokens * context - n_tokens * (n_tokens - 1) // 2
+        ms = context * self.prefill.ms_per_context_token + attended * self.prefill.ms_per_attended_token
         pairs, extra = n_tokens * context, self.long_prefill
         if pairs > extra.from_token_pairs:
             ms += n_tokens * extra.ms_per_token + context * extra.ms_per_context_token + pairs * extra.ms_per_token_pair

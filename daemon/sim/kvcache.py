@@ -65,6 +65,11 @@ class KvCache:
         """Cached blocks that nobody holds."""
         return self._unheld
 
+    @property
+    def n_held(self) -> int:
+        """Cached blocks that somebody holds."""
+        return len(self._node_of) - self._unheld
+
     # --- finding ---
 
     def n_hit(self, keys: Sequence[BlockKey], limit: int) -> int:

@@ -82,6 +82,8 @@ class Decoding:
         self.n = 0
         self.context = 0
         """Sum of their computed tokens."""
+        self.cached_blocks = 0
+        """Sum of their blocks that others can hit."""
         self.step = 0
         """Steps that the engine has done."""
         self._block_size = block_size
@@ -99,6 +101,7 @@ class Decoding:
         heappush(self._ends, (job.end_step, self._n_entries, job))
         self.n += 1
         self.context += job.computed
+        self.cached_blocks += job.n_cached
         self._n_growing[self._phase(job)] += 1
 
     def remove(self, job: Job) -> None:
@@ -111,6 +114,7 @@ class Decoding:
         job.end_step = None
         self.n -= 1
         self.context -= job.computed
+        self.cached_blocks -= job.n_cached
 
     def _phase(self, job: Job) -> int:
         return (job.as_of_step + 1 - job.computed) % self._block_size

@@ -15,7 +15,9 @@ BLOCK = 4
 KEYS = BlockKeys(BLOCK, ModelName("m"))
 
 
-def fit(*, kv_blocks=100, max_num_seqs=4, budget=16, max_model_len=100, ms_per_context_token=0.0) -> Fit:
+def fit(
+    *, kv_blocks=100, max_num_seqs=4, budget=16, max_model_len=100, ms_per_context_token=0.0, shared=None
+) -> Fit:
     """10 ms a step and 1 ms a token, unless contexts count too."""
     engine = Engine(
         block_size=BLOCK,
@@ -24,7 +26,7 @@ def fit(*, kv_blocks=100, max_num_seqs=4, budget=16, max_model_len=100, ms_per_c
         max_num_batched_tokens=budget,
         max_model_len=max_model_len,
     )
-    step = Step(base_ms=10.0, ms_per_token=1.0, ms_per_context_token=ms_per_context_token)
+    step = Step(base_ms=10.0, ms_per_token=1.0, ms_per_context_token=ms_per_context_token, ms_per_shared_context_token=shared)
     return Fit(source="test", date="2026", engine=engine, step=step)
 
 

@@ -44,6 +44,14 @@ def test_contexts_count_only_while_they_are_there():
     assert after.end_ms[2] == 500 + alone.end_ms[2]
 
 
+def test_contexts_that_sequences_share_may_cost_less():
+    jobs = [(0, job(n, (1, 8), (1 + n, 1), output=3)) for n in (1, 2)]
+    apart = bench(budget=64, ms_per_context_token=0.5).play(*jobs)
+    jobs = [(0, job(n, (1, 8), (1 + n, 1), output=3)) for n in (1, 2)]
+    shared = bench(budget=64, ms_per_context_token=0.5, shared=0.25).play(*jobs)
+    assert apart.end_ms[1] - shared.end_ms[1] == 2 * 8 * 0.25  # two steps, in which one of them reads 8 tokens again
+
+
 def test_prompts_share_a_step_in_the_order_of_arrival():
     seen = bench().play((0, job(1, (1, 6))), (0, job(2, (2, 6))), (0, job(3, (3, 6))))
     assert seen.first_ms == {1: 26, 2: 26, 3: 26 + 12}
@@ -216,6 +224,7 @@ LIMITS = st.fixed_dictionaries(
         "budget": st.integers(6, 30),
         "max_model_len": st.just(60),
         "ms_per_context_token": st.sampled_from([0.0, 0.25]),
+        "shared": st.sampled_from([None, 0.0]),
     }
 )
 

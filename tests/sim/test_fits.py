@@ -67,6 +67,12 @@ def test_more_work_never_takes_less_time(name):
     assert fit.context_ps > 0
 
 
+def test_each_token_of_a_chunk_attends_to_those_before_it_and_to_itself(tmp_path):
+    file = tmp_path / "fit.toml"
+    file.write_text(GOOD + "[prefill]\nms_per_attended_token = 0.5")
+    assert load_fit(file).chunk_ps(3, 10) / PS_PER_MS == 0.5 * (8 + 9 + 10)
+
+
 @pytest.mark.parametrize("name", fit_names())
 def test_the_schedulers_time_model_is_near_the_calibration(name):
     fit = load_fit(name)
@@ -97,6 +103,7 @@ def test_a_prompt_over_the_budget_takes_several_steps(tmp_path):
         ("base_ms = 10\nms_per_token = 1", "base_ms = 0\nms_per_token = 0", "no step may take no time"),
         ("block_size = 4", "block_size = 'four'", "engine.block_size: Expected `int`, got `str`"),
         ("base_ms = 10", "base_ms = inf", "step.base_ms"),
+        ("base_ms = 10", "base_ms = 10\nms_per_shared_context_token = 0.6", "step.ms_per_shared_context_token"),
         ("source =", "sauce =", "unknown field `sauce`"),
         ("[engine]", "[engine", "not valid TOML"),
     ],

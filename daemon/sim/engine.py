@@ -1,9 +1,10 @@
 """A modelled vLLM engine: which step does what, what its KV cache holds, and when each answer's tokens are there.
 
-It follows vLLM's V1 scheduler. A step serves the running sequences first, one token each or the next chunk of a prompt
-begun, then starts waiting ones, first come, first served, while tokens, sequences and blocks allow; a sequence starts
-only if its whole prompt fits. When blocks run out the last started is preempted, and recomputed later. A prompt's
-blocks can be hit from the step on that computes them. A test holds it to vLLM's own scheduler.
+It follows vLLM's V1 scheduler with priorities. A step serves the running sequences first, in the order of their start,
+one token each or the next chunk of a prompt begun, then starts waiting ones, by priority and arrival, while tokens,
+sequences and blocks allow; a sequence starts only if its whole prompt fits. When blocks run out the last in line is
+preempted, and recomputed later. A prompt's blocks can be hit from the step on that computes them. A test holds it to
+vLLM's own scheduler.
 
 Steps that only decode are not gone through one by one: from one notable moment to the next they are a *run*, whose
 length is a closed formula. Times are whole picoseconds, so that a run ends to the last unit where its steps would.
@@ -16,7 +17,7 @@ What is not as in vLLM:
 * nothing overlaps: a step's tokens are known when it ends, and what the CPU does between steps is part of the fit.
 """
 
-from collections import deque
+from bisect import insort
 from dataclasses import dataclass
 
 from preble.daemon.flow.events import KvChange
@@ -47,13 +48,17 @@ class ModelledEngine:
         self._fit = fit
         self._limits = fit.limits
         self._one_by_one = one_by_one
-        self._waiting: deque[Job] = deque()
+        self._waiting: list[Job] = []
+        """In line."""
+        self._n_submitted = 0
         self._running: dict[AttemptId, Job] = {}
         """In the order of their start."""
-        self._prefilling: Job | None = None
-        """The one whose prompt is computed in part; it was started last."""
+        self._prefilling: dict[AttemptId, Job] = {}
+        """Those whose prompts are computed in part, in the order of their start."""
         self._decoding = Decoding(fit.limits.block_size)
-        """The other running ones, except for those whose prompt's last chunk is in the run."""
+        """The other running ones, except for those whose prompt's last chunk is in the run, or that it passes over."""
+        self._passed_over: list[Job] = []
+        """They decode, but prompts that were begun before them, or a lack of blocks, leave them nothing of the run."""
         self._run: Run | None = None
         self._aborted: list[AttemptId] = []
 
@@ -89,9 +94,14 @@ class ModelledEngine:
         """Let a request wait for the next step."""
         assert job.output_tokens > 0, job
         assert job.prompt_tokens + job.output_tokens <= self._limits.max_model_len, job
-        self._waiting.append(job)
+        self._n_submitted += 1
+        job.number = self._n_submitted
+        self._wait(job)
         if len(self._running) < self._limits.max_num_seqs:
             self._cut(now_ps)
+
+    def _wait(self, job: Job) -> None:
+        insort(self._waiting, job, key=lambda waiting: waiting.place)
 
     def abort(self, attempt_id: AttemptId, now_ps: int) -> None:
         """End a request after the step under way. It is in that `News`, unless it ended by itself before."""
@@ -118,9 +128,10 @@ class ModelledEngine:
         if self._run is not None:
             run, self._run = self._run, None
             self._pass(run)
+            self._resume()
             ended += self._end_decoding()
             for job in run.prefilled:
-                if job is self._prefilling:
+                if job.attempt_id in self._prefilling:
                     continue
                 if not job.produced:
                     first_tokens.append(job.attempt_id)
@@ -139,6 +150,11 @@ class ModelledEngine:
         if run.n_steps > 1:
             self.kv.take(self._decoding.blocks_for(run.n_steps) - self._decoding.blocks_for(1))
         self._decoding.pass_steps(run.n_steps)
+
+    def _resume(self) -> None:
+        for job in self._passed_over:
+            self._decoding.add(job)
+        self._passed_over.clear()
 
     def _end_decoding(self) -> list[Job]:
         ended: list[Job] = []
@@ -168,10 +184,25 @@ class ModelledEngine:
         """Plan the next run, if none is under way and there is something to do."""
         if self.ends_ps is not None or not (self._running or self._waiting):
             return
-        self._make_room()
-        growing = self._decoding.blocks_for(1)
-        self.kv.take(growing)
-        chunks = self._chunks()
+        most = self._most_of_a_prompt()
+        n_preempted, growing = 0, self._decoding.blocks_for(1)
+        chunks = self._next_chunks(most)
+        n_tokens = self._decoding.n + sum(n for _, n in chunks)
+        if n_tokens <= self._limits.max_num_batched_tokens and self._fits(chunks, growing):
+            self.kv.take(growing)
+            for job, n in chunks:
+                self._compute(job, n)
+        else:
+            chunks, n_preempted = self._serve_one_by_one(most)
+        if not n_preempted:
+            self._begin_waiting(chunks, most)
+        elif not chunks and not self._decoding.n:  # it was first to be served: a step of nothing, which takes no time
+            self._resume()
+            self.start(now_ps)
+            return
+        self._begin_run(now_ps, chunks, growing, is_one_step=bool(chunks or n_preempted or self._one_by_one))
+
+    def _begin_run(self, now_ps: int, chunks: list[tuple[Job, int]], growing: int, *, is_one_step: bool) -> None:
         n_decoding = self._decoding.n
         assert n_decoding or chunks, "work waits that never fits"
         first_ps = self._fit.batch_ps(n_decoding + sum(n for _, n in chunks))
@@ -180,7 +211,7 @@ class ModelledEngine:
         first_ps += sum(self._fit.chunk_ps(n, job.computed) for job, n in chunks)
         self._run = Run(
             start_ps=now_ps,
-            n_steps=1 if chunks or self._one_by_one else self._steps_of_run(growing),
+            n_steps=1 if is_one_step else self._steps_of_run(growing),
             first_ps=first_ps,
             growth_ps=self._fit.context_ps * n_decoding,
             prefilled=tuple(job for job, _ in chunks),
@@ -198,45 +229,78 @@ class ModelledEngine:
         at_most = (n_steps // self._limits.block_size + 1) * self._decoding.n
         return n_steps if at_most <= n_blocks else min(n_steps, self._decoding.steps_within(n_blocks))
 
-    def _make_room(self) -> None:
-        """Preempt, latest started first, until what runs can go on.
+    def _most_of_a_prompt(self) -> int:
+        """Tokens of one prompt that a step may compute, however many there is room for."""
+        threshold = self._fit.engine.long_prefill_token_threshold
+        is_alone = len(self._running) + len(self._waiting) == 1
+        return threshold if threshold and not is_alone else self._limits.max_num_batched_tokens
 
-        What was preempted waits first in line and does not fit, so nothing starts in the same step.
+    def _next_chunks(self, most: int) -> list[tuple[Job, int]]:
+        """Of the prompts begun, what the next step computes after what decodes, if that leaves enough for all."""
+        if len(self._prefilling) == 1 and next(reversed(self._running)) in self._prefilling:
+            most = min(most, self._limits.max_num_batched_tokens - self._decoding.n)
+        return [(job, min(job.n_known - job.computed, most)) for job in self._prefilling.values()]
+
+    def _fits(self, chunks: list[tuple[Job, int]], growing: int) -> bool:
+        """Whether there are blocks for these, and for those that decode."""
+        needed = sum(self._blocks(job.computed + n) - job.n_blocks for job, n in chunks)
+        return growing + needed <= self.kv.n_available
+
+    def _serve_one_by_one(self, most: int) -> tuple[list[tuple[Job, int]], int]:
+        """Serve what runs in the order of its start, and preempt the last in line as long as one lacks blocks.
+
+        Returns the chunks of prompts, and how many were preempted. Whoever is preempted for its own lack ends the step
+        for those behind it.
         """
-        while self._decoding.blocks_for(1) > self.kv.n_available:
-            self._preempt()
-        job = self._prefilling
-        if job is not None:
-            n_computed = min(job.n_known, job.computed + self._budget())
-            needed = self._blocks(n_computed) - job.n_blocks
-            if self._decoding.blocks_for(1) + needed > self.kv.n_available:
-                self._preempt()
+        budget, n_preempted = self._limits.max_num_batched_tokens, 0
+        served: dict[AttemptId, tuple[Job, int, int]] = {}
+        """Jobs with their tokens, and blocks taken beyond those they know of."""
+        for job in list(self._running.values()):
+            if job.attempt_id not in self._running:
+                continue
+            is_decoding = job.end_step is not None
+            n_tokens = 1 if is_decoding else min(job.n_known - job.computed, most, budget)
+            if budget == 0:
+                break
+            needed = self._decoding.growth(job) if is_decoding else self._blocks(job.computed + n_tokens) - job.n_blocks
+            while needed > self.kv.n_available and job.attempt_id in self._running:
+                victim = max(self._running.values(), key=lambda running: running.place)
+                _, regained, blocks = served.pop(victim.attempt_id, (victim, 0, 0))
+                budget += regained
+                self.kv.let_go(None, blocks)
+                self._preempt(victim)
+                n_preempted += 1
+            if job.attempt_id not in self._running:
+                break
+            self.kv.take(needed)
+            served[job.attempt_id] = job, n_tokens, needed
+            budget -= n_tokens
+        for job in self._running.values():
+            if job.end_step is not None and job.attempt_id not in served:
+                self._decoding.remove(job)
+                self._passed_over.append(job)
+        chunks = [(job, n) for job, n, _ in served.values() if job.end_step is None]
+        for job, n in chunks:
+            self.kv.let_go(None, self._blocks(job.computed + n) - job.n_blocks)
+            self._compute(job, n)
+        return chunks, n_preempted
 
-    def _budget(self) -> int:
-        return self._limits.max_num_batched_tokens - self._decoding.n
-
-    def _preempt(self) -> None:
-        job = next(reversed(self._running.values()))
+    def _preempt(self, job: Job) -> None:
         self._leave(job)
         job.preemptions += 1
-        self._waiting.appendleft(job)
+        self._wait(job)
 
-    def _chunks(self) -> list[tuple[Job, int]]:
-        """Compute of prompts what the next step can."""
-        chunks: list[tuple[Job, int]] = []
-        budget = self._budget()
-        if self._prefilling is not None:
-            job = self._prefilling
-            chunks.append((job, self._compute(job, budget)))
-            budget -= chunks[-1][1]
+    def _begin_waiting(self, chunks: list[tuple[Job, int]], most: int) -> None:
+        """Start what the step has room for, and add its chunks."""
+        budget = self._limits.max_num_batched_tokens - self._decoding.n - sum(n for _, n in chunks)
         while budget > 0 and self._waiting and len(self._running) < self._limits.max_num_seqs:
             job = self._waiting[0]
             if not self._begin(job):
                 break
-            self._waiting.popleft()
-            chunks.append((job, self._compute(job, budget)))
+            del self._waiting[0]
+            chunks.append((job, min(job.n_known - job.computed, most, budget)))
+            self._compute(*chunks[-1])
             budget -= chunks[-1][1]
-        return chunks
 
     def _begin(self, job: Job) -> bool:
         """Start a request with what is cached of it; False if the whole of it would not fit."""
@@ -252,16 +316,17 @@ class ModelledEngine:
         self._running[job.attempt_id] = job
         return True
 
-    def _compute(self, job: Job, budget: int) -> int:
-        """Compute as much of a prompt as the budget allows, and say how much."""
-        n_tokens = min(job.n_known - job.computed, budget)
+    def _compute(self, job: Job, n_tokens: int) -> None:
+        """Compute so much more of a prompt."""
         job.computed += n_tokens
         n_blocks = self._blocks(job.computed)
         self.kv.take(n_blocks - job.n_blocks)
         job.n_blocks = n_blocks
         self._cache(job)
-        self._prefilling = job if job.computed < job.n_known else None
-        return n_tokens
+        if job.computed < job.n_known:
+            self._prefilling[job.attempt_id] = job
+        else:
+            self._prefilling.pop(job.attempt_id, None)
 
     def _cache(self, job: Job) -> None:
         """Let others hit its full blocks."""
@@ -273,8 +338,7 @@ class ModelledEngine:
         """Take it out of what runs, and its blocks from it."""
         if job.end_step is not None:
             self._decoding.remove(job)
-        if job is self._prefilling:
-            self._prefilling = None
+        self._prefilling.pop(job.attempt_id, None)
         del self._running[job.attempt_id]
         self._cache(job)
         self.kv.let_go(job.chain, job.n_blocks - job.n_cached)

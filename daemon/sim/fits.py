@@ -39,6 +39,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_num_seqs: _Count
     max_num_batched_tokens: _Count
     max_model_len: _Count
+    long_prefill_token_threshold: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 0
+    """Tokens of one prompt in a step, unless it is alone; 0: as many as there is room for."""
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,7 +97,14 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     @cached_property
     def limits(self) -> EngineLimits:
         """What the engine can take, as the scheduler is told."""
-        return EngineLimits(**msgspec.structs.asdict(self.engine))
+        engine = self.engine
+        return EngineLimits(
+            block_size=engine.block_size,
+            kv_blocks=engine.kv_blocks,
+            max_num_seqs=engine.max_num_seqs,
+            max_num_batched_tokens=engine.max_num_batched_tokens,
+            max_model_len=engine.max_model_len,
+        )
 
     # --- in picoseconds, for exact sums ---
 

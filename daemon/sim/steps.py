@@ -18,6 +18,10 @@ class Job:
     """Of the full blocks of its prompt and its answer."""
     prompt_tokens: int
     output_tokens: int
+    priority: int = 0
+    """The lowest is started first, and preempted last."""
+    number: int = 0
+    """Of equal priority, the lowest is started first; its engine counts."""
     produced: int = 0
     """Tokens of its answer; while it decodes, as of `as_of_step`."""
     cached_tokens: int = 0
@@ -36,6 +40,11 @@ class Job:
     def n_known(self) -> int:
         """Tokens of prompt and answer there are, and which must be computed before the next is produced."""
         return self.prompt_tokens + self.produced
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its place in the line."""
+        return self.priority, self.number
 
     @property
     def n_cached(self) -> int:
@@ -115,6 +124,10 @@ class Decoding:
         self.n -= 1
         self.context -= job.computed
         self.cached_blocks -= job.n_cached
+
+    def growth(self, job: Job) -> int:
+        """Blocks that one of them takes in the next step."""
+        return int((self.step + 1) % self._block_size == self._phase(job))
 
     def _phase(self, job: Job) -> int:
         return (job.as_of_step + 1 - job.computed) % self._block_size

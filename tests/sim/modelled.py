@@ -16,7 +16,14 @@ KEYS = BlockKeys(BLOCK, ModelName("m"))
 
 
 def fit(
-    *, kv_blocks=100, max_num_seqs=4, budget=16, max_model_len=100, ms_per_context_token=0.0, shared=None
+    *,
+    kv_blocks=100,
+    max_num_seqs=4,
+    budget=16,
+    max_model_len=100,
+    threshold=0,
+    ms_per_context_token=0.0,
+    shared=None,
 ) -> Fit:
     """10 ms a step and 1 ms a token, unless contexts count too."""
     engine = Engine(
@@ -25,6 +32,7 @@ def fit(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
         max_model_len=max_model_len,
+        long_prefill_token_threshold=threshold,
     )
     step = Step(base_ms=10.0, ms_per_token=1.0, ms_per_context_token=ms_per_context_token, ms_per_shared_context_token=shared)
     return Fit(source="test", date="2026", engine=engine, step=step)
@@ -34,13 +42,14 @@ def keys(*pieces: tuple[int, int]):
     return KEYS.keys([Piece(content, n_tokens) for content, n_tokens in pieces])
 
 
-def job(number: int, *pieces: tuple[int, int], output: int = 1) -> Job:
+def job(number: int, *pieces: tuple[int, int], output: int = 1, priority: int = 0) -> Job:
     """A request whose prompt has these (content, tokens); its answer is content 1000 and its number."""
     return Job(
         attempt_id=AttemptId(number),
         keys=keys(*pieces, (1000 + number, output)),
         prompt_tokens=sum(n for _, n in pieces),
         output_tokens=output,
+        priority=priority,
     )
 
 

@@ -14,11 +14,14 @@ from tests.sim.modelled import BLOCK, bench, job
 from preble.daemon.sim.prompts import token_ids
 from preble.daemon.sim.types import Piece
 
-N_PLANS = 200
+N_PLANS = 400
 
 
 def plans():
-    """Crowded ones: few blocks, much that is shared, some prompts twice."""
+    """Crowded ones: few blocks, much that is shared, some prompts twice; half have priorities, and some a threshold.
+
+    With a threshold nothing is shared: prompts side by side would compute the same blocks, and the model keeps one.
+    """
     for seed in range(N_PLANS):
         rng = random.Random(seed)
         limits = {
@@ -26,18 +29,22 @@ def plans():
             "max_num_seqs": rng.randint(1, 6),
             "budget": rng.randint(6, 30),
             "max_model_len": 64,
+            "threshold": rng.choice([0, rng.randint(1, 12)]) if seed % 2 else 0,
         }
         at_ms, requests = 0, []
         for number in range(1, rng.randint(6, 24)):
             at_ms += rng.choice([0, 0, 5, 17, 40, 90])
             own = 99 if rng.random() < 0.3 else 100 + number
-            pieces = (rng.randint(0, 2), rng.randint(4, 28)), (own, rng.randint(1, 12))
-            requests.append((at_ms, number, pieces, rng.randint(1, 24)))
+            shared = rng.randint(0, 2) if not limits["threshold"] else 200 + number
+            pieces = (shared, rng.randint(4, 28)), (own, rng.randint(1, 12))
+            priority = rng.choice([0, 1, 2]) if seed % 4 > 1 else 0
+            requests.append((at_ms, number, pieces, rng.randint(1, 24), priority))
         yield limits, requests
 
 
 def modelled(limits, requests) -> dict:
-    seen = bench(**limits).play(*((ms, job(n, *pieces, output=output)) for ms, n, pieces, output in requests))
+    jobs = ((ms, job(n, *pieces, output=output, priority=low)) for ms, n, pieces, output, low in requests)
+    seen = bench(**limits).play(*jobs)
     return {
         "first_ms": {str(number): round(ms) for number, ms in seen.first_ms.items()},
         "end_ms": {str(number): round(ms) for number, ms in seen.end_ms.items()},
@@ -57,8 +64,9 @@ def vllms(model: Path, some_plans) -> list[dict]:
                     "at_ms": ms,
                     "prompt": token_ids([Piece(*piece) for piece in pieces]).tolist(),
                     "answer": token_ids([Piece(1000 + number, output)]).tolist(),
+                    "priority": priority,
                 }
-                for ms, number, pieces, output in requests
+                for ms, number, pieces, output, priority in requests
             ],
         }
         for limits, requests in some_plans

@@ -213,6 +213,7 @@ REQUESTS = st.lists(
         st.integers(1, 20),  # tokens of its own
         st.integers(1, 24),  # of its answer
         st.none() | st.integers(0, 200),  # when it is aborted
+        st.sampled_from([0, 0, 1]),  # its priority
     ),
     min_size=1,
     max_size=14,
@@ -223,6 +224,7 @@ LIMITS = st.fixed_dictionaries(
         "max_num_seqs": st.integers(1, 6),
         "budget": st.integers(6, 30),
         "max_model_len": st.just(60),
+        "threshold": st.sampled_from([0, 0, 3, 8]),
         "ms_per_context_token": st.sampled_from([0.0, 0.25]),
         "shared": st.sampled_from([None, 0.0]),
     }
@@ -231,10 +233,10 @@ LIMITS = st.fixed_dictionaries(
 
 def plan_of(requests):
     plan, now_ms = [], 0
-    for number, (gap, shared, n_shared, n_own, output, abort_after) in enumerate(requests, 1):
+    for number, (gap, shared, n_shared, n_own, output, abort_after, low) in enumerate(requests, 1):
         now_ms += gap
         own = 100 + number if n_own % 3 else 99  # else a prompt that may come again
-        plan.append((now_ms, 1, job(number, (shared, n_shared), (own, n_own), output=output)))
+        plan.append((now_ms, 1, job(number, (shared, n_shared), (own, n_own), output=output, priority=low)))
         if abort_after is not None:
             plan.append((now_ms + abort_after, 2, number))
     return [(ms, what) for ms, _, what in sorted(plan, key=lambda entry: entry[:2])]

@@ -30,6 +30,7 @@ def make_scheduler(model: str, plan: dict) -> Scheduler:
             enable_chunked_prefill=True,
             is_encoder_decoder=False,
             policy="priority",
+            long_prefill_token_threshold=limits["threshold"],
             async_scheduling=False,
         ),
         cache_config=CacheConfig(block_size=block_size, enable_prefix_caching=True),
@@ -61,6 +62,7 @@ def play(model: str, plan: dict) -> dict:
                 prompt_token_ids=each["prompt"],
                 sampling_params=SamplingParams(max_tokens=len(each["answer"]), ignore_eos=True),
                 pooling_params=None,
+                priority=each["priority"],
                 block_hasher=hasher,
                 arrival_time=each["at_ms"] + 1e-6 * len(requests),
             )
@@ -69,7 +71,7 @@ def play(model: str, plan: dict) -> dict:
         step = scheduler.schedule()
         for new in step.scheduled_new_reqs:
             cached[new.req_id] = new.num_computed_tokens
-        now_ms += 10 + step.total_num_scheduled_tokens
+        now_ms += 10 + step.total_num_scheduled_tokens if step.total_num_scheduled_tokens else 0
         names = list(step.num_scheduled_tokens)
         tokens = []
         for name in names:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from statistics import median
 from uuid import uuid4
@@ -111,42 +111,49 @@ async def typical(
     return median(values)
 
 
-async def measure(sockets: list[Path]) -> list[Point]:
-    points: list[Point] = []
-    engines = [aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) for path in sockets]
+class Measuring:
+    """Runs on all engines at once, and notes what they took."""
 
-    async def prompt(n_tokens: int, context: int) -> None:
-        ms = await typical(engines, PREFILL_REPEATS, lambda http: chunk_ms(http, n_tokens, context))
-        note(f"{n_tokens} tokens to {context}", prefill_terms(n_tokens, context), ms)
+    def __init__(self, engines: list[aiohttp.ClientSession]) -> None:
+        self.points: list[Point] = []
+        self._engines = engines
 
-    async def decode(batch: int, context: int, *, shared: bool = False) -> None:
-        ms = await typical(engines, DECODE_REPEATS, lambda http: step_ms(http, batch, context, shared=shared))
+    async def prompt(self, n_tokens: int, context: int) -> None:
+        ms = await typical(self._engines, PREFILL_REPEATS, lambda http: chunk_ms(http, n_tokens, context))
+        self._note(f"{n_tokens} tokens to {context}", prefill_terms(n_tokens, context), ms)
+
+    async def decode(self, batch: int, context: int, *, shared: bool = False) -> None:
+        ms = await typical(self._engines, DECODE_REPEATS, lambda http: step_ms(http, batch, context, shared=shared))
         again = (batch - 1) * context // BLOCK_TOKENS * BLOCK_TOKENS if shared else 0
         once = batch * (context + DECODE_STEPS / 2) - again
-        note(f"{batch} sequences of {'the same ' * shared}{context}", (0, 1, batch, once, again, 0, 0), ms)
+        what = f"{batch} sequences of {'the same ' if shared else ''}{context}"
+        self._note(what, (0, 1, batch, once, again, 0, 0), ms)
 
-    def note(what: str, terms: tuple[float, ...], ms: float) -> None:
-        points.append(Point(what, terms, ms))
+    def _note(self, what: str, terms: tuple[float, ...], ms: float) -> None:
+        self.points.append(Point(what, terms, ms))
         print(f"{what}: {ms:.2f} ms", file=sys.stderr)
 
+
+async def measure(sockets: list[Path]) -> list[Point]:
+    engines = [aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) for path in sockets]
+    measuring = Measuring(engines)
     try:
         for http in engines:
             await ask(http, [random_prompt(64)], 8, uuid4().hex)  # an engine's first requests pay for its warming up
         for n_tokens in PROMPTS:
-            await prompt(n_tokens, n_tokens)
-        for context in CONTEXTS:
-            for n_tokens in (some for some in CHUNKS if some < context):
-                await prompt(n_tokens, context)
-        for context in DECODE_CONTEXTS:
-            for batch in (some for some in BATCHES if some * context <= DECODE_TOKENS):
-                await decode(batch, context)
-        for context in SHARED_CONTEXTS:
-            for batch in SHARED_BATCHES:
-                await decode(batch, context, shared=True)
+            await measuring.prompt(n_tokens, n_tokens)
+        for context, n_tokens in product(CONTEXTS, CHUNKS):
+            if n_tokens < context:
+                await measuring.prompt(n_tokens, context)
+        for context, batch in product(DECODE_CONTEXTS, BATCHES):
+            if batch * context <= DECODE_TOKENS:
+                await measuring.decode(batch, context)
+        for context, batch in product(SHARED_CONTEXTS, SHARED_BATCHES):
+            await measuring.decode(batch, context, shared=True)
     finally:
         for http in engines:
             await http.close()
-    return points
+    return measuring.points
 
 
 def prefill_terms(n_tokens: int, context: int) -> tuple[float, ...]:

@@ -1,19 +1,22 @@
-"""What a flood does to a neighbour, by the shapes of their prompts, in the simulator.
+"""What a flood does to its neighbours, by the shapes of their prompts, in the simulator.
 
-    .venv/bin/python bench/neighbours.py            # about fifteen minutes of two cores
-    .venv/bin/python bench/neighbours.py --write    # and puts the table into docs/fairness.md
+    .venv/bin/python bench/neighbours.py            # about fifteen minutes of three cores
+    .venv/bin/python bench/neighbours.py --write    # and puts the tables into docs/fairness.md
 
-The neighbour sends a tenth of what the GPUs manage at the knee, the flooder twice that knee. TTFT is the neighbour's.
+A lone neighbour sends a tenth of what the GPUs manage at the knee, the flooder twice that knee; what they send has
+nothing in common. The crowd is the workload `noisy_neighbour`. TTFT is that of whoever is not the flooder. Engines are
+as the calibration has them, and with shorter steps of which no prompt may take more than half.
 """
 
 import argparse
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from heapq import merge
 from pathlib import Path
 from statistics import mean
 
+import msgspec
 import numpy as np
 from cpu_loads import fill, table
 from evaluation.points import RATES
@@ -21,19 +24,25 @@ from evaluation.points import RATES
 from preble.daemon.config import FairnessName, SchedulerConfig
 from preble.daemon.ids import RequestId, TenantName
 from preble.daemon.sim.demand import Demand
-from preble.daemon.sim.fits import load_fit
+from preble.daemon.sim.fits import Fit, load_fit
+from preble.daemon.sim.oneshot import FLOODER
 from preble.daemon.sim.types import SimRequest
 from preble.daemon.sim.workloads import WORKLOADS
 from preble.daemon.sim.world import simulate
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/fairness.md"
+FIT = load_fit("a6000-mistral-7b")
+SHORT_STEP_TOKENS = 1024
 GPUS = 4
 WAY_S = 0.005
 """A request's, to its engine."""
 SEEDS = (1, 3, 5)
 SHARE, FLOOD = 0.1, 2.0
-SECONDS = {"tool": 100, "programming": 400, "video": 600, "longdoc": 400}
+SECONDS = {"tool": 300, "programming": 400, "video": 600, "longdoc": 400}
+CROWD = "noisy_neighbour"
+CROWD_RATE, CROWD_SHARE, CROWD_SECONDS = 30.0, 0.2, 80
 PAIRS = (
+    (CROWD, CROWD),
     ("tool", "tool"),
     ("tool", "programming"),
     ("tool", "video"),
@@ -42,59 +51,99 @@ PAIRS = (
     ("video", "video"),
     ("longdoc", "longdoc"),
 )
-OWN, FLOODER = TenantName("neighbour"), TenantName("flooder")
+OWN = TenantName("neighbour")
 
-Case = tuple[str, str | None, FairnessName, int]
-"""The neighbour's workload, the flooder's, fairness, and the seed."""
+
+@dataclass(frozen=True)
+class Case:
+    """One run; without a `flood` the neighbours are alone."""
+
+    own: str
+    flood: str | None
+    fairness: FairnessName
+    seed: int
+    short: bool = False
+
+    @property
+    def fit(self) -> Fit:
+        """Of its engines."""
+        if not self.short:
+            return FIT
+        steps = {
+            "max_num_batched_tokens": SHORT_STEP_TOKENS,
+            "long_prefill_token_threshold": SHORT_STEP_TOKENS // 2,
+        }
+        return msgspec.structs.replace(FIT, engine=msgspec.structs.replace(FIT.engine, **steps))
+
+    def requests(self) -> Iterator[SimRequest]:
+        """In the order of their arrival."""
+        if self.own == CROWD:
+            rate = CROWD_RATE * (1 if self.flood else CROWD_SHARE)
+            demand = Demand(requests=int(rate * CROWD_SECONDS), rate=rate, seed=self.seed, n_gpus=GPUS)
+            return WORKLOADS[CROWD].generate(replace(demand, flood_share=1 - CROWD_SHARE if self.flood else 0.0))
+        seconds = SECONDS[self.own]
+        loads = [load(OWN, self.own, SHARE, 1.3 * seconds, self.seed)]
+        if self.flood is not None:
+            loads.append(load(FLOODER, self.flood, FLOOD, seconds, self.seed + 1))
+        return merge(*loads, key=lambda one: one.at_s)
 
 
 def load(tenant: TenantName, workload: str, of_knee: float, seconds: float, seed: int) -> Iterator[SimRequest]:
     rate = RATES[workload][-2] * GPUS * of_knee
     demand = Demand(requests=int(rate * seconds), rate=rate, seed=seed, n_gpus=GPUS)
+    apart = int(tenant == FLOODER) << 60
     for one in WORKLOADS[workload].generate(demand):
-        yield replace(one, tenant=tenant, request_id=RequestId(f"{tenant}-{one.request_id}"))
+        yield replace(
+            one,
+            tenant=tenant,
+            request_id=RequestId(f"{tenant}-{one.request_id}"),
+            prompt=tuple(replace(piece, content=piece.content | apart) for piece in one.prompt),
+            output_content=one.output_content | apart,
+        )
 
 
 def p99_ttft_s(case: Case) -> float:
-    own, flood, fairness, seed = case
-    seconds = SECONDS[own]
-    loads = [load(OWN, own, SHARE, 1.3 * seconds, seed)]
-    if flood is not None:
-        loads.append(load(FLOODER, flood, FLOOD, seconds, seed + 1))
     outcomes = simulate(
-        merge(*loads, key=lambda one: one.at_s),
-        fit=load_fit("a6000-mistral-7b"),
+        case.requests(),
+        fit=case.fit,
         gpus=GPUS,
-        config=SchedulerConfig(fairness=fairness),
+        config=SchedulerConfig(fairness=case.fairness),
         dispatch_delay_s=WAY_S,
     )
-    answered = [one for one in outcomes if one.tenant == OWN and one.first_token_s is not None]
+    answered = [one for one in outcomes if one.tenant != FLOODER and one.first_token_s is not None]
     return float(np.percentile([one.first_token_s - one.arrived_s for one in answered], 99))
+
+
+def cases() -> Iterator[Case]:
+    for own, flood in PAIRS:
+        for seed in SEEDS:
+            yield Case(own, flood, "none", seed)
+            for short in (False, True):
+                yield Case(own, None, "d2lpm", seed, short)
+                yield Case(own, flood, "d2lpm", seed, short)
 
 
 def rows(found: dict[Case, float]) -> Iterator[list[str]]:
     for own, flood in PAIRS:
-        alone, flooded, plain = (
-            [found[own, whose, fairness, seed] for seed in SEEDS]
-            for whose, fairness in ((None, "d2lpm"), (flood, "d2lpm"), (flood, "none"))
-        )
-        ratio = mean(some / other for some, other in zip(flooded, alone, strict=True))
-        yield [own, flood, f"{mean(alone):.2f}", f"{mean(flooded):.2f}", f"{ratio:.1f}", f"{mean(plain):.1f}"]
+        row = ["seven small" if own == CROWD else own, "small" if own == CROWD else flood]
+        for short in (False, True):
+            alone = [found[Case(own, None, "d2lpm", seed, short)] for seed in SEEDS]
+            flooded = [found[Case(own, flood, "d2lpm", seed, short)] for seed in SEEDS]
+            ratio = mean(some / other for some, other in zip(flooded, alone, strict=True))
+            row += [f"{mean(alone):.2f}", f"{mean(flooded):.2f}", f"{ratio:.1f}"]
+        yield [*row, f"{mean(found[Case(own, flood, 'none', seed)] for seed in SEEDS):.1f}"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--write", action="store_true", help="put the table into docs/")
     args = parser.parse_args()
-    cases: list[Case] = []
-    for own, flood in PAIRS:
-        for seed in SEEDS:
-            cases += [(own, None, "d2lpm", seed), (own, flood, "d2lpm", seed), (own, flood, "none", seed)]
-    cases = list(dict.fromkeys(cases))
+    wanted = list(dict.fromkeys(cases()))
     with ProcessPoolExecutor(args.processes) as pool:
-        found = dict(zip(cases, pool.map(p99_ttft_s, cases), strict=True))
-    lines = table(["neighbour", "flooder", "alone, s", "flooded, s", "ratio", "with none, s"], rows(found))
+        found = dict(zip(wanted, pool.map(p99_ttft_s, wanted), strict=True))
+    measures = [f"{what}{steps}" for steps in ("", ", short steps") for what in ("alone, s", "flooded, s", "ratio")]
+    lines = table(["neighbour", "flooder", *measures, "with none, s"], rows(found))
     print(lines)
     if args.write:
         fill({"neighbours": lines}, DOCUMENT)

@@ -173,6 +173,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     block_size: Count = 16
     max_num_seqs: Count = 256
     max_num_batched_tokens: Count = 8192
+    long_prefill_token_threshold: CountOrZero = 0
     max_model_len: CountOrZero = 0
     kv_blocks: CountOrZero = 0
     gpu_memory_utilization: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.9
@@ -268,6 +269,10 @@ def _refuse_contradictions(config: Config) -> None:
         names[model.name] = key
         if model.max_num_batched_tokens < model.max_num_seqs:
             raise ConfigError(f"{key}.max_num_batched_tokens: vLLM wants at least max_num_seqs, {model.max_num_seqs}")
+        if 0 < model.max_model_len < model.long_prefill_token_threshold:
+            raise ConfigError(
+                f"{key}.long_prefill_token_threshold: vLLM wants at most max_model_len, {model.max_model_len}"
+            )
         if model.hardware == "cuda":
             _take_gpus(key, model.gpus, takers)
     for name in config.prices.per_million_tokens:

@@ -139,8 +139,11 @@ def command(spec: EngineSpec, sockets: Sockets) -> list[str]:
         "--block-size": model.block_size,
         "--max-num-seqs": model.max_num_seqs,
         "--max-num-batched-tokens": model.max_num_batched_tokens,
+        "--scheduling-policy": "priority",
         "--kv-events-config": _kv_events_config(sockets),
     }
+    if model.long_prefill_token_threshold:
+        options["--long-prefill-token-threshold"] = model.long_prefill_token_threshold
     if model.max_model_len:
         options["--max-model-len"] = model.max_model_len
     if model.kv_blocks:

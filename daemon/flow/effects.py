@@ -20,6 +20,8 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     request_id: RequestId
     attempt_id: AttemptId
     gpu: GpuId
+    priority: int
+    """Among what waits in the engine: the lowest comes first."""
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True):

@@ -220,9 +220,15 @@ class Machine:
     def _start_waiting(self, engine: Engine) -> Iterator[Effect]:
         """Hand over, in order, what the engine can start soon."""
         while (attempt := engine.next_to_start()) is not None:
+            priority = self._turns.priority(attempt.spec.lane)
             engine.launch(attempt, self._now_s)
             self._scheduler.started(attempt, self._now_s)
-            yield Dispatch(request_id=attempt.spec.request_id, attempt_id=attempt.attempt_id, gpu=attempt.decision.gpu)
+            yield Dispatch(
+                request_id=attempt.spec.request_id,
+                attempt_id=attempt.attempt_id,
+                gpu=attempt.decision.gpu,
+                priority=priority,
+            )
 
     def _first_token(self, attempt_id: AttemptId) -> Iterator[Effect]:
         attempt = self._by_attempt.get(attempt_id)

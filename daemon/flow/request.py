@@ -200,7 +200,8 @@ class RequestLife:
 
     async def _try(self, dispatch: Dispatch) -> Answer:
         call = self._call
-        stream = self._door(dispatch.gpu).stream(call.path, self._body, {"x-request-id": call.request_id})
+        headers = {"x-request-id": call.request_id, "x-vllm-priority": str(dispatch.priority)}
+        stream = self._door(dispatch.gpu).stream(call.path, self._body, headers)
         self._upstream = upstream = await self._stack.enter_async_context(stream)
         if upstream.status >= 500:
             raise EngineError(f"the engine answered with status {upstream.status}")

@@ -14,6 +14,7 @@ from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.policies import Traits
 from preble.daemon.sched.pool import Pool
 from preble.daemon.sched.service import Service
+from preble.daemon.sched.shares import Shares
 from preble.daemon.sched.timefit import TimeFit
 from preble.daemon.sched.types import Candidate, EngineLimits, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given, LoadWindow
@@ -67,6 +68,7 @@ class Engine:
         self._evictable = index.evictable(gpu)
         self.window = window
         self._pool = pool
+        self._shares = Shares(pool.turns)
         self._traits = traits
         self._lead_steps = lead_steps
         self._service = Service(cached_charge)
@@ -128,7 +130,8 @@ class Engine:
         if needed_blocks > free_blocks and window.n_requests:
             n_blocks = needed_blocks - free_blocks if free_blocks > 0 else needed_blocks
             evict_ms = self._evict_ms(path, n_blocks, model)
-        decode_ms = self._decode_for_all_ms(output_tokens, n_sequences, model)
+        counting = self._shares.counting(lane)
+        decode_ms = self._decode_for_all_ms(output_tokens, n_sequences, counting * self._sequences, model)
         load_ms, decode_ratio = self._load
         requests, n_running = self._requests, len(self.running)
         before_us: float = 0
@@ -138,10 +141,10 @@ class Engine:
         wait_ms = (self._prefill_us - self.waiting.work + before_us) / 1000
         if traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
-            # half of those who run here, or wait and have no turn before it, then wait for it. So computing again what
-            # is cached elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new prefixes
-            # apart: between idle GPUs the one that had less to do lately is better for what will follow.
-            waits = 1 + _KEPT_WAITING * (n_running + kept_waiting)
+            # half of those who run here and count, or wait and have no turn before it, then wait for it. So computing
+            # again what is cached elsewhere is cheap on an idle GPU and dear on a busy one. A little of L keeps new
+            # prefixes apart: between idle GPUs the one that had less to do lately is better for what will follow.
+            waits = 1 + _KEPT_WAITING * (counting * n_running + kept_waiting)
             cost_ms = wait_ms + waits * (evict_ms + prefill_ms) + decode_ms + traits.load_weight * load_ms
         else:
             cost_ms = load_ms + evict_ms + prefill_ms
@@ -161,12 +164,12 @@ class Engine:
             resident_blocks=resident_blocks,
         )
 
-    def _decode_for_all_ms(self, output_tokens: int, n_sequences: int, model: TimeModel) -> float:
-        """Steps of its own, at the batch it makes, and what its sequences add to every step of the others."""
+    def _decode_for_all_ms(self, output_tokens: int, n_sequences: int, counting: float, model: TimeModel) -> float:
+        """Steps of its own, at the batch it makes, and what its sequences add to every step of those who count."""
         steps = output_tokens / n_sequences
-        others, per_sequence_ms = self._sequences, model.decode_ms_per_sequence
-        own_ms = model.decode_base_ms + per_sequence_ms * (others + n_sequences)
-        return steps * (own_ms + per_sequence_ms * n_sequences * others)
+        per_sequence_ms = model.decode_ms_per_sequence
+        own_ms = model.decode_base_ms + per_sequence_ms * (self._sequences + n_sequences)
+        return steps * (own_ms + per_sequence_ms * n_sequences * counting)
 
     @property
     def load_ms(self) -> float:
@@ -262,14 +265,12 @@ class Engine:
         stretches = self._index.match(spec.prompt.block_keys)
         unprefilled_tokens = self._uncomputed_tokens(spec, stretches)
         new_blocks = len(spec.prompt.block_keys) - self._index.held_blocks(stretches, self.gpu)
-        blocks = self._index.active_blocks(self.gpu) + new_blocks
-        blocks += self._private_blocks + attempt.private_blocks
+        blocks = self._index.active_blocks(self.gpu) + new_blocks + self._private_blocks + attempt.private_blocks
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
         ahead_tokens = self._unprefilled_tokens
-        if prefill_bound - unprefilled_tokens < ahead_tokens <= prefill_bound and self._pool.turns.is_light(spec.lane):
-            ahead_tokens = sum(
-                each.unprefilled_tokens for each in self._prefilling.values() if each.spec.lane == spec.lane
-            )
+        if ahead_tokens + unprefilled_tokens > prefill_bound and self._pool.turns.is_light(spec.lane):
+            own = [attempt for attempt in self._prefilling.values() if attempt.spec.lane == spec.lane]
+            ahead_tokens = sum(attempt.unprefilled_tokens for attempt in own)
         return (
             self._sequences + spec.n_sequences <= self.limits.max_num_seqs
             and (ahead_tokens == 0 or ahead_tokens + unprefilled_tokens <= prefill_bound)
@@ -300,6 +301,7 @@ class Engine:
         self._pool.started(attempt, self._service.whole_ms(attempt, expected_tokens, self.time_model))
         self.served_ms[spec.tenant] = self.served_ms.get(spec.tenant, 0.0) + attempt.charged_ms
         self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
+        self._shares.add(spec.lane)
         self._sequences += spec.n_sequences
         self._unprefilled_tokens += attempt.unprefilled_tokens
         self._private_blocks += attempt.private_blocks
@@ -355,6 +357,7 @@ class Engine:
     def _leave(self, attempt: Attempt) -> None:
         self._prefilling.pop(attempt.attempt_id, None)
         self._done(attempt)
+        self._shares.remove(attempt.spec.lane)
         self._sequences -= attempt.spec.n_sequences
         self._unprefilled_tokens -= attempt.unprefilled_tokens
         self._private_blocks -= attempt.private_blocks

@@ -42,6 +42,9 @@ class Turns(Protocol):
     def is_light(self, tenant: TenantName) -> bool:
         """Whether it wants so little that what others have in an engine need not keep it from there."""
 
+    def priority(self, tenant: TenantName) -> int:
+        """In an engine, of a request that starts now: the lowest comes first."""
+
     def rank(self, tenant: TenantName) -> float:
         """Of those who may be served and have as much cached, the lowest comes first."""
 

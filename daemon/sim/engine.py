@@ -219,7 +219,7 @@ class ModelledEngine:
         self.ends_ps = self._run.ends_ps
 
     def _shared_context(self) -> int:
-        """Tokens in blocks that more than one decoding sequence has, but for the first; a prompt's own blocks hide some."""
+        """Tokens in blocks that decoding sequences have, and another of them too. Blocks of prompts hide some."""
         return self._limits.block_size * max(0, self._decoding.cached_blocks - self.kv.n_held)
 
     def _steps_of_run(self, taken: int) -> int:

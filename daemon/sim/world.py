@@ -314,8 +314,8 @@ class World:
                     self._after_delay(partial(self._abort, self._by_gpu[gpu], attempt_id))
                 case Ended(request_id=request_id, outcome=outcome):
                     self._end(self._live[request_id], outcome)
-                case _:
-                    pass  # why a request was refused makes no difference here
+                case _:  # why a request was refused makes no difference here
+                    pass
 
     def _after_delay(self, what: Callable[[], None]) -> None:
         if self._delay_ps:
@@ -325,12 +325,12 @@ class World:
 
     def _dispatch(self, effect: Dispatch) -> None:
         live = self._live[effect.request_id]
-        request = live.request
         live.job = Job(
             attempt_id=effect.attempt_id,
             keys=live.keys,
-            prompt_tokens=request.prompt_tokens,
+            prompt_tokens=live.request.prompt_tokens,
             output_tokens=live.output_tokens,
+            priority=effect.priority,
         )
         live.dispatched_ps, live.first_token_ps = self._agenda.now_ps, None
         self._by_attempt[effect.attempt_id] = live

@@ -119,6 +119,13 @@ class _Accounts:
         """Whether it wants so little that others' work should hardly be felt by it."""
         return False
 
+    def priority(self, tenant: TenantName) -> int:
+        """In an engine, of a request that starts now: 0 if it is light and others wait, 2 if it is batch, else 1."""
+        if self._accounts[tenant].is_batch:
+            return 2
+        others_wait = len(self._backlogged) > (tenant in self._backlogged)
+        return 0 if others_wait and self.is_light(tenant) else 1
+
     def standing(self, tenant: TenantName, served_ms: Mapping[GpuId, float]) -> Standing | None:
         """How a tenant stands that was served so much by each engine; None if it was never heard of."""
         account = self._accounts.get(tenant)

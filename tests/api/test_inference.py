@@ -92,6 +92,11 @@ async def test_options_that_the_daemon_does_not_know_reach_the_engine_as_they_ar
     assert {name: bytes(value) for name, value in theirs.items()} == {name: bytes(v) for name, v in ours.items()}
 
 
+async def test_clients_do_not_set_their_priority_in_the_engine(house, client):
+    assert (await client.post(COMPLETIONS, json={**GOOD[COMPLETIONS], "priority": -9})).status_code == 200
+    assert house.engine.headers[0]["x-vllm-priority"] == "1"  # which goes before what the body says
+
+
 async def test_a_slash_at_the_end_changes_nothing(house, client):
     response = await client.post(f"{COMPLETIONS}/", json=GOOD[COMPLETIONS])
     assert response.status_code == 200

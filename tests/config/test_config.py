@@ -229,6 +229,10 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(file, text, key, n
             MODEL + "max_num_batched_tokens = 255",
             "models[0].max_num_batched_tokens: vLLM wants at least max_num_seqs, 256",
         ),
+        (
+            MODEL + "max_model_len = 1000\nlong_prefill_token_threshold = 1001",
+            "models[0].long_prefill_token_threshold: vLLM wants at most max_model_len, 1000",
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_file_and_key(file, text, complaint):

@@ -102,17 +102,21 @@ def test_the_command_of_a_cpu_engine():
         "replay_endpoint": "ipc:///run/preble/cpu0.replay",
     }
     assert "--enforce-eager" in words
-    assert not {"--tensor-parallel-size", "--max-model-len", "--num-gpu-blocks-override"} & set(words)
+    assert option(words, "--scheduling-policy") == "priority"
+    unset = {"--tensor-parallel-size", "--max-model-len", "--num-gpu-blocks-override", "--long-prefill-token-threshold"}
+    assert not unset & set(words)
     assert words[-2:] == ["--seed", "3"]
 
 
 def test_the_command_of_a_cuda_engine():
-    model = msgspec.structs.replace(CUDA, tensor_parallel_size=2, max_model_len=4096, kv_blocks=500)
+    changes = {"max_model_len": 4096, "kv_blocks": 500, "long_prefill_token_threshold": 1000}
+    model = msgspec.structs.replace(CUDA, tensor_parallel_size=2, **changes)
     words = command(plan([model], machine(n_gpus=2), {})[0], Sockets.within(Path("/run"), GpuId("gpu0-1")))
     assert option(words, "--tensor-parallel-size") == "2"
     assert option(words, "--gpu-memory-utilization") == "0.9"
     assert option(words, "--max-model-len") == "4096"
     assert option(words, "--num-gpu-blocks-override") == "500"
+    assert option(words, "--long-prefill-token-threshold") == "1000"
     assert "--enforce-eager" not in words
 
 

@@ -156,8 +156,19 @@ def n_started(house, tenant):
 
 def test_what_others_have_in_an_engine_does_not_keep_a_light_tenant_from_it():
     house = flooded()
-    assert (n_started(house, "flooder"), n_started(house, "other")) == (2, 1)  # and then it holds more than a lead
+    assert (n_started(house, "flooder"), n_started(house, "other")) == (2, 2)  # as many as if it were alone there
     assert n_started(flooded(other=(1.0, True)), "other") == 0
+
+
+def test_in_an_engine_too_a_light_tenant_comes_before_the_others_and_batch_behind_them():
+    def priorities(house):
+        dispatched = [effect for effect in house.seen if type(effect).__name__ == "Dispatch"]
+        return {effect.request_id.partition(":")[0]: effect.priority for effect in dispatched}
+
+    assert priorities(flooded()) == {"flooder": 1, "other": 0}
+    batch = flooded(other=(1.0, True))
+    starts(batch, 45)
+    assert priorities(batch) == {"flooder": 1, "other": 2}
 
 
 def test_who_comes_after_a_flood_does_not_wait_for_its_end():

@@ -34,7 +34,9 @@ def fit(
         max_model_len=max_model_len,
         long_prefill_token_threshold=threshold,
     )
-    step = Step(base_ms=10.0, ms_per_token=1.0, ms_per_context_token=ms_per_context_token, ms_per_shared_context_token=shared)
+    step = Step(
+        base_ms=10.0, ms_per_token=1.0, ms_per_context_token=ms_per_context_token, ms_per_shared_context_token=shared
+    )
     return Fit(source="test", date="2026", engine=engine, step=step)
 
 

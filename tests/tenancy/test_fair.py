@@ -184,6 +184,17 @@ def test_who_wants_little_comes_first_until_a_quantum_is_used_up():
     assert turns.admissible(["a", "b"]) == ["a"]
 
 
+def test_light_tenants_have_the_first_priority_only_while_others_wait():
+    turns = credits()
+    wait(turns, "a")
+    assert turns.priority("a") == 1
+    wait(turns, "b")
+    assert turns.priority("a") == 0
+    turns.started("a", QUANTUM_MS)
+    assert turns.priority("a") == 1
+    assert turns.priority("b") == 1  # nobody else waits now
+
+
 def test_nobody_who_is_batch_is_light():
     turns = credits()
     wait(turns, "a", is_batch=True)

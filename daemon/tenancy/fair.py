@@ -7,9 +7,9 @@ takes the request of theirs that finds most of its prompt cached.
 `Credits` is DLPM (arXiv 2501.14312) with one account per tenant for all engines and keys: who has credit left may be
 served; when nobody who waits has, all get a quantum in proportion to their weights, so no engine idles for fairness. Of
 two tenants that wait all the time, of weights v and w, the services S and T never differ by more than
-|S/v - T/w| <= 2 quantum + U/v + U/w, where U is the largest single charge (see docs/fairness.md). Tenants that want
-little come first, as flows that want little do in FQ-CoDel (RFC 8290). `Counters` is VTC (OSDI'24), which takes whoever
-has been served least, and leaves no room for locality. `Everybody` is not fair.
+|S/v - T/w| <= 2 quantum + U/v + U/w, where U is the largest single charge (see docs/fairness.md). Tenants that use less
+than they are given come first, as flows that want little do in FQ-CoDel (RFC 8290). `Counters` is VTC (OSDI'24), which
+takes whoever has been served least, and leaves no room for locality. `Everybody` is not fair.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,6 +22,10 @@ from preble.daemon.tenancy.standing import Standing
 
 _HALF_LIFE_S = 60.0
 """In which half of the debt of a tenant that wants nothing is forgiven."""
+_LIGHT_RATIO = 0.75
+"""Of its quanta, what a tenant uses at most that wants little."""
+_LIGHT_QUANTA = 8
+"""So much of that may add up, for what comes in bursts."""
 
 
 @dataclass(slots=True)
@@ -33,8 +37,8 @@ class _Account:
     balance_ms: float = 0.0
     seen_rounds: int = -1
     """Of quanta: what it has been given of them is in its balance."""
-    is_light: bool = False
-    """It has credit, and has had since it last had nothing waiting."""
+    spare_ms: float = 0.0
+    """What it has left of `_LIGHT_RATIO` of its quanta: whether it wants little."""
     idle_since_s: float = 0.0
     """If it neither waits nor runs."""
 
@@ -188,31 +192,37 @@ class Credits(_Accounts):
         return -account.balance_ms / account.weight
 
     def is_light(self, tenant: TenantName) -> bool:
-        """Whether it has had credit since it last had nothing waiting; if that is now, whether it has some."""
+        """Whether it has credit, and has used less than three quarters of its quanta of late."""
         account = self._accounts.get(tenant)
         if account is None:
             return True
-        return not account.is_batch and (account.is_light if account.waiting else self._earned_ms(account) > 0)
+        return not account.is_batch and self._earned_ms(account) > 0 and self._spare_ms(account) > 0
 
     def _wake(self, account: _Account, now_s: float) -> None:
         """What it has been given while nothing of it waited is at most a quantum; debt fades while it wants nothing."""
         if account.is_idle and account.balance_ms < 0:
             account.balance_ms *= 0.5 ** ((now_s - account.idle_since_s) / _HALF_LIFE_S)
         self._earn(account)
-        account.is_light = account.balance_ms > 0
 
     def _earn(self, account: _Account) -> None:
-        account.balance_ms, account.seen_rounds = self._earned_ms(account), self._rounds
+        account.balance_ms, account.spare_ms = self._earned_ms(account), self._spare_ms(account)
+        account.seen_rounds = self._rounds
 
     def _earned_ms(self, account: _Account) -> float:
         """Its credit with the rounds of quanta since it was last looked at; nobody has more than one quantum."""
         quantum_ms = self._quantum_ms * account.weight
         return min(quantum_ms, account.balance_ms + (self._rounds - account.seen_rounds) * quantum_ms)
 
+    def _spare_ms(self, account: _Account) -> float:
+        quantum_ms = self._quantum_ms * account.weight
+        rounds = self._rounds - account.seen_rounds
+        return min(_LIGHT_QUANTA * quantum_ms, account.spare_ms + _LIGHT_RATIO * rounds * quantum_ms)
+
     def _charge(self, account: _Account, service_ms: float) -> None:
         self._earn(account)
-        account.balance_ms = min(self._quantum_ms * account.weight, account.balance_ms - service_ms)
-        account.is_light = account.is_light and account.balance_ms > 0
+        quantum_ms = self._quantum_ms * account.weight
+        account.balance_ms = min(quantum_ms, account.balance_ms - service_ms)
+        account.spare_ms = max(-_LIGHT_QUANTA * quantum_ms, account.spare_ms - service_ms)
 
     def _choose(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         with_credit = self._with_credit(tenants)
@@ -223,7 +233,7 @@ class Credits(_Accounts):
             for account in self._backlogged.values():
                 self._earn(account)
             with_credit = self._with_credit(tenants)
-        light = [tenant for tenant in with_credit if self._accounts[tenant].is_light]
+        light = [tenant for tenant in with_credit if self.is_light(tenant)]
         return light or with_credit
 
     def _with_credit(self, tenants: Collection[TenantName]) -> Collection[TenantName]:

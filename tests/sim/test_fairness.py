@@ -111,7 +111,7 @@ def test_a_flood_does_not_drown_its_neighbour_and_costs_no_locality():
 
 
 def crowd(rate, flood_share, fairness="d2lpm"):
-    """Small tenants and a flooder, in three runs, on engines with short steps of which no prompt takes over half."""
+    """Small tenants and a flooder, three times, on engines with short steps of which a prompt takes half at most."""
     steps = msgspec.structs.replace(FIT.engine, max_num_batched_tokens=1024, long_prefill_token_threshold=512)
     fit = msgspec.structs.replace(FIT, engine=steps)
     for seed in (1, 2, 3):

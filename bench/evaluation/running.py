@@ -15,6 +15,7 @@ from evaluation.points import Point
 from preble.daemon.cli.sim_runs import Job, Source, bound, simulate
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.sim.fits import load_fit
+from preble.daemon.sim.oracle import capacity_hit_ratio
 from preble.daemon.sim.report import Setting
 
 FIT = "a6000-mistral-7b"
@@ -27,7 +28,7 @@ KEPT = (
 
 
 def run(point: Point, trace: Path | None) -> dict:
-    """Numbers of one run. The oracle is a run of another kind: it has a hit ratio only."""
+    """Numbers of one run. The oracle is a run of another kind: it has hit ratios only."""
     is_trace = point.workload == "mooncake"
     source = Source(
         workload=None if is_trace else point.workload,
@@ -38,7 +39,12 @@ def run(point: Point, trace: Path | None) -> dict:
     )
     rate = None if is_trace else point.rate
     if point.policy == "oracle":
-        return {"hit_ratio": bound(source, rate, point.seed, load_fit(FIT), lambda _: None)}
+        limits = load_fit(FIT).limits
+        requests, n_blocks = source.generate(rate, point.seed), point.gpus * limits.kv_blocks
+        return {
+            "hit_ratio": bound(source, rate, point.seed, load_fit(FIT), lambda _: None),
+            "capacity_hit_ratio": capacity_hit_ratio(requests, limits.block_size, n_blocks, limits.max_model_len),
+        }
     setting = Setting(
         workload=point.workload,
         policy=point.policy,

@@ -1,9 +1,13 @@
 """The oracle: what one cache that forgets nothing would hit, and nothing more."""
 
+from collections import OrderedDict
+
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from preble.daemon.ids import RequestId, TenantName
-from preble.daemon.sim.oracle import oracle_hit_ratio
+from preble.daemon.sim.oracle import capacity_hit_ratio, oracle_hit_ratio
 from preble.daemon.sim.types import Piece, SimRequest
 
 
@@ -58,3 +62,39 @@ def test_a_prompt_that_no_engine_takes_is_left_out():
 
 def test_no_request_means_no_hits():
     assert oracle_hit_ratio(iter(()), block_size=16) == pytest.approx(0.0)
+
+
+# --- with a cache that holds only so much ---
+
+
+def lru_hit_ratio(numbers, kv_blocks):
+    """Of prompts of one block each, and a token."""
+    cache, n_hits = OrderedDict(), 0
+    for number in numbers:
+        n_hits += number in cache
+        cache[number] = cache.pop(number, None)
+        if len(cache) > kv_blocks:
+            cache.popitem(last=False)
+    return n_hits * 16 / (17 * len(numbers))
+
+
+def prompts(numbers):
+    """One block of that content, and a token of their own; answers are too short for a block."""
+    return iter([request(at, (number, 16), (100 + at, 1), output_tokens=2) for at, number in enumerate(numbers)])
+
+
+def test_a_cache_that_knows_what_comes_keeps_what_is_wanted_soonest():
+    turns = [1, 2, 3] * 4
+    assert lru_hit_ratio(turns, 2) == 0  # what it evicts comes next
+    # the same two are kept all the time, and found in three turns
+    assert capacity_hit_ratio(prompts(turns), 16, 2) == pytest.approx(16 * 6 / (17 * 12))
+    assert capacity_hit_ratio(prompts(turns), 16, 0) == 0
+    assert capacity_hit_ratio(prompts(turns), 16, 3) == oracle_hit_ratio(prompts(turns), 16)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=40), st.integers(0, 6))
+def test_it_is_no_worse_than_a_real_cache_and_no_better_than_a_larger_one(numbers, kv_blocks):
+    hits = [capacity_hit_ratio(prompts(numbers), 16, n) for n in range(kv_blocks, 8)]
+    assert hits == sorted(hits)
+    assert hits[-1] == pytest.approx(oracle_hit_ratio(prompts(numbers), 16))
+    assert hits[0] >= lru_hit_ratio(numbers, kv_blocks) - 1e-9

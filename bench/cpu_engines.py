@@ -24,7 +24,6 @@ import httpx
 import msgspec
 import numpy as np
 import psutil
-from slow_model import ensure_slow_model
 
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.errors import PrebleError
@@ -67,7 +66,7 @@ fairness = "{{fairness}}"
 level = "warning"
 [[models]]
 name = "{MODEL}"
-path = {{path}}
+path = "demo"
 hardware = "cpu"
 engines = 2
 block_size = {BLOCK_TOKENS}
@@ -120,9 +119,8 @@ def serving(
     fairness: str = "d2lpm",
     kv_blocks: int = 0,
     engine_args: Sequence[str] = (),
-    slow: bool = False,
 ) -> Iterator[Daemon]:
-    """A fresh daemon on two fresh engines, of the `slow` model or the demo model, whose files in `workshop` stay."""
+    """A fresh daemon on two fresh engines of the demo model, whose files in `workshop` stay."""
     shutil.rmtree(workshop / "data", ignore_errors=True)
     model = ensure_demo_model(workshop, lambda text: print(text, file=sys.stderr))
     (workshop / "data").mkdir(mode=0o700)
@@ -134,7 +132,6 @@ def serving(
         port=port,
         policy=policy,
         fairness=fairness,
-        path=json.dumps(str(ensure_slow_model(model)) if slow else "demo"),
         kv_blocks=kv_blocks,
         engine_args=json.dumps(list(engine_args)),
     )

@@ -2,7 +2,6 @@
 
     .venv/bin/python bench/fit_cpu.py            # prints it; about four minutes
     .venv/bin/python bench/fit_cpu.py --write    # and writes it to its place
-    .venv/bin/python bench/fit_cpu.py --slow --write    # of the slow model, bench/cpu-slow.toml; about ten minutes
 
 Both engines are measured at the same time, past the daemon, since that is how they run: prompts of many lengths, ends
 of prompts whose beginning is cached, and steps that decode for many sequences of many lengths. The median of each is
@@ -45,6 +44,7 @@ CONTEXTS = (1024, 2048, 4096, 7168)
 CHUNKS = (32, 128, 512, 1024)
 BATCHES = (1, 2, 4, 8, 16, 32)
 SHARED_BATCHES = (8, 32)
+SHARING = 4  # sequences of one prompt in these
 DECODE_CONTEXTS = (32, 1024, 2048, 4096, 7168)
 SHARED_CONTEXTS = (1024, 2048, 4096)
 DECODE_TOKENS = 66_000  # in all sequences of a batch; more take long to prepare, and are rare
@@ -92,10 +92,9 @@ async def chunk_ms(http: aiohttp.ClientSession, n_tokens: int, context: int) -> 
     return await ask(http, [prompt], 1, salt)
 
 
-async def step_ms(http: aiohttp.ClientSession, batch: int, context: int, *, shared: bool) -> float:
-    """Of a step that decodes for `batch` sequences, of one prompt, whose KV blocks a core's caches keep, or unequal."""
-    salt, one = uuid4().hex, random_prompt(context)
-    prompts = [one if shared else random_prompt(context) for _ in range(batch)]
+async def step_ms(http: aiohttp.ClientSession, batch: int, context: int, sharing: int) -> float:
+    """Of a step that decodes for `batch` sequences, in turn of so many prompts that `sharing` of them have each."""
+    salt, prompts = uuid4().hex, [random_prompt(context) for _ in range(batch // sharing)] * sharing
     await ask(http, prompts, 1, salt)
     first_ms = await ask(http, prompts, 1, salt)
     return (await ask(http, prompts, 1 + DECODE_STEPS, salt) - first_ms) / DECODE_STEPS
@@ -122,12 +121,12 @@ class Measuring:
         ms = await typical(self._engines, PREFILL_REPEATS, lambda http: chunk_ms(http, n_tokens, context))
         self._note(f"{n_tokens} tokens to {context}", prefill_terms(n_tokens, context), ms)
 
-    async def decode(self, batch: int, context: int, *, shared: bool = False) -> None:
-        ms = await typical(self._engines, DECODE_REPEATS, lambda http: step_ms(http, batch, context, shared=shared))
-        again = (batch - 1) * context // BLOCK_TOKENS * BLOCK_TOKENS if shared else 0
+    async def decode(self, batch: int, context: int, sharing: int = 1) -> None:
+        ms = await typical(self._engines, DECODE_REPEATS, lambda http: step_ms(http, batch, context, sharing))
+        again = (batch - batch // sharing) * context
         once = batch * (context + DECODE_STEPS / 2) - again
-        what = f"{batch} sequences of {'the same ' if shared else ''}{context}"
-        self._note(what, (0, 1, batch, once, again, 0, 0), ms)
+        what = f"{batch} sequences of {context}"
+        self._note(what if sharing == 1 else f"{what}, {sharing} of each prompt", (0, 1, batch, once, again, 0, 0), ms)
 
     def _note(self, what: str, terms: tuple[float, ...], ms: float) -> None:
         self.points.append(Point(what, terms, ms))
@@ -149,7 +148,7 @@ async def measure(sockets: list[Path]) -> list[Point]:
             if batch * context <= DECODE_TOKENS:
                 await measuring.decode(batch, context)
         for context, batch in product(SHARED_CONTEXTS, SHARED_BATCHES):
-            await measuring.decode(batch, context, shared=True)
+            await measuring.decode(batch, context, SHARING)
     finally:
         for http in engines:
             await http.close()
@@ -195,32 +194,10 @@ def errors(points: list[Point], coefficients: np.ndarray) -> dict[str, float]:
     return {point.what: float(np.dot(point.terms, coefficients)) / point.ms - 1 for point in points}
 
 
-@dataclass(frozen=True)
-class Model:
-    """What is measured, and where its calibration is kept."""
-
-    target: Path
-    what: str
-    token_bytes: int
-    """In the KV cache."""
-
-    @property
-    def kv_blocks(self) -> int:
-        """In 1 GiB, less the one block that vLLM keeps."""
-        return 2**30 // (self.token_bytes * BLOCK_TOKENS) - 1
-
-
-DEMO = Model(
-    BENCH.parent / "daemon/sim/fits/cpu-demo.toml",
-    "The generated demo model on one core of an x86-64 CPU, as preble.toml's `preble-demo` runs it,",
-    2048,
-)
-SLOW = Model(
-    BENCH / "cpu-slow.toml", "The benchmarks' slow model (bench/slow_model.py) on one core of an x86-64 CPU,", 8192
-)
-
+TARGET = BENCH.parent / "daemon/sim/fits/cpu-demo.toml"
+TOKEN_BYTES = 2048  # in the KV cache
 TOML = """\
-# {what}
+# The generated demo model on one core of an x86-64 CPU, as preble.toml's `preble-demo` runs it,
 # while a second engine was as busy on another core.
 #
 # By bench/fit_cpu.py, from {n_points} measurements. The fit is off by {median_error:.0%} in the median,
@@ -231,7 +208,7 @@ date = "{date}"
 
 [engine]
 block_size = {block_size}
-kv_blocks = {kv_blocks:<17}# 1 GiB at {token_bytes:,} bytes a token, less the one block that vLLM keeps
+kv_blocks = {kv_blocks:<17} # 1 GiB at {token_bytes:,} bytes a token, less the one block that vLLM keeps
 max_num_seqs = {max_num_seqs}
 max_num_batched_tokens = {max_num_batched_tokens}
 max_model_len = {max_model_len}
@@ -248,7 +225,7 @@ ms_per_attended_token = {per_attended:.4g}
 """
 
 
-def toml(points: list[Point], coefficients: np.ndarray, model: Model) -> str:
+def toml(points: list[Point], coefficients: np.ndarray) -> str:
     off = errors(points, coefficients)
     worst = max(off, key=lambda what: abs(off[what]))
     sizes = [abs(error) for error in off.values()]
@@ -261,9 +238,8 @@ def toml(points: list[Point], coefficients: np.ndarray, model: Model) -> str:
         machine=machine(),
         date=datetime.now(UTC).strftime("%Y-%m-%d"),
         block_size=BLOCK_TOKENS,
-        kv_blocks=model.kv_blocks,
-        token_bytes=model.token_bytes,
-        what=model.what,
+        kv_blocks=2**30 // (TOKEN_BYTES * BLOCK_TOKENS) - 1,
+        token_bytes=TOKEN_BYTES,
         max_num_seqs=MAX_NUM_SEQS,
         max_num_batched_tokens=MAX_NUM_BATCHED_TOKENS,
         max_model_len=MAX_MODEL_LEN,
@@ -273,26 +249,20 @@ def toml(points: list[Point], coefficients: np.ndarray, model: Model) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slow", action="store_true", help="of the slow model, for validate.py")
     parser.add_argument("--write", action="store_true", help="write it to its place")
     args = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as workshop,
-        serving(Path(workshop), slow=args.slow) as daemon,
-        Watch(daemon) as watch,
-    ):
+    with tempfile.TemporaryDirectory() as workshop, serving(Path(workshop)) as daemon, Watch(daemon) as watch:
         points = asyncio.run(measure(daemon.sockets()))
     if watch.disturbed:
         print(f"{watch.disturbed}; the medians may have borne it", file=sys.stderr)
     coefficients = fit(points)
     for what, error in errors(points, coefficients).items():
         print(f"{what}: {error:+.0%}", file=sys.stderr)
-    model = SLOW if args.slow else DEMO
-    text = toml(points, coefficients, model)
+    text = toml(points, coefficients)
     print(text)
     if args.write:
-        model.target.write_text(text)
-        load_fit(model.target)
+        TARGET.write_text(text)
+        load_fit(TARGET)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
     .venv/bin/python bench/validate.py OUT            # about eleven minutes
     .venv/bin/python bench/validate.py OUT --write    # and puts the table into docs/real-engines.md
-    .venv/bin/python bench/validate.py OUT --slow     # with the slow model, about twenty minutes
 
 The same prompts come at the same times, and answers are as long. The simulator gets the calibration that
-bench/fit_cpu.py made, and what a lone short request takes on its way beyond what the calibration says, which is
+bench/fit_cpu.py made, and what a lone request of usual length takes on its way beyond what the calibration says,
 measured first. Wanted: mean TTFT and mean latency within 20 %, hit ratio within 3 points. OUT gets `validation.json`.
 """
 
@@ -24,7 +23,7 @@ from cpu_loads import KV_BLOCKS, LOADS, fill, numbers, requests, small_fit, tabl
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import RequestId
 from preble.daemon.sim.demand import DEFAULT_TENANT
-from preble.daemon.sim.fits import Fit
+from preble.daemon.sim.fits import PS_PER_MS, Fit
 from preble.daemon.sim.report import Run
 from preble.daemon.sim.types import Piece, SimRequest
 from preble.daemon.sim.world import simulate
@@ -32,13 +31,13 @@ from preble.daemon.sim.world import simulate
 POLICY = "e2"
 RATES = {"tools": {"light": 4.0, "knee": 16.0, "over": 28.0}, "agents": {"light": 6.0, "knee": 24.0, "over": 40.0}}
 """Requests per second."""
-SLOW_FIT = Path(__file__).with_name("cpu-slow.toml")
-SLOWER = 5.0
-"""So much longer the slow model's steps take: so many times fewer requests come."""
-SLOW_SECONDS = 60.0
+ENGINE_ARGS = "--stream-interval=16"
+"""After its first token an answer comes sixteen at a time: daemon and clients take less of the engines' processors."""
 WITHIN = 0.2
 WITHIN_POINTS = 3.0
-WAY_TOKENS = 256
+WAY_TOKENS = 1800
+"""Of a usual prompt: reading, rendering and hashing take the longer the more there are, though all is cached."""
+WAY_OWN_TOKENS = 40
 WAY_REQUESTS = 40
 WAY_GAP_S = 0.15
 
@@ -71,18 +70,20 @@ def lone(number: int) -> SimRequest:
         request_id=RequestId(f"r{number}"),
         tenant=DEFAULT_TENANT,
         at_s=number * WAY_GAP_S,
-        prompt=(Piece(number, WAY_TOKENS),),
+        prompt=(Piece(0, WAY_TOKENS), Piece(1 + number, WAY_OWN_TOKENS)),
         output_tokens=2,
-        output_content=WAY_REQUESTS + number,
+        output_content=1 + WAY_REQUESTS + number,
         max_output_tokens=2,
     )
 
 
 def way_s(daemon: Daemon, busy_cores: float, fit: Fit) -> float:
-    """What a request that is alone takes until its first token, beyond its prefill."""
+    """What a request that is alone takes until its first token, beyond the prefill of what is its own."""
     outcomes = play(daemon, lambda: map(lone, range(WAY_REQUESTS)), busy_cores).outcomes
     ttfts = [outcome.first_token_s - outcome.arrived_s for outcome in outcomes if outcome.first_token_s is not None]
-    return max(0.0, median(ttfts) - fit.prefill_ms(WAY_TOKENS) / 1000)
+    n_tokens, block_size = WAY_TOKENS + WAY_OWN_TOKENS, fit.engine.block_size
+    n_own = n_tokens - WAY_TOKENS // block_size * block_size
+    return max(0.0, median(ttfts) - (fit.batch_ps(n_own) + fit.chunk_ps(n_own, n_tokens)) / PS_PER_MS / 1000)
 
 
 @dataclass(frozen=True)
@@ -93,17 +94,12 @@ class Plan:
     seeds: list[int]
     seconds: float
     busy_cores: float
-    slow: bool
     fit: Fit
-
-    def rate(self, load: str, level: str) -> float:
-        """Requests per second."""
-        return RATES[load][level] / (SLOWER if self.slow else 1.0)
 
 
 def play_both(daemon: Daemon, plan: Plan, load: str, level: str, seed: int, way: float) -> Pair | str:
     """A pair, or why there is none."""
-    rate, seconds, fit = plan.rate(load, level), plan.seconds, plan.fit
+    rate, seconds, fit = RATES[load][level], plan.seconds, plan.fit
     played = play(daemon, lambda: requests(load, rate, seconds, seed), plan.busy_cores)
     if played.disturbed:
         return f"{load} at {rate:g}/s, seed {seed}: {played.disturbed}"
@@ -125,7 +121,7 @@ def run(plan: Plan, engine_args: list[str]) -> tuple[list[Pair], list[str], floa
     blocks = KV_BLOCKS + 1
     with (
         tempfile.TemporaryDirectory() as workshop,
-        serving(Path(workshop), policy=POLICY, kv_blocks=blocks, engine_args=engine_args, slow=plan.slow) as it,
+        serving(Path(workshop), policy=POLICY, kv_blocks=blocks, engine_args=engine_args) as it,
     ):
         way = way_s(it, plan.busy_cores, plan.fit)
         for seed in plan.seeds:
@@ -200,12 +196,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--loads", default=",".join(LOADS), help="with commas")
     parser.add_argument("--seeds", type=int, default=3, help="how many")
-    parser.add_argument("--seconds", type=float, help=f"for how long requests come: 25, or {SLOW_SECONDS:g} if slow")
-    parser.add_argument("--slow", action="store_true", help="the slow model, so that the engines have all the work")
+    parser.add_argument("--seconds", type=float, default=25.0, help="for how long requests come in each run")
     parser.add_argument("--busy", type=float, default=BUSY_CORES, help="cores that others may keep busy")
-    parser.add_argument("--fit", help="cpu-demo, or what fit_cpu.py --slow wrote")
+    parser.add_argument("--fit", default="cpu-demo", help="a calibration's name, or file")
     parser.add_argument(
-        "--engine-args", default="", help="further options for vLLM: --engine-args=--no-async-scheduling"
+        "--engine-args", default=ENGINE_ARGS, help="options for vLLM: --engine-args=--no-async-scheduling"
     )
     parser.add_argument("--write", action="store_true", help="put the table into docs/")
     args = parser.parse_args()
@@ -213,10 +208,9 @@ def main() -> None:
     plan = Plan(
         loads=args.loads.split(","),
         seeds=list(range(1, args.seeds + 1)),
-        seconds=args.seconds or (SLOW_SECONDS if args.slow else 25.0),
+        seconds=args.seconds,
         busy_cores=args.busy,
-        slow=args.slow,
-        fit=small_fit(args.fit or (str(SLOW_FIT) if args.slow else "cpu-demo")),
+        fit=small_fit(args.fit),
     )
     pairs, left_out, way = run(plan, args.engine_args.split())
     found = {"machine": machine(), "way_ms": 1000 * way, "seconds": plan.seconds, "left_out": left_out, "pairs": pairs}
@@ -229,7 +223,7 @@ def main() -> None:
     lines += f"in the others, {median(pair.others_cores for pair in pairs):.2f} cores were busy with other work."
     print(lines)
     if args.write:
-        fill({"slow validation" if args.slow else "validation": lines})
+        fill({"validation": lines})
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from preble.daemon.ids import GpuId
 Record = Callable[[float, Event, Sequence[Effect]], None]
 """Takes a step: the machine's clock, what happened and what was to be done."""
 
-FORMAT = 1
+FORMAT = 2
 """A new number whenever older recordings can no longer be read."""
 
 

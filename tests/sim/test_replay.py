@@ -10,7 +10,7 @@ from preble.daemon.config import SchedulerConfig
 from preble.daemon.errors import ConfigError
 from preble.daemon.flow import events
 from preble.daemon.flow.machine import Machine
-from preble.daemon.flow.recording import decode_header, decode_step, encode_effects, encode_header, encode_step
+from preble.daemon.flow.recording import FORMAT, decode_header, decode_step, encode_effects, encode_header, encode_step
 from preble.daemon.ids import GpuId
 from preble.daemon.sim import world
 from preble.daemon.sim.demand import Demand
@@ -150,8 +150,8 @@ def test_a_last_line_that_is_cut_off_is_left_out():
         ([], "line 1: not a recording"),
         ([b"prompt,tokens\n"], "line 1: not a recording"),
         (
-            [encode_header("9", CONFIG).replace(b'"format":1', b'"format":2')],
-            "line 1: a recording of format 2",
+            [encode_header("9", CONFIG).replace(b'"format":%d' % FORMAT, b'"format":99')],
+            "line 1: a recording of format 99",
         ),
         ([encode_header("9", CONFIG).replace(b'"e2"', b'"best"')], "line 1: not a recording that this Preble can read"),
         ([*small_recording()[:2], b"{}\n"], "line 3: not a step"),

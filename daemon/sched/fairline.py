@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from preble.daemon.ids import TenantName
 from preble.daemon.sched.order import WaitingLine
+from preble.daemon.sched.weights import Weights
 
 _T = TypeVar("_T")
 
@@ -58,9 +59,7 @@ class FairLine(Generic[_T]):
         self._turns = turns
         self._grouped = grouped
         self._lines: dict[TenantName, WaitingLine[_T]] = {}
-        self._weights: dict[TenantName, float] = {}
-        """Of whom something waits, as it was when that began."""
-        self._all_weights = 0.0
+        self._weights = Weights(turns.weight)
         self._work: dict[TenantName, int] = {}
         self.work = 0
         """What all that waits adds up to, as its adder reckons."""
@@ -82,8 +81,7 @@ class FairLine(Generic[_T]):
         line = self._lines.get(tenant)
         if line is None:
             line = self._lines[tenant] = WaitingLine(self._share, grouped=self._grouped)
-            self._weights[tenant] = self._turns.weight(tenant)
-            self._all_weights += self._weights[tenant]
+            self._weights.add(tenant)
         line.add(name, item)
         self._places[name] = tenant, next(self._arrivals), work
         self._work[tenant] = self._work.get(tenant, 0) + work
@@ -104,7 +102,7 @@ class FairLine(Generic[_T]):
         self.work -= work
         if not self._lines[tenant]:
             del self._lines[tenant], self._work[tenant]
-            self._all_weights = self._all_weights - self._weights.pop(tenant) if self._lines else 0.0
+            self._weights.remove(tenant)
         return item
 
     def before(self, tenant: TenantName, work: int) -> tuple[float, float]:
@@ -121,11 +119,11 @@ class FairLine(Generic[_T]):
         if line is None:
             if self._turns.is_light(tenant):
                 return 0, 0
-            return min(self.work, work * self._all_weights / self._turns.weight(tenant)), 0
+            return min(self.work, work * self._weights.of_all(tenant)), 0
         n_own, n_all = len(line), len(self._places)
         if n_own == n_all:
             return self.work, n_all
-        own, times = self._work[tenant], self._all_weights / self._weights[tenant]
+        own, times = self._work[tenant], self._weights.of_all(tenant)
         of_others = 0 if self._turns.is_light(tenant) else min(self.work - own, (own + work) * (times - 1))
         return own + of_others, min(n_all, n_own * times)
 

@@ -2,6 +2,7 @@
 
 from preble.daemon.ids import TenantName
 from preble.daemon.sched.fairline import Turns
+from preble.daemon.sched.weights import Weights
 
 
 class Shares:
@@ -10,17 +11,14 @@ class Shares:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._running: dict[TenantName, int] = {}
-        self._weights: dict[TenantName, float] = {}
-        """Of whom something runs, as it was when that began."""
-        self._all_weights = 0.0
+        self._weights = Weights(turns.weight)
         self._n_all = 0
 
     def add(self, tenant: TenantName) -> None:
         """A request of the tenant's starts."""
         n_own = self._running.get(tenant, 0)
         if not n_own:
-            self._weights[tenant] = self._turns.weight(tenant)
-            self._all_weights += self._weights[tenant]
+            self._weights.add(tenant)
         self._running[tenant] = n_own + 1
         self._n_all += 1
 
@@ -30,7 +28,7 @@ class Shares:
         self._n_all -= 1
         if not self._running[tenant]:
             del self._running[tenant]
-            self._all_weights = self._all_weights - self._weights.pop(tenant) if self._running else 0.0
+            self._weights.remove(tenant)
 
     def counting(self, tenant: TenantName) -> float:
         """Which part of the running requests counts as delayed by another one of the tenant's, 0 to 1.
@@ -42,9 +40,6 @@ class Shares:
         n_others = self._n_all - n_own
         if not n_others or not self._turns.are_by_tenant:
             return 1.0
-        if n_own:
-            times = self._all_weights / self._weights[tenant] - 1
-        else:
-            times = self._all_weights / self._turns.weight(tenant)
-        fair = (n_own + 1) * times
+        of_all = self._weights.of_all(tenant)
+        fair = (n_own + 1) * (of_all - 1 if n_own else of_all)
         return 1.0 if fair >= n_others else (n_own + fair) / self._n_all

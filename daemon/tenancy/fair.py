@@ -210,17 +210,23 @@ class Credits(_Accounts):
 
     def _earned_ms(self, account: _Account) -> float:
         """Its credit with the rounds of quanta since it was last looked at; nobody has more than one quantum."""
-        quantum_ms = self._quantum_ms * account.weight
-        return min(quantum_ms, account.balance_ms + (self._rounds - account.seen_rounds) * quantum_ms)
+        return self._filled_ms(account, account.balance_ms, ratio=1.0, most_quanta=1)
 
     def _spare_ms(self, account: _Account) -> float:
-        quantum_ms = self._quantum_ms * account.weight
+        return self._filled_ms(account, account.spare_ms, ratio=_LIGHT_RATIO, most_quanta=_LIGHT_QUANTA)
+
+    def _filled_ms(self, account: _Account, had_ms: float, ratio: float, most_quanta: int) -> float:
+        """What it had, and of each quantum since it was last looked at such a part."""
+        quantum_ms = self._quantum_of(account)
         rounds = self._rounds - account.seen_rounds
-        return min(_LIGHT_QUANTA * quantum_ms, account.spare_ms + _LIGHT_RATIO * rounds * quantum_ms)
+        return min(most_quanta * quantum_ms, had_ms + ratio * rounds * quantum_ms)
+
+    def _quantum_of(self, account: _Account) -> float:
+        return self._quantum_ms * account.weight
 
     def _charge(self, account: _Account, service_ms: float) -> None:
         self._earn(account)
-        quantum_ms = self._quantum_ms * account.weight
+        quantum_ms = self._quantum_of(account)
         account.balance_ms = min(quantum_ms, account.balance_ms - service_ms)
         account.spare_ms = max(-_LIGHT_QUANTA * quantum_ms, account.spare_ms - service_ms)
 
@@ -247,11 +253,11 @@ class Credits(_Accounts):
         """
         borrower = min(tenants, key=lambda tenant: (self.rank(tenant), tenant))
         account = self._accounts[borrower]
-        account.balance_ms = max(account.balance_ms, -self._quantum_ms * account.weight)
+        account.balance_ms = max(account.balance_ms, -self._quantum_of(account))
         return borrower
 
     def _rounds_to_credit(self, account: _Account) -> int:
-        return floor(-account.balance_ms / (self._quantum_ms * account.weight)) + 1
+        return floor(-account.balance_ms / self._quantum_of(account)) + 1
 
 
 class Counters(_Accounts):

@@ -39,10 +39,11 @@ def run(point: Point, trace: Path | None) -> dict:
     )
     rate = None if is_trace else point.rate
     if point.policy == "oracle":
-        limits = load_fit(FIT).limits
-        requests, n_blocks = source.generate(rate, point.seed), point.gpus * limits.kv_blocks
+        fit = load_fit(FIT)
+        requests, limits = source.generate(rate, point.seed), fit.limits
+        n_blocks = point.gpus * limits.kv_blocks
         return {
-            "hit_ratio": bound(source, rate, point.seed, load_fit(FIT), lambda _: None),
+            "hit_ratio": bound(source, rate, point.seed, fit, lambda _: None),
             "capacity_hit_ratio": capacity_hit_ratio(requests, limits.block_size, n_blocks, limits.max_model_len),
         }
     setting = Setting(

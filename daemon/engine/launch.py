@@ -35,6 +35,11 @@ class EngineSpec:
     device: str
     """What these devices are: a time model holds for engines of the same model and device."""
 
+    @property
+    def has_one_core(self) -> bool:
+        """Whether it has a CPU core, and no other."""
+        return self.hardware == "cpu" and len(self.devices) == 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sockets:
@@ -151,7 +156,7 @@ def command(spec: EngineSpec, sockets: Sockets) -> list[str]:
     if spec.hardware == "cuda":
         options["--tensor-parallel-size"] = model.tensor_parallel_size
         options["--gpu-memory-utilization"] = model.gpu_memory_utilization
-    elif len(spec.devices) == 1:
+    elif spec.has_one_core:
         options["--distributed-executor-backend"] = _IN_SCHEDULER_PROCESS
     switches = [
         "--enable-prefix-caching",
@@ -188,7 +193,7 @@ def environment(spec: EngineSpec) -> dict[str, str]:
         ours |= {"CUDA_VISIBLE_DEVICES": devices, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     else:
         ours["VLLM_CPU_KVCACHE_SPACE"] = str(spec.model.cpu_kv_cache_gib)
-        ours |= {"OMP_NUM_THREADS": "1"} if len(spec.devices) == 1 else {"VLLM_CPU_OMP_THREADS_BIND": devices}
+        ours |= {"OMP_NUM_THREADS": "1"} if spec.has_one_core else {"VLLM_CPU_OMP_THREADS_BIND": devices}
     if Path(spec.model_path).is_dir():
         ours["HF_HUB_OFFLINE"] = "1"
     return {**os.environ, **ours}

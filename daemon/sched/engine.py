@@ -269,8 +269,8 @@ class Engine:
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
         ahead_tokens = self._unprefilled_tokens
         if ahead_tokens + unprefilled_tokens > prefill_bound and self._pool.turns.is_light(spec.lane):
-            own = [attempt for attempt in self._prefilling.values() if attempt.spec.lane == spec.lane]
-            ahead_tokens = sum(attempt.unprefilled_tokens for attempt in own)
+            own = [ahead for ahead in self._prefilling.values() if ahead.spec.lane == spec.lane]
+            ahead_tokens = sum(ahead.unprefilled_tokens for ahead in own)
         return (
             self._sequences + spec.n_sequences <= self.limits.max_num_seqs
             and (ahead_tokens == 0 or ahead_tokens + unprefilled_tokens <= prefill_bound)

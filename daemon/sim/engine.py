@@ -258,10 +258,10 @@ class ModelledEngine:
         for job in list(self._running.values()):
             if job.attempt_id not in self._running:
                 continue
-            is_decoding = job.end_step is not None
-            n_tokens = 1 if is_decoding else min(job.n_known - job.computed, most, budget)
             if budget == 0:
                 break
+            is_decoding = job.end_step is not None
+            n_tokens = 1 if is_decoding else min(job.n_known - job.computed, most, budget)
             needed = self._decoding.growth(job) if is_decoding else self._blocks(job.computed + n_tokens) - job.n_blocks
             while needed > self.kv.n_available and job.attempt_id in self._running:
                 victim = max(self._running.values(), key=lambda running: running.place)

@@ -209,6 +209,7 @@ class ModelledEngine:
         first_ps += self._fit.context_ps * (self._decoding.context + n_decoding)
         first_ps -= (self._fit.context_ps - self._fit.shared_context_ps) * self._shared_context()
         first_ps += sum(self._fit.chunk_ps(n, job.computed) for job, n in chunks)
+        first_ps += self._fit.request_ps * sum(job.has_begun_with(n) for job, n in chunks)
         self._run = Run(
             start_ps=now_ps,
             n_steps=1 if is_one_step else self._steps_of_run(growing),

@@ -4,6 +4,7 @@ A step computes n tokens: one of each sequence that decodes, whose contexts sum 
 that another of them reads too, and chunks of prompts, each of q tokens and ending at context c. It takes
 
     max(step.least_ms, step.base_ms + n * step.ms_per_token)
+    + for each request that it begins: step.ms_per_request
     + (C - S) * step.ms_per_context_token + S * step.ms_per_shared_context_token
     + for each chunk: c * prefill.ms_per_context_token + (q * c - q * (q - 1) / 2) * prefill.ms_per_attended_token
     + for each chunk with q * c > long_prefill.from_token_pairs: q * long_prefill.ms_per_token
@@ -53,6 +54,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Of sequences that decode."""
     ms_per_shared_context_token: _NotNegative | None = None
     """Of those, once another one has read the same block; None: as much as others."""
+    ms_per_request: _NotNegative = 0.0
+    """In the step that begins it: taking it in, and all that is done once for it."""
 
 
 class Prefill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +126,11 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
         shared_ms = self.step.ms_per_shared_context_token
         return self.context_ps if shared_ms is None else round(PS_PER_MS * shared_ms)
 
+    @cached_property
+    def request_ps(self) -> int:
+        """What the step that begins a request takes longer for it."""
+        return round(PS_PER_MS * self.step.ms_per_request)
+
     def chunk_ps(self, n_tokens: int, context: int) -> int:
         """What a chunk of a prompt that ends at `context` costs beyond its tokens."""
         attended = n_tokens * context - n_tokens * (n_tokens - 1) // 2
@@ -136,7 +144,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
 
     def prefill_ms(self, n_tokens: int) -> float:
         """Time to compute a prompt that is alone in the engine."""
-        total_ps, done = 0, 0
+        total_ps, done = self.request_ps if n_tokens else 0, 0
         while done < n_tokens:
             chunk = min(self.engine.max_num_batched_tokens, n_tokens - done)
             done += chunk

@@ -51,6 +51,10 @@ class Job:
         """Its blocks that others can hit; it alone has the rest."""
         return self.chain.end if self.chain else 0
 
+    def has_begun_with(self, n_tokens: int) -> bool:
+        """Whether the last so many that were computed are the first of all."""
+        return not self.preemptions and self.computed - n_tokens == self.cached_tokens
+
 
 @dataclass(slots=True, kw_only=True)
 class Run:

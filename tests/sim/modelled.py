@@ -24,8 +24,9 @@ def fit(
     threshold=0,
     ms_per_context_token=0.0,
     shared=None,
+    ms_per_request=0.0,
 ) -> Fit:
-    """10 ms a step and 1 ms a token, unless contexts count too."""
+    """10 ms a step and 1 ms a token, unless contexts or requests count too."""
     engine = Engine(
         block_size=BLOCK,
         kv_blocks=kv_blocks,
@@ -35,7 +36,11 @@ def fit(
         long_prefill_token_threshold=threshold,
     )
     step = Step(
-        base_ms=10.0, ms_per_token=1.0, ms_per_context_token=ms_per_context_token, ms_per_shared_context_token=shared
+        base_ms=10.0,
+        ms_per_token=1.0,
+        ms_per_context_token=ms_per_context_token,
+        ms_per_shared_context_token=shared,
+        ms_per_request=ms_per_request,
     )
     return Fit(source="test", date="2026", engine=engine, step=step)
 

@@ -52,6 +52,22 @@ def test_contexts_that_sequences_share_may_cost_less():
     assert apart.end_ms[1] - shared.end_ms[1] == 2 * 8 * 0.25  # two steps, in which one of them reads 8 tokens again
 
 
+def test_a_request_is_paid_for_in_the_step_that_begins_it():
+    seen = bench(ms_per_request=5.0).play((0, job(1, (1, 20), output=2)), (100, job(2, (1, 20))), (100, job(3, (3, 4))))
+    assert (seen.first_ms[1], seen.end_ms[1]) == (26 + 5 + 14, 26 + 5 + 14 + 11)
+    assert seen.end_ms[2] == seen.end_ms[3] == 100 + 18 + 2 * 5
+
+
+def test_a_preempted_request_is_paid_for_once():
+    limits = {"kv_blocks": 4, "max_model_len": 16}
+    paid, free = (
+        bench(**limits, ms_per_request=more).play((0, job(1, (1, 4), output=12)), (0, job(2, (2, 4), output=8)))
+        for more in (5.0, 0.0)
+    )  # the second finds none of its blocks again: the first has taken all
+    assert paid.jobs[2].preemptions == free.jobs[2].preemptions == 1
+    assert paid.end_ms[2] - free.end_ms[2] == 2 * 5
+
+
 def test_prompts_share_a_step_in_the_order_of_arrival():
     seen = bench().play((0, job(1, (1, 6))), (0, job(2, (2, 6))), (0, job(3, (3, 6))))
     assert seen.first_ms == {1: 26, 2: 26, 3: 26 + 12}
@@ -227,6 +243,7 @@ LIMITS = st.fixed_dictionaries(
         "threshold": st.sampled_from([0, 0, 3, 8]),
         "ms_per_context_token": st.sampled_from([0.0, 0.25]),
         "shared": st.sampled_from([None, 0.0]),
+        "ms_per_request": st.sampled_from([0.0, 2.5]),
     }
 )
 

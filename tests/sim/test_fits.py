@@ -92,6 +92,13 @@ def test_a_prompt_over_the_budget_takes_several_steps(tmp_path):
     assert fit.prefill_ms(0) == 0
 
 
+def test_a_lone_prompt_takes_what_each_request_takes_once(tmp_path):
+    (tmp_path / "own.toml").write_text(GOOD + "ms_per_request = 3\n")
+    fit = load_fit(tmp_path / "own.toml")
+    assert (fit.prefill_ms(0), fit.prefill_ms(20)) == (0, 3 + 26 + 14)
+    assert fit.decode_step_ms(1, 0) == 11
+
+
 @pytest.mark.parametrize(
     ("before", "after", "complaint"),
     [
@@ -104,6 +111,7 @@ def test_a_prompt_over_the_budget_takes_several_steps(tmp_path):
         ("block_size = 4", "block_size = 'four'", "engine.block_size: Expected `int`, got `str`"),
         ("base_ms = 10", "base_ms = inf", "step.base_ms"),
         ("base_ms = 10", "base_ms = 10\nms_per_shared_context_token = 0.6", "step.ms_per_shared_context_token"),
+        ("base_ms = 10", "base_ms = 10\nms_per_request = -1", "step.ms_per_request: Expected `float` >= 0"),
         ("source =", "sauce =", "unknown field `sauce`"),
         ("[engine]", "[engine", "not valid TOML"),
     ],

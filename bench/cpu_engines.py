@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ import httpx
 import msgspec
 import numpy as np
 import psutil
+from cpu_watch import BUSY_CORES, Watch
 
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.errors import PrebleError
@@ -44,11 +44,6 @@ STOP_DEADLINE_S = 60
 REQUEST_DEADLINE_S = 120
 SETTLE_S = 1.0
 """After a load, until the daemon has heard that the caches are empty and has booked all requests."""
-HEARTBEAT_S = 0.05
-FROZEN_S = 0.5
-"""All processes of a virtual machine may stand still for seconds."""
-BUSY_CORES = 0.5
-"""Two engines, what feeds them and the clients take nearly four cores: as little as one that others use shows."""
 TRIES = 3
 QUIET_LOOK_S = 1.5
 QUIET_PATIENCE_S = 120.0
@@ -184,53 +179,6 @@ def _stop(process: subprocess.Popen) -> None:
             child.kill()
 
 
-# --- what else the machine does ---
-
-
-class Watch:
-    """The longest time for which this process stood still, and how many cores others kept busy."""
-
-    def __init__(self, daemon: Daemon, busy_cores: float = BUSY_CORES) -> None:
-        self._ours = psutil.Process(daemon.pid)
-        self._busy_cores = busy_cores
-
-    def __enter__(self) -> "Watch":
-        self.longest_gap_s = self.others_cores = 0.0
-        self._began_s, self._others_began_s = time.monotonic(), self._others_s()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self.others_cores = (self._others_s() - self._others_began_s) / (time.monotonic() - self._began_s)
-
-    def _others_s(self) -> float:
-        """Processor time of all that is neither the daemon nor its engines nor this process."""
-        times = psutil.cpu_times()
-        ours = [psutil.Process(), self._ours, *self._ours.children(recursive=True)]
-        own = [each.cpu_times() for each in ours]
-        return sum(times) - times.idle - times.iowait - times.guest - sum(each.user + each.system for each in own)
-
-    def _beat(self) -> None:
-        before_s = time.monotonic()
-        while not self._ended.wait(HEARTBEAT_S):
-            now_s = time.monotonic()
-            self.longest_gap_s = max(self.longest_gap_s, now_s - before_s - HEARTBEAT_S)
-            before_s = now_s
-
-    @property
-    def disturbed(self) -> str | None:
-        """Why what was measured may say nothing."""
-        if self.longest_gap_s > FROZEN_S:
-            return f"the machine stood still for {self.longest_gap_s:.1f} s"
-        if self.others_cores > self._busy_cores:
-            return f"others kept {self.others_cores:.1f} cores busy"
-        return None
-
-
 # --- clients ---
 
 
@@ -363,6 +311,8 @@ class Played:
 
     outcomes: list[Outcome]
     others_cores: float
+    feeding_cores: float
+    """What clients, daemon and API servers kept busy."""
     discarded: int
     """Tries before it that were disturbed."""
     disturbed: str | None
@@ -374,19 +324,19 @@ def play(daemon: Daemon, requests: Callable[[], Iterable[SimRequest]], busy_core
     for tries in range(TRIES):
         daemon.forget()
         time.sleep(SETTLE_S)
-        _wait_for_quiet(daemon, busy_cores)
-        with Watch(daemon, busy_cores) as watch:
+        _wait_for_quiet(busy_cores)
+        with Watch(busy_cores) as watch:
             outcomes = asyncio.run(Load(daemon).play(requests()))
         if watch.disturbed is None:
             break
         print(f"try {tries + 1}: {watch.disturbed}", file=sys.stderr)
-    return Played(outcomes, watch.others_cores, tries, watch.disturbed)
+    return Played(outcomes, watch.others_cores, watch.feeding_cores, tries, watch.disturbed)
 
 
-def _wait_for_quiet(daemon: Daemon, busy_cores: float) -> None:
+def _wait_for_quiet(busy_cores: float) -> None:
     end_s = time.monotonic() + QUIET_PATIENCE_S
     while time.monotonic() < end_s:
-        with Watch(daemon, busy_cores) as watch:
+        with Watch(busy_cores) as watch:
             time.sleep(QUIET_LOOK_S)
         if watch.disturbed is None:
             break

@@ -20,8 +20,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from cpu_engines import BUSY_CORES, dump, machine, play, serving
+from cpu_engines import dump, machine, play, serving
 from cpu_loads import KV_BLOCKS, fill, requests, table
+from cpu_watch import BUSY_CORES
 
 from preble.daemon.ids import RequestId, TenantName
 from preble.daemon.sim.types import Outcome, SimRequest

@@ -19,8 +19,9 @@ from pathlib import Path
 from statistics import median
 
 import msgspec
-from cpu_engines import BUSY_CORES, dump, machine, play, serving
+from cpu_engines import dump, machine, play, serving
 from cpu_loads import KV_BLOCKS, LOADS, fill, numbers, requests, small_fit, table
+from cpu_watch import BUSY_CORES
 
 from preble.daemon.sim.report import Run
 

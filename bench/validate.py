@@ -1,14 +1,17 @@
 """The same load on the daemon with two real CPU engines and in the simulator: is the model true?
 
-    .venv/bin/python bench/validate.py OUT            # about eleven minutes
+    .venv/bin/python bench/validate.py OUT            # about seventeen minutes
     .venv/bin/python bench/validate.py OUT --write    # and puts the table into docs/real-engines.md
 
 The same prompts come at the same times, and answers are as long. The simulator gets the calibration that
-bench/fit_cpu.py made, and what a lone request of usual length takes on its way beyond what the calibration says,
-measured first. Wanted: mean TTFT and mean latency within 20 %, hit ratio within 3 points. OUT gets `validation.json`.
+bench/fit_cpu.py made. Right after each run some of its measurements are made again, while other processes keep as many
+cores busy as daemon, API servers and clients did in the run, and the calibration is scaled by what they take now; so is
+measured what a lone request of usual length takes on its way beyond what the calibration says. Wanted: mean TTFT and
+mean latency within 20 %, hit ratio within 3 points. OUT gets `validation.json`.
 """
 
 import argparse
+import asyncio
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,8 +20,11 @@ from pathlib import Path
 from statistics import median
 
 import msgspec
-from cpu_engines import BUSY_CORES, Daemon, dump, machine, play, serving
+from cpu_engines import Daemon, Load, dump, machine, play, serving
 from cpu_loads import KV_BLOCKS, LOADS, fill, numbers, requests, small_fit, table
+from cpu_points import company
+from cpu_speed import slower, slowness
+from cpu_watch import BUSY_CORES
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import RequestId
@@ -38,8 +44,8 @@ WITHIN_POINTS = 3.0
 WAY_TOKENS = 1800
 """Of a usual prompt: reading, rendering and hashing take the longer the more there are, though all is cached."""
 WAY_OWN_TOKENS = 40
-WAY_REQUESTS = 40
-WAY_GAP_S = 0.15
+WAY_REQUESTS = 30
+WAY_GAP_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,12 @@ class Pair:
     real: Run
     simulated: Run
     others_cores: float
+    feeding_cores: float
+    """What clients, daemon and API servers kept busy."""
+    slowness: float
+    """How many times as long as the calibration says steps took then."""
+    way_ms: float
+    """What a request needed on its way."""
 
     def off(self, name: str) -> float:
         """By how much the simulation says more."""
@@ -77,13 +89,16 @@ def lone(number: int) -> SimRequest:
     )
 
 
-def way_s(daemon: Daemon, busy_cores: float, fit: Fit) -> float:
-    """What a request that is alone takes until its first token, beyond the prefill of what is its own."""
-    outcomes = play(daemon, lambda: map(lone, range(WAY_REQUESTS)), busy_cores).outcomes
+def way_s(daemon: Daemon, cores: float, fit: Fit) -> float:
+    """What a request takes until its first token, beyond the prefill of what is its own, if so many cores are busy."""
+    daemon.forget()
+    with company(cores):
+        outcomes = asyncio.run(Load(daemon).play(map(lone, range(WAY_REQUESTS))))
     ttfts = [outcome.first_token_s - outcome.arrived_s for outcome in outcomes if outcome.first_token_s is not None]
     n_tokens, block_size = WAY_TOKENS + WAY_OWN_TOKENS, fit.engine.block_size
     n_own = n_tokens - WAY_TOKENS // block_size * block_size
-    return max(0.0, median(ttfts) - (fit.batch_ps(n_own) + fit.chunk_ps(n_own, n_tokens)) / PS_PER_MS / 1000)
+    step_ps = fit.batch_ps(n_own) + fit.request_ps + fit.chunk_ps(n_own, n_tokens)
+    return max(0.0, median(ttfts) - step_ps / PS_PER_MS / 1000)
 
 
 @dataclass(frozen=True)
@@ -97,12 +112,15 @@ class Plan:
     fit: Fit
 
 
-def play_both(daemon: Daemon, plan: Plan, load: str, level: str, seed: int, way: float) -> Pair | str:
+def play_both(daemon: Daemon, plan: Plan, load: str, level: str, seed: int) -> Pair | str:
     """A pair, or why there is none."""
-    rate, seconds, fit = RATES[load][level], plan.seconds, plan.fit
+    rate, seconds = RATES[load][level], plan.seconds
     played = play(daemon, lambda: requests(load, rate, seconds, seed), plan.busy_cores)
     if played.disturbed:
         return f"{load} at {rate:g}/s, seed {seed}: {played.disturbed}"
+    slow = slowness(daemon, plan.fit, played.feeding_cores)
+    fit = slower(plan.fit, slow)
+    way = way_s(daemon, played.feeding_cores, fit)
     outcomes = simulate(
         requests(load, rate, seconds, seed),
         fit=fit,
@@ -111,11 +129,11 @@ def play_both(daemon: Daemon, plan: Plan, load: str, level: str, seed: int, way:
         dispatch_delay_s=way,
     )
     real, simulated = (numbers(some, load, rate, POLICY, seed, fit) for some in (played.outcomes, outcomes))
-    return Pair(load, level, real, simulated, played.others_cores)
+    return Pair(load, level, real, simulated, played.others_cores, played.feeding_cores, slow, 1000 * way)
 
 
-def run(plan: Plan, engine_args: list[str]) -> tuple[list[Pair], list[str], float]:
-    """Pairs, why there are none of others, and how long a request's way takes, in seconds."""
+def run(plan: Plan, engine_args: list[str]) -> tuple[list[Pair], list[str]]:
+    """Pairs, and why there are none of others."""
     pairs: list[Pair] = []
     left_out: list[str] = []
     blocks = KV_BLOCKS + 1
@@ -123,17 +141,16 @@ def run(plan: Plan, engine_args: list[str]) -> tuple[list[Pair], list[str], floa
         tempfile.TemporaryDirectory() as workshop,
         serving(Path(workshop), policy=POLICY, kv_blocks=blocks, engine_args=engine_args) as it,
     ):
-        way = way_s(it, plan.busy_cores, plan.fit)
         for seed in plan.seeds:
             for load in plan.loads:
                 for level in RATES[load]:
-                    pair = play_both(it, plan, load, level, seed, way)
+                    pair = play_both(it, plan, load, level, seed)
                     if isinstance(pair, Pair):
                         pairs.append(pair)
                         show(pair)
                     else:
                         left_out.append(pair)
-    return pairs, left_out, way
+    return pairs, left_out
 
 
 def show(pair: Pair) -> None:
@@ -142,7 +159,8 @@ def show(pair: Pair) -> None:
         f"{pair.load} {real.rate:g}/s seed {real.seed}: "
         f"TTFT {real.mean_ttft_s:.3f} s ({pair.off('mean_ttft_s'):+.0%}), "
         f"latency {real.mean_latency_s:.3f} s ({pair.off('mean_latency_s'):+.0%}), "
-        f"hit {real.hit_ratio:.3f} ({pair.points_off:+.1f}), refused {real.refused}, others {pair.others_cores:.2f}",
+        f"hit {real.hit_ratio:.3f} ({pair.points_off:+.1f}), refused {real.refused}, others {pair.others_cores:.2f}, "
+        f"feeding {pair.feeding_cores:.2f}, steps x {pair.slowness:.2f}, way {pair.way_ms:.1f} ms",
         file=sys.stderr,
     )
 
@@ -161,6 +179,12 @@ def marked(values: list[float], within: float, shown: Callable[[float], str]) ->
     """The median of the seeds and their range; bold where it is too far off."""
     middle, ends = median(values), f" ({shown(min(values))} to {shown(max(values))})" if len(values) > 1 else ""
     return (shown(middle) if abs(middle) <= within else f"**{shown(middle)}**") + ends
+
+
+def spread(values: list[float], form: str) -> str:
+    """The median of the seeds and their range."""
+    middle, ends = f"{median(values):{form}}", f" ({min(values):{form}} to {max(values):{form}})"
+    return middle + ends if len(values) > 1 else middle
 
 
 def validation_table(pairs: list[Pair]) -> str:
@@ -183,12 +207,14 @@ def validation_table(pairs: list[Pair]) -> str:
                     *seconds_of(some, "mean_latency_s"),
                     *hits,
                     marked([pair.points_off for pair in some], WITHIN_POINTS, lambda value: f"{value:+.1f}"),
+                    spread([pair.slowness for pair in some], ".2f"),
+                    spread([pair.way_ms for pair in some], ".0f"),
                 ]
             )
     measures = [
         f"{name}{which}" for name in ("TTFT, s", "latency, s", "hit, %") for which in ("", ": simulated", ": off")
     ]
-    return table(["load", "req/s", "seeds", *measures], rows)
+    return table(["load", "req/s", "seeds", *measures, "steps took", "way, ms"], rows)
 
 
 def main() -> None:
@@ -212,15 +238,18 @@ def main() -> None:
         busy_cores=args.busy,
         fit=small_fit(args.fit),
     )
-    pairs, left_out, way = run(plan, args.engine_args.split())
-    found = {"machine": machine(), "way_ms": 1000 * way, "seconds": plan.seconds, "left_out": left_out, "pairs": pairs}
+    pairs, left_out = run(plan, args.engine_args.split())
+    found = {"machine": machine(), "seconds": plan.seconds, "left_out": left_out, "pairs": pairs}
     dump(args.out / "validation.json", msgspec.to_builtins(found))
     lines = validation_table(pairs)
-    lines += f"\n\n{len(pairs)} runs of {plan.seconds:g} s on {machine()}; a request's way takes {1000 * way:.1f} ms; "
     lines += (
-        f"{len(left_out)} runs left out, since the machine stood still or others were busy in each of three tries; "
+        f"\n\n{len(pairs)} runs of {plan.seconds:g} s on {machine()}. {len(left_out)} runs left out, since the machine "
     )
-    lines += f"in the others, {median(pair.others_cores for pair in pairs):.2f} cores were busy with other work."
+    lines += "stood still or others were busy in each of three tries; in the others, "
+    lines += (
+        f"{median(pair.others_cores for pair in pairs):.2f} cores were busy with other work. Steps took so many times "
+    )
+    lines += "what the calibration says, right after the run."
     print(lines)
     if args.write:
         fill({"validation": lines})

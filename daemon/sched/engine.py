@@ -1,6 +1,6 @@
 """One engine as the scheduler knows it: what it can take, what it was given, what runs there and what waits for it."""
 
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Set
 from math import ceil
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from preble.daemon.ids import AttemptId, GpuId, ModelName, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.blocks import reusable_tokens
 from preble.daemon.sched.fairline import FairLine
-from preble.daemon.sched.index import Node, PrefixIndex, Stretch
+from preble.daemon.sched.index import Node, PrefixIndex
 from preble.daemon.sched.loss import NO_LOSS, loss_by_chance, loss_by_uses
 from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.policies import Traits
@@ -16,7 +16,7 @@ from preble.daemon.sched.pool import Pool
 from preble.daemon.sched.service import Service
 from preble.daemon.sched.shares import Shares
 from preble.daemon.sched.timefit import TimeFit
-from preble.daemon.sched.types import Candidate, EngineLimits, RequestSpec, TimeModel
+from preble.daemon.sched.types import Candidate, EngineLimits, TimeModel
 from preble.daemon.sched.window import Given, LoadWindow
 
 _BATCH_WEIGHT = 0.1
@@ -262,9 +262,9 @@ class Engine:
 
     def _fits(self, attempt: Attempt) -> bool:
         spec = attempt.spec
-        stretches = self._index.match(spec.prompt.block_keys)
-        unprefilled_tokens = self._uncomputed_tokens(spec, stretches)
-        new_blocks = len(spec.prompt.block_keys) - self._index.held_blocks(stretches, self.gpu)
+        unprefilled_tokens = self._uncomputed_tokens(attempt)
+        _, held_blocks = self._index.computed_and_held(attempt.leaf, self.gpu)
+        new_blocks = len(spec.prompt.block_keys) - held_blocks
         blocks = self._index.active_blocks(self.gpu) + new_blocks + self._private_blocks + attempt.private_blocks
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
         ahead_tokens = self._unprefilled_tokens
@@ -279,13 +279,12 @@ class Engine:
 
     def _cached_share(self, attempt: Attempt) -> float:
         """Of its prompt, what would not have to be computed if it started now."""
-        stretches = self._index.match(attempt.spec.prompt.block_keys)
-        return 1 - self._uncomputed_tokens(attempt.spec, stretches) / attempt.spec.prompt.n_tokens
+        return 1 - self._uncomputed_tokens(attempt) / attempt.spec.prompt.n_tokens
 
-    def _uncomputed_tokens(self, spec: RequestSpec, stretches: Sequence[Stretch]) -> int:
-        """Prompt tokens the engine would compute if the request started now: waiting ones do not count as cached."""
-        computed_blocks = self._index.computed_blocks(stretches, self.gpu)
-        n_tokens = spec.prompt.n_tokens
+    def _uncomputed_tokens(self, attempt: Attempt) -> int:
+        """Prompt tokens the engine would compute if it started now: waiting ones do not count as cached."""
+        computed_blocks, _ = self._index.computed_and_held(attempt.leaf, self.gpu)
+        n_tokens = attempt.spec.prompt.n_tokens
         return n_tokens - reusable_tokens(n_tokens, computed_blocks, self.limits.block_size)
 
     def launch(self, attempt: Attempt, now_s: float) -> None:
@@ -294,7 +293,7 @@ class Engine:
         self.waiting.start(spec.request_id)
         attempt.running = True
         attempt.started_s = now_s
-        attempt.computed_tokens = self._uncomputed_tokens(spec, self._index.match(spec.prompt.block_keys))
+        attempt.computed_tokens = self._uncomputed_tokens(attempt)
         attempt.unprefilled_tokens = attempt.computed_tokens
         attempt.batch = max(self._usual_batch, self._sequences + spec.n_sequences)
         expected_tokens = attempt.decision.expected_output_tokens

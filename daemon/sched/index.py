@@ -25,7 +25,7 @@ from preble.daemon.sched.node import (
     biggest_cached,
     cached_blocks,
     cached_of,
-    computed_blocks,
+    computed_and_held,
     depth_after,
     shared_blocks,
     walk,
@@ -53,8 +53,8 @@ class PrefixIndex:
         self._orders = Orders()
         self._matched: tuple[Sequence[BlockKey], list[Stretch]] | None = None
         """The last match: a request is matched several times before the forest changes its form."""
-        self._computed: Counts = {}
-        """Of the last match, what was told of GPUs since what they have or compute has changed."""
+        self._computed: dict[GpuId, dict[Node, tuple[int, int]]] = {}
+        """What was told of each GPU's chains since what it has or computes has changed."""
 
     def __len__(self) -> int:
         """Blocks indexed."""
@@ -75,24 +75,24 @@ class PrefixIndex:
         if self._matched is not None and self._matched[0] is keys:
             return self._matched[1]
         stretches = walk(self.roots, keys, 0)
-        self._remember(keys, stretches)
+        self._matched = keys, stretches
         return stretches
 
     cached_blocks = staticmethod(cached_blocks)
     biggest_cached = staticmethod(biggest_cached)
 
-    def computed_blocks(self, stretches: Sequence[Stretch], gpu: GpuId) -> int:
-        """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
-        if self._matched is None or self._matched[1] is not stretches:
-            return computed_blocks(stretches, gpu)
-        if gpu not in self._computed:
-            self._computed[gpu] = computed_blocks(stretches, gpu)
-        return self._computed[gpu]
+    def computed_and_held(self, leaf: Node | None, gpu: GpuId) -> tuple[int, int]:
+        """Leading blocks of a chain that the GPU has, or that what runs there now computes; and those held by what runs.
 
-    @staticmethod
-    def held_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
-        """Blocks of a matched prompt that running requests hold on the GPU already."""
-        return sum([n for node, n in stretches if (here := node.gpus.get(gpu)) is not None and here.active])
+        It is asked of everything that waits, again and again.
+        """
+        if leaf is None:
+            return 0, 0
+        told = self._computed.setdefault(gpu, {})
+        found = told.get(leaf)
+        if found is None:
+            found = told[leaf] = computed_and_held(leaf, gpu)
+        return found
 
     def evictable(self, gpu: GpuId) -> Evictable:
         """What the GPU may evict, always the same object. To be read, and told what else is counted on nodes."""
@@ -116,16 +116,12 @@ class PrefixIndex:
                 node = self._split(node, shared)
             path.append((node, shared))
         if depth == len(keys):
-            self._remember(keys, path)
+            self._matched = keys, path
             return node
         leaf = self._append(node, keys[depth:])
-        self._remember(keys, [*path, (leaf, len(leaf.keys))])
+        self._matched = keys, [*path, (leaf, len(leaf.keys))]
         self._make_room()
         return leaf
-
-    def _remember(self, keys: Sequence[BlockKey], path: list[Stretch]) -> None:
-        self._matched = keys, path
-        self._computed = {}
 
     def _append(self, parent: Node | None, keys: Sequence[BlockKey]) -> Node:
         node = Node(parent, parent.end if parent else 0)
@@ -299,7 +295,7 @@ class PrefixIndex:
         before = here.resident
         if n_blocks == before:
             return
-        self._computed = {}
+        self._computed.pop(gpu, None)
         self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
         here.resident = n_blocks
         self._table.report(node, n_blocks)
@@ -316,7 +312,7 @@ class PrefixIndex:
         """The GPU's cache is empty."""
         cleared = [*self._orders.of(gpu), *self._active.nodes(gpu)]
         self._orders.of(gpu).clear()
-        self._computed = {}
+        self._computed.pop(gpu, None)
         self._resident_blocks.pop(gpu, None)
         for here in cleared:
             here.resident = here.released = 0
@@ -377,7 +373,7 @@ class PrefixIndex:
 
     def acquire(self, leaf: Node, gpu: GpuId) -> None:
         """A request that was on its way and holds this chain runs on the GPU: nothing of it can be evicted."""
-        self._computed = {}
+        self._computed.pop(gpu, None)
         self._orders.of(gpu).unmark(self._active.hold(leaf, gpu))
 
     def release(self, leaf: Node, gpu: GpuId) -> None:
@@ -385,7 +381,7 @@ class PrefixIndex:
 
         What nobody holds any more becomes the GPU's most recently used.
         """
-        self._computed = {}
+        self._computed.pop(gpu, None)
         self._orders.clock.advance()
         self._orders.of(gpu).mark(self._active.let_go(leaf, gpu))
         self.prune(leaf)

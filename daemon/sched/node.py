@@ -174,17 +174,18 @@ def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Str
     return best
 
 
-def computed_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
-    """Leading blocks of a matched prompt that the GPU has, or that what runs there now computes."""
-    total = 0
-    for node, n_blocks in stretches:
+def computed_and_held(leaf: Node, gpu: GpuId) -> tuple[int, int]:
+    """Leading blocks of a chain that the GPU has, or that what runs there now computes; and those held by what runs."""
+    computed = 0
+    node: Node | None = leaf
+    while node is not None:
         here = node.gpus.get(gpu)
-        if here is None:
-            break
-        if here.resident < n_blocks and not here.active:
-            return total + here.resident
-        total += n_blocks
-    return total
+        if here is not None and here.active:  # and so are all above: who holds a node holds its whole chain
+            return computed + node.end, node.end
+        resident = here.resident if here is not None else 0
+        computed = resident + (computed if resident == len(node.keys) else 0)
+        node = node.parent
+    return computed, 0
 
 
 def reported_blocks(stretches: Sequence[Stretch]) -> Counts:

@@ -30,7 +30,7 @@ class Active:
         while here is not None:
             here.active += 1
             if here.active == 1:
-                n_blocks += len(here.node.keys)
+                n_blocks += here.node.n_blocks
                 nodes[here] = None
                 if here.released:
                     evictable.append(here)
@@ -48,7 +48,7 @@ class Active:
             here.active -= 1
             here.intended -= 1
             if not here.active:
-                self._blocks[gpu] -= len(here.node.keys)
+                self._blocks[gpu] -= here.node.n_blocks
                 del nodes[here]
                 if here.resident:
                     evictable.append(here)

@@ -46,7 +46,7 @@ class BlockTable:
 
     def drop(self, node: Node) -> None:
         """None of its blocks are left: it gives its list of them away."""
-        keys, node.keys = node.keys, []
+        keys = node.drop_keys()
         if node.reported:
             del keys[node.reported :]
             self._dropped.append((node, keys))

@@ -1,6 +1,6 @@
 """One engine as the scheduler knows it: what it can take, what it was given, what runs there and what waits for it."""
 
-from collections.abc import Collection, Set
+from collections.abc import Set
 from math import ceil
 from typing import NamedTuple
 
@@ -120,20 +120,28 @@ class Engine:
         """What the request would cost here (paper, Algorithm 2), with so many of its leading blocks cached."""
         n_tokens, n_sequences, output_tokens, lane, path = asked
         limits, model, window, traits = self.limits, self._fit.model, self.window, self._traits
+        sequences, requests, n_running = self._sequences, self._requests, len(self.running)
         cached_tokens = reusable_tokens(n_tokens, cached_blocks, limits.block_size)
         missed_tokens = n_tokens - cached_tokens
         prefill_ms = model.prefill_ms(missed_tokens)
-        resident_blocks = self._index.resident_blocks(self.gpu)
+        resident_blocks = self._evictable.resident_blocks
         needed_blocks = ceil((missed_tokens + output_tokens) / limits.block_size)
         free_blocks = limits.kv_blocks - resident_blocks - self._private_blocks
         evict_ms = 0.0
         if needed_blocks > free_blocks and window.n_requests:
             n_blocks = needed_blocks - free_blocks if free_blocks > 0 else needed_blocks
-            evict_ms = self._evict_ms(path, n_blocks, model)
+            if self._loss_model is not model:
+                self._loss_model = model
+                self._loss = (loss_by_chance if traits.counts_others else loss_by_uses)(model, limits.block_size)
+            evict_ms = self._evictable.loss(n_blocks, path, self._loss)
+            if not traits.counts_others:
+                evict_ms /= window.n_requests
+        # Steps of its own, at the batch it makes, and what its sequences add to every step of those who count.
         counting = self._shares.counting(lane)
-        decode_ms = self._decode_for_all_ms(output_tokens, n_sequences, counting * self._sequences, model)
-        load_ms, decode_ratio = self._load
-        requests, n_running = self._requests, len(self.running)
+        steps, per_sequence_ms = output_tokens / n_sequences, model.decode_ms_per_sequence
+        own_ms = model.decode_base_ms + per_sequence_ms * (sequences + n_sequences)
+        decode_ms = steps * (own_ms + per_sequence_ms * n_sequences * (counting * sequences))
+        load_ms, decode_ratio = window.load(model, self._usual_batch if traits.batched_decode else 1.0)
         before_us: float = 0
         kept_waiting: float = 0
         if requests > n_running:
@@ -164,13 +172,6 @@ class Engine:
             resident_blocks=resident_blocks,
         )
 
-    def _decode_for_all_ms(self, output_tokens: int, n_sequences: int, counting: float, model: TimeModel) -> float:
-        """Steps of its own, at the batch it makes, and what its sequences add to every step of those who count."""
-        steps = output_tokens / n_sequences
-        per_sequence_ms = model.decode_ms_per_sequence
-        own_ms = model.decode_base_ms + per_sequence_ms * (self._sequences + n_sequences)
-        return steps * (own_ms + per_sequence_ms * n_sequences * counting)
-
     @property
     def load_ms(self) -> float:
         """L: sum over the window's requests of prefill time and of decode time at the mean output length."""
@@ -190,15 +191,6 @@ class Engine:
     def wait_ms(self) -> float:
         """W: prefill of everything that waits or runs here, less what has been done of it."""
         return self._prefill_us / 1000
-
-    def _evict_ms(self, path: Collection[Node], n_blocks: int, model: TimeModel) -> float:
-        """M: sum over the nodes that LRU would evict of prefill time times how likely it is that they are missed."""
-        counts_others = self._traits.counts_others
-        if self._loss_model is not model:
-            self._loss_model = model
-            self._loss = (loss_by_chance if counts_others else loss_by_uses)(model, self.limits.block_size)
-        lost_ms = self._evictable.loss(n_blocks, path, self._loss)
-        return lost_ms if counts_others else lost_ms / self.window.n_requests
 
     # --- the way of an attempt: enqueue, start, prefilled, end ---
 

@@ -81,6 +81,21 @@ class _Tie:
 class _Front:
     """The first of the order. It follows its nodes as they change and leave, and is added up as far as was asked."""
 
+    __slots__ = (
+        "_chance_list",
+        "_chances",
+        "_lost",
+        "_sums",
+        "_up_to",
+        "blocks",
+        "last_tick",
+        "loss",
+        "moment",
+        "n_blocks",
+        "nodes",
+        "told",
+    )
+
     def __init__(self) -> None:
         self.blocks: dict[OnGpu, int] = {}
         self.nodes: set[Node] = set()
@@ -178,7 +193,11 @@ class _Front:
 class Evictable:
     """The nodes that are in one GPU's cache and that nobody who runs there holds."""
 
+    __slots__ = ("_clock", "_front", "_gpu", "_ticks", "resident_blocks")
+
     def __init__(self, gpu: GpuId, clock: Clock) -> None:
+        self.resident_blocks = 0
+        """In the GPU's cache, held or not."""
         self._gpu = gpu
         self._clock = clock
         self._ticks: OrderedDict[int, OnGpu | _Tie] = OrderedDict()
@@ -193,9 +212,10 @@ class Evictable:
                 yield here
 
     def clear(self) -> None:
-        """There is nothing to evict any more; the nodes that were in the order are to be unmarked."""
+        """There is nothing in the cache any more; the nodes that were in the order are to be unmarked."""
         self._ticks.clear()
         self._front = None
+        self.resident_blocks = 0
 
     @property
     def first_tick(self) -> int | None:

@@ -53,6 +53,8 @@ class Turns(Protocol):
 class FairLine(Generic[_T]):
     """Items of tenants that wait before one engine, keyed by a name of theirs."""
 
+    __slots__ = ("_arrivals", "_grouped", "_lines", "_places", "_share", "_turns", "_weights", "_work", "work")
+
     def __init__(self, share: Callable[[_T], float], turns: Turns, *, grouped: bool) -> None:
         """`share` tells an item's cached share of now, from 0 to 1; `grouped` is whether that matters."""
         self._share = share

@@ -10,7 +10,7 @@ prompt shares all of it, and a binary search how much of the last one.
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.active import Active
@@ -18,7 +18,6 @@ from preble.daemon.sched.blocktable import BlockTable
 from preble.daemon.sched.evictable import Evictable, Orders
 from preble.daemon.sched.node import (
     Children,
-    Counts,
     Node,
     OnGpu,
     Stretch,
@@ -48,7 +47,6 @@ class PrefixIndex:
         self._table = BlockTable()
         self._uncached: OrderedDict[Node, None] = OrderedDict()
         """Nodes that at some time were kept for nothing but having been used, in that order."""
-        self._resident_blocks: Counts = {}
         self._active = Active()
         self._orders = Orders()
         self._matched: tuple[Sequence[BlockKey], list[Stretch]] | None = None
@@ -62,7 +60,7 @@ class PrefixIndex:
 
     def resident_blocks(self, gpu: GpuId) -> int:
         """Blocks in the GPU's cache."""
-        return self._resident_blocks.get(gpu, 0)
+        return self._orders.of(gpu).resident_blocks
 
     def active_blocks(self, gpu: GpuId) -> int:
         """Indexed blocks that running requests hold on the GPU, each counted once however many hold it."""
@@ -82,7 +80,7 @@ class PrefixIndex:
     biggest_cached = staticmethod(biggest_cached)
 
     def computed_and_held(self, leaf: Node | None, gpu: GpuId) -> tuple[int, int]:
-        """Leading blocks of a chain that the GPU has, or that what runs there now computes; and those held by what runs.
+        """Leading blocks of a chain that the GPU has, or that what runs there now computes; and those that it holds.
 
         It is asked of everything that waits, again and again.
         """
@@ -100,7 +98,7 @@ class PrefixIndex:
 
     def is_resident(self, leaf: Node, gpu: GpuId) -> bool:
         """Whether the whole chain that ends with `leaf` is in the GPU's cache."""
-        return leaf.resident_on(gpu) == len(leaf.keys)
+        return leaf.resident_on(gpu) == leaf.n_blocks
 
     # --- growing and shrinking ---
 
@@ -112,27 +110,22 @@ class PrefixIndex:
         if path := list(self.match(keys)):
             node, shared = path.pop()
             depth = node.start + shared
-            if shared < len(node.keys):
+            if shared < node.n_blocks:
                 node = self._split(node, shared)
             path.append((node, shared))
         if depth == len(keys):
             self._matched = keys, path
             return node
         leaf = self._append(node, keys[depth:])
-        self._matched = keys, [*path, (leaf, len(leaf.keys))]
+        self._matched = keys, [*path, (leaf, leaf.n_blocks)]
         self._make_room()
         return leaf
 
     def _append(self, parent: Node | None, keys: Sequence[BlockKey]) -> Node:
-        node = Node(parent, parent.end if parent else 0)
-        self._lengthen(node, keys)
+        node = Node(parent, parent.end if parent else 0, list(keys))
+        self._n_blocks += len(keys)
         self._adopt(parent, node)
         return node
-
-    def _lengthen(self, node: Node, keys: Sequence[BlockKey]) -> None:
-        self._matched = None
-        self._n_blocks += len(keys)
-        node.keys += keys
 
     def _adopt(self, parent: Node | None, child: Node) -> None:
         self._matched = None
@@ -148,8 +141,8 @@ class PrefixIndex:
 
         The lower part keeps its identity: whoever holds a node as the end of a request's chain still does.
         """
-        upper = Node(lower.parent, lower.start)
-        upper.keys, lower.keys = lower.keys[:cut], lower.keys[cut:]
+        upper = Node(lower.parent, lower.start, lower.keys[:cut])
+        lower.set_keys(lower.keys[cut:])
         self._table.split(lower, upper)
         self._adopt(lower.parent, upper)
         lower.parent, lower.start = upper, lower.start + cut
@@ -169,7 +162,7 @@ class PrefixIndex:
 
     def prune(self, node: Node | None) -> None:
         """Forget blocks that no GPU caches or will cache and that nothing in the window used (paper, section 3.2)."""
-        while node is not None and not node.keys:
+        while node is not None and not node.n_blocks:
             node = node.parent
         while node is not None and not node.is_needed:
             kept = uses = 0
@@ -180,11 +173,11 @@ class PrefixIndex:
                     self._uncached[node] = None
                 return
             if kept:
-                if kept < len(node.keys):
+                if kept < node.n_blocks:
                     self._matched = None
-                    self._n_blocks -= len(node.keys) - kept
+                    self._n_blocks -= node.n_blocks - kept
                     self._table.shorten(node, kept)
-                    del node.keys[kept:]
+                    node.set_keys(node.keys[:kept])
                 return
             self._drop(node)
             node = node.parent
@@ -194,7 +187,7 @@ class PrefixIndex:
         self._matched = None
         del (node.parent.children if node.parent else self.roots)[node.keys[0]]
         self._uncached.pop(node, None)
-        self._n_blocks -= len(node.keys)
+        self._n_blocks -= node.n_blocks
         self._table.drop(node)
 
     def _make_room(self) -> None:
@@ -234,7 +227,7 @@ class PrefixIndex:
         if known < len(keys):
             node = self._extend(gpu, node, first + known, keys[known:])
         while node is not None and node.end > first:
-            n_blocks = min(first + len(keys) - node.start, len(node.keys))
+            n_blocks = min(first + len(keys) - node.start, node.n_blocks)
             self._set_resident(node, gpu, max(n_blocks, node.resident_on(gpu)))
             node = node.parent
         self._make_room()
@@ -254,7 +247,9 @@ class PrefixIndex:
         if node is not None and depth < node.end:
             node = self._split(node, depth - node.start)
         elif node is not None and self._is_tail(node, gpu):
-            self._lengthen(node, keys)
+            self._matched = None
+            self._n_blocks += len(keys)
+            node.set_keys([*node.keys, *keys])
             self._orders.of(gpu).unmark((node.gpus[gpu],))
             self._orders.of(gpu).mark((node.gpus[gpu],))
             return node
@@ -264,7 +259,7 @@ class PrefixIndex:
     def _is_tail(node: Node, gpu: GpuId) -> bool:
         """Whether only reports speak of it, as of an answer, of which they tell block by block: it may grow."""
         is_only_reported = not (node.is_needed or node.uses or node.outputs)
-        return is_only_reported and node.resident_on(gpu) == len(node.keys)
+        return is_only_reported and node.resident_on(gpu) == node.n_blocks
 
     def remove(self, gpu: GpuId, *keys: BlockKey) -> None:
         """The GPU evicted these blocks, and so whatever it had behind them."""
@@ -288,7 +283,7 @@ class PrefixIndex:
     def set_chain_resident(self, leaf: Node, gpu: GpuId) -> None:
         """The GPU has computed the whole chain that ends with `leaf`: its first token shows it."""
         for node in leaf.path():
-            self._set_resident(node, gpu, len(node.keys))
+            self._set_resident(node, gpu, node.n_blocks)
 
     def _set_resident(self, node: Node, gpu: GpuId, n_blocks: int) -> None:
         here = node.gpus.get(gpu) or node.join(gpu)
@@ -296,10 +291,10 @@ class PrefixIndex:
         if n_blocks == before:
             return
         self._computed.pop(gpu, None)
-        self._resident_blocks[gpu] = self._resident_blocks.get(gpu, 0) + n_blocks - before
         here.resident = n_blocks
         self._table.report(node, n_blocks)
         order = self._orders.of(gpu)
+        order.resident_blocks += n_blocks - before
         if n_blocks == 0:
             order.unmark((here,))
             node.leave_if_empty(gpu)
@@ -310,15 +305,15 @@ class PrefixIndex:
 
     def clear(self, gpu: GpuId) -> None:
         """The GPU's cache is empty."""
-        cleared = [*self._orders.of(gpu), *self._active.nodes(gpu)]
-        self._orders.of(gpu).clear()
+        order = self._orders.of(gpu)
+        cleared = [*order, *self._active.nodes(gpu)]
+        order.clear()
         self._computed.pop(gpu, None)
-        self._resident_blocks.pop(gpu, None)
         for here in cleared:
             here.resident = here.released = 0
             here.node.leave_if_empty(gpu)
         for node in [here.node for here in cleared]:
-            if node.keys and not node.is_needed:
+            if node.n_blocks and not node.is_needed:
                 self.prune(node)
 
     # --- what requests do ---

@@ -51,11 +51,10 @@ class OnGpu:
 class Node:
     """A stretch of blocks that every prompt below it shares."""
 
-    __slots__ = ("children", "gpus", "keys", "outputs", "parent", "queueing", "reported", "start")
+    __slots__ = ("children", "gpus", "keys", "last", "n_blocks", "outputs", "parent", "queueing", "reported", "start")
 
-    def __init__(self, parent: "Node | None", start: int) -> None:
-        self.keys: list[BlockKey] = []
-        """None are left of a node that has been dropped."""
+    def __init__(self, parent: "Node | None", start: int, keys: list[BlockKey]) -> None:
+        self.set_keys(keys)
         self.parent = parent
         self.children = _CHILDLESS
         self.start = start
@@ -68,6 +67,19 @@ class Node:
         """Tokens of the answers to prompts that pass through this node."""
         self.queueing: Queueing | None = None
         """How long prompts that pass through this node waited, where that is watched."""
+
+    def set_keys(self, keys: list[BlockKey]) -> None:
+        """Its blocks are these from now on; it had others, or is new."""
+        self.keys = keys
+        """None are left of a node that has been dropped."""
+        self.n_blocks = len(keys)
+        self.last = keys[-1]
+        """Of the keys. It and their number tell most of those who come by enough, who read no list then."""
+
+    def drop_keys(self) -> list[BlockKey]:
+        """It has no blocks any more; those that it had."""
+        keys, self.keys, self.n_blocks = self.keys, [], 0
+        return keys
 
     def path(self) -> "list[Node]":
         """This node and its ancestors, deepest first."""
@@ -115,7 +127,7 @@ class Node:
     @property
     def end(self) -> int:
         """Blocks in its chain, with its own."""
-        return self.start + len(self.keys)
+        return self.start + self.n_blocks
 
     @property
     def is_needed(self) -> bool:
@@ -175,7 +187,7 @@ def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Str
 
 
 def computed_and_held(leaf: Node, gpu: GpuId) -> tuple[int, int]:
-    """Leading blocks of a chain that the GPU has, or that what runs there now computes; and those held by what runs."""
+    """Leading blocks of a chain that the GPU has, or that what runs there now computes; and those that it holds."""
     computed = 0
     node: Node | None = leaf
     while node is not None:
@@ -183,7 +195,7 @@ def computed_and_held(leaf: Node, gpu: GpuId) -> tuple[int, int]:
         if here is not None and here.active:  # and so are all above: who holds a node holds its whole chain
             return computed + node.end, node.end
         resident = here.resident if here is not None else 0
-        computed = resident + (computed if resident == len(node.keys) else 0)
+        computed = resident + (computed if resident == node.n_blocks else 0)
         node = node.parent
     return computed, 0
 
@@ -222,7 +234,7 @@ def depth_after(node: Node | None, key: BlockKey | None) -> int:
     """Blocks in the chain up to and with `key`, a block of `node`."""
     if node is None or key is None:
         return 0
-    return node.end if node.keys[-1] == key else node.start + node.keys.index(key) + 1
+    return node.end if node.last == key else node.start + node.keys.index(key) + 1
 
 
 def walk(children: Children, keys: Sequence[BlockKey], depth: int) -> list[Stretch]:
@@ -230,11 +242,11 @@ def walk(children: Children, keys: Sequence[BlockKey], depth: int) -> list[Stret
     stretches: list[Stretch] = []
     n_keys = len(keys)
     while depth < n_keys and (node := children.get(keys[depth])) is not None:
-        own = node.keys
-        end = depth + len(own)
-        if end > n_keys or own[-1] != keys[end - 1]:
-            stretches.append((node, shared_blocks(own, 0, keys, depth)))
+        n_blocks = node.n_blocks
+        end = depth + n_blocks
+        if end > n_keys or node.last != keys[end - 1]:
+            stretches.append((node, shared_blocks(node.keys, 0, keys, depth)))
             break
-        stretches.append((node, end - depth))
+        stretches.append((node, n_blocks))
         children, depth = node.children, end
     return stretches

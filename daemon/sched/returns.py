@@ -82,7 +82,7 @@ class Returns:
         """A prompt came that matches `stretches`; the expected return that it is, if it is one."""
         self.age(now_s)
         for node, n_blocks in reversed(stretches) if self._expected else ():
-            if node in self._expected and n_blocks == len(node.keys):
+            if node in self._expected and n_blocks == node.n_blocks:
                 expected = self._expected.pop(node)
                 self._times.setdefault(expected.tenant, Mean()).add(now_s - expected.since_s)
                 self._returned += 1

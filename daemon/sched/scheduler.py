@@ -117,12 +117,14 @@ class Scheduler:
         """
         passed_s = now_s - self._config.window_s
         if self._oldest_s <= passed_s:
-            self._oldest_s = now_s
+            oldest_s = now_s
             for engine in self.engines.values():
-                if engine.window.oldest_s <= passed_s:
+                window = engine.window
+                if window.oldest_s <= passed_s:
                     engine.age(passed_s)
-                if engine.window.oldest_s < self._oldest_s:
-                    self._oldest_s = engine.window.oldest_s
+                if window.oldest_s < oldest_s:
+                    oldest_s = window.oldest_s
+            self._oldest_s = oldest_s
         for returns in self._returns.values():
             returns.age(now_s)
 
@@ -139,7 +141,7 @@ class Scheduler:
         returns = self._returns[spec.model]
         back = returns.arrived(weighed.stretches, now_s) if number == 1 else None
         if back is not None:
-            prefix_blocks = back.leaf.start + len(back.leaf.keys)
+            prefix_blocks = back.leaf.end
             if choice.chosen.cached_tokens >= prefix_blocks * self.engines[choice.chosen.gpu].limits.block_size:
                 returns.found()
         return self._give(spec, number, weighed, choice, now_s, waits_since_s=now_s)

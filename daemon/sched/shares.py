@@ -8,6 +8,8 @@ from preble.daemon.sched.weights import Weights
 class Shares:
     """Running requests by tenant."""
 
+    __slots__ = ("_n_all", "_running", "_turns", "_weights")
+
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._running: dict[TenantName, int] = {}

@@ -25,6 +25,20 @@ class Given:
 class LoadWindow:
     """Requests given to one GPU, and the output lengths it produced, since the window began."""
 
+    __slots__ = (
+        "_batch",
+        "_expected_output_tokens",
+        "_given",
+        "_load",
+        "_output_tokens",
+        "_outputs",
+        "_times",
+        "mean_output_tokens",
+        "n_requests",
+        "oldest_s",
+        "prefill_us",
+    )
+
     def __init__(self, expected_output_tokens: int) -> None:
         self._expected_output_tokens = expected_output_tokens
         self.mean_output_tokens = float(expected_output_tokens)

@@ -215,20 +215,28 @@ class Machine:
         self._live[attempt.spec.request_id] = attempt
         self._by_attempt[attempt.attempt_id] = attempt
         yield Placed(decision=attempt.decision)
-        yield from self._start_waiting(self._engine_of(attempt))
+        engine = self._engine_of(attempt)
+        if engine.starts_at_once(attempt):
+            yield self._launch(engine, attempt)
+        else:
+            engine.line_up(attempt)
+        yield from self._start_waiting(engine)
 
     def _start_waiting(self, engine: Engine) -> Iterator[Effect]:
         """Hand over, in order, what the engine can start soon."""
         while (attempt := engine.next_to_start()) is not None:
-            priority = self._turns.priority(attempt.spec.lane)
-            engine.launch(attempt, self._now_s)
-            self._scheduler.started(attempt, self._now_s)
-            yield Dispatch(
-                request_id=attempt.spec.request_id,
-                attempt_id=attempt.attempt_id,
-                gpu=attempt.decision.gpu,
-                priority=priority,
-            )
+            yield self._launch(engine, attempt)
+
+    def _launch(self, engine: Engine, attempt: Attempt) -> Dispatch:
+        priority = self._turns.priority(attempt.spec.lane)
+        engine.launch(attempt, self._now_s)
+        self._scheduler.started(attempt, self._now_s)
+        return Dispatch(
+            request_id=attempt.spec.request_id,
+            attempt_id=attempt.attempt_id,
+            gpu=attempt.decision.gpu,
+            priority=priority,
+        )
 
     def _first_token(self, attempt_id: AttemptId) -> Iterator[Effect]:
         attempt = self._by_attempt.get(attempt_id)

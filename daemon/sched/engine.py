@@ -207,7 +207,7 @@ class Engine:
         return self.window.give(now_s, prefill_ms, leaf)
 
     def enqueue(self, attempt: Attempt, now_s: float) -> None:
-        """Let it wait for its turn."""
+        """Count it as waiting. Then it either `starts_at_once`, or is to `line_up`."""
         missed_tokens = attempt.decision.prompt_tokens - attempt.decision.cached_tokens
         attempt.prefill_us = round(1000 * self.time_model.prefill_ms(missed_tokens))
         decode_ms = self.time_model.decode_ms(attempt.decision.expected_output_tokens, self._usual_batch)
@@ -217,8 +217,18 @@ class Engine:
         n_tokens = attempt.spec.prompt.n_tokens + attempt.decision.expected_output_tokens
         attempt.private_blocks = ceil(n_tokens / self.limits.block_size) - len(attempt.spec.prompt.block_keys)
         self._requests += 1
-        self.waiting.add(attempt.spec.request_id, attempt.spec.lane, attempt, attempt.prefill_us)
         self._pool.joined(attempt, now_s)
+
+    def starts_at_once(self, attempt: Attempt) -> bool:
+        """Whether it can be launched without lining up: nobody is before it, and the engine could start it soon."""
+        if self.waiting:
+            return False
+        self._pool.turns.admissible((attempt.spec.lane,))  # as before each start
+        return not self.running or self._fits(attempt)
+
+    def line_up(self, attempt: Attempt) -> None:
+        """Let it wait for its turn."""
+        self.waiting.add(attempt.spec.request_id, attempt.spec.lane, attempt, attempt.prefill_us)
 
     def withdraw(self, attempt: Attempt, now_s: float) -> Attempt:
         """Take back a waiting attempt, with everything it was counted for."""
@@ -282,7 +292,8 @@ class Engine:
     def launch(self, attempt: Attempt, now_s: float) -> None:
         """It goes to the engine now."""
         spec = attempt.spec
-        self.waiting.start(spec.request_id)
+        if spec.request_id in self.waiting:
+            self.waiting.start(spec.request_id)
         attempt.running = True
         attempt.started_s = now_s
         attempt.computed_tokens = self._uncomputed_tokens(attempt)

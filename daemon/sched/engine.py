@@ -1,10 +1,9 @@
 """One engine as the scheduler knows it: what it can take, what it was given, what runs there and what waits for it."""
 
-from collections.abc import Set
 from math import ceil
-from typing import NamedTuple
 
 from preble.daemon.ids import AttemptId, GpuId, ModelName, TenantName
+from preble.daemon.sched.asked import Asked
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.blocks import reusable_tokens
 from preble.daemon.sched.fairline import FairLine
@@ -24,18 +23,6 @@ _BATCH_WEIGHT = 0.1
 
 _KEPT_WAITING = 0.5
 """Of those who wait or run at an engine, so many wait for the prefill of the next one: others start or end before."""
-
-
-class Asked(NamedTuple):
-    """Of a request that is to be placed, what every engine goes by: worked out once."""
-
-    n_tokens: int
-    n_sequences: int
-    output_tokens: int
-    """Expected, of all its sequences."""
-    lane: TenantName
-    path: Set[Node]
-    """The nodes that the prompt goes through, which it would not evict. A set keeps their hashes for all engines."""
 
 
 class Engine:

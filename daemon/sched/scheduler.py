@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
+from preble.daemon.sched.asked import Asked
 from preble.daemon.sched.attempt import Attempt
-from preble.daemon.sched.engine import Asked, Engine
+from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.fairline import Turns
 from preble.daemon.sched.index import Node, PrefixIndex, Stretch, cached_of
 from preble.daemon.sched.outputs import OutputLengths

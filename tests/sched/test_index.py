@@ -96,12 +96,14 @@ class Forest(RuleBasedStateMachine):
         self.resident = {gpu: set() for gpu in GPUS}
         self.intended = []
         self.active = []
+        self.leaves = []
 
     @rule(target=on_the_way, text=texts, gpu=gpus)
     def place(self, text, gpu):
         leaf = self.index.insert(keys(text))
         self.index.send(leaf, gpu)
         self.intended.append((text, gpu))
+        self.leaves.append((text, leaf))
         return text, gpu, leaf
 
     @rule(target=running, request=consumes(on_the_way))
@@ -117,6 +119,7 @@ class Forest(RuleBasedStateMachine):
         self.index.fulfil(leaf, gpu)
         self.index.disuse(leaf, gpu)
         self.intended.remove((text, gpu))
+        self.leaves.remove((text, leaf))
 
     @rule(request=consumes(running), computed=st.booleans())
     def finish(self, request, computed):
@@ -128,6 +131,7 @@ class Forest(RuleBasedStateMachine):
         self.index.disuse(leaf, gpu)
         self.intended.remove((text, gpu))
         self.active.remove((text, gpu))
+        self.leaves.remove((text, leaf))
 
     @rule(text=texts, gpu=gpus, start=st.integers(0, 5))
     def report_stored(self, text, gpu, start):
@@ -163,6 +167,15 @@ class Forest(RuleBasedStateMachine):
                 while expected < len(text) and text[: expected + 1] in have:
                     expected += 1
                 assert cached(self.index, text, gpu) == expected
+
+    @invariant()
+    def computed_and_held_as_in_the_model(self):
+        for gpu in GPUS:
+            held = {t for text, g in self.active if g == gpu for t in _prefixes(text)}
+            have = self.resident[gpu] | held
+            for text, leaf in self.leaves:
+                computed = next((n for n, t in enumerate(_prefixes(text)) if t not in have), len(text))
+                assert self.index.computed_and_held(leaf, gpu) == (computed, len(held & {*_prefixes(text)}))
 
     @invariant()
     def counts_add_up(self):

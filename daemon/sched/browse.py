@@ -49,7 +49,7 @@ class Browser:
         self, index: PrefixIndex, parent: Node | None, *, order: Order, gpu: GpuId | None, limit: int, start: int
     ) -> Page:
         """What comes behind `parent`, or all beginnings; with a `gpu` only what it caches or was sent."""
-        children = (index.roots if parent is None else parent.children).values()
+        children = index.roots.values() if parent is None else parent.children
         looked_at = islice(children, _LOOKED_AT)
         here = [node for node in looked_at if gpu is None or _is_at(node, gpu)]
         ranked = nsmallest(start + limit + 1, here, key=_KEYS[order])

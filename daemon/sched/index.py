@@ -72,7 +72,7 @@ class PrefixIndex:
         """The known part of a prompt, first stretch first. O(nodes on the path + log blocks)."""
         if self._matched is not None and self._matched[0] is keys:
             return self._matched[1]
-        stretches = walk(self.roots, keys, 0)
+        stretches = walk(self.roots.get(keys[0]), keys, 0) if keys else []
         self._matched = keys, stretches
         return stretches
 
@@ -124,17 +124,12 @@ class PrefixIndex:
     def _append(self, parent: Node | None, keys: Sequence[BlockKey]) -> Node:
         node = Node(parent, parent.end if parent else 0, list(keys))
         self._n_blocks += len(keys)
-        self._adopt(parent, node)
-        return node
-
-    def _adopt(self, parent: Node | None, child: Node) -> None:
         self._matched = None
         if parent is None:
-            self.roots[child.keys[0]] = child
-        elif parent.children:
-            parent.children[child.keys[0]] = child
+            self.roots[keys[0]] = node
         else:
-            parent.children = {child.keys[0]: child}
+            parent.adopt(node)
+        return node
 
     def _split(self, lower: Node, cut: int) -> Node:
         """Give the first `cut` blocks of a node to a new node above it.
@@ -144,9 +139,13 @@ class PrefixIndex:
         upper = Node(lower.parent, lower.start, lower.keys[:cut])
         lower.set_keys(lower.keys[cut:])
         self._table.split(lower, upper)
-        self._adopt(lower.parent, upper)
+        self._matched = None
+        if lower.parent is None:
+            self.roots[upper.keys[0]] = upper
+        else:
+            lower.parent.replace(lower, upper.keys[0], upper)
         lower.parent, lower.start = upper, lower.start + cut
-        self._adopt(upper, lower)
+        upper.adopt(lower)
         upper.learn_from(lower)
         upper.gpus = {gpu: here.split(upper, cut) for gpu, here in lower.gpus.items()}
         for gpu, here in list(lower.gpus.items()):
@@ -185,7 +184,10 @@ class PrefixIndex:
     def _drop(self, node: Node) -> None:
         """Take a node with nothing behind it out of the forest. It keeps its way up, for what is counted on it."""
         self._matched = None
-        del (node.parent.children if node.parent else self.roots)[node.keys[0]]
+        if node.parent is None:
+            del self.roots[node.keys[0]]
+        else:
+            node.parent.disown(node)
         self._uncached.pop(node, None)
         self._n_blocks -= node.n_blocks
         self._table.drop(node)
@@ -237,8 +239,9 @@ class PrefixIndex:
         node, known = above, 0
         if node is not None and first < node.end:
             known = shared_blocks(node.keys, first - node.start, keys, 0)
-        if node is None or first + known == node.end:
-            for below, n_blocks in walk(node.children if node else self.roots, keys, known):
+        if known < len(keys) and (node is None or first + known == node.end):
+            child = self.roots.get(keys[known]) if node is None else node.child(keys[known])
+            for below, n_blocks in walk(child, keys, known):
                 node, known = below, known + n_blocks
         return node, known
 

@@ -51,12 +51,27 @@ class OnGpu:
 class Node:
     """A stretch of blocks that every prompt below it shares."""
 
-    __slots__ = ("children", "gpus", "keys", "last", "n_blocks", "outputs", "parent", "queueing", "reported", "start")
+    __slots__ = (
+        "gpus",
+        "keys",
+        "last",
+        "n_blocks",
+        "only",
+        "outputs",
+        "parent",
+        "queueing",
+        "reported",
+        "several",
+        "start",
+    )
 
     def __init__(self, parent: "Node | None", start: int, keys: list[BlockKey]) -> None:
         self.set_keys(keys)
         self.parent = parent
-        self.children = _CHILDLESS
+        self.only: Node | None = None
+        """What follows it, if that is one node: as in a conversation, and to find it then takes no dict."""
+        self.several = _CHILDLESS
+        """What follows it by first keys, if these are several nodes."""
         self.start = start
         """Blocks before this node in its chain."""
         self.reported = 0
@@ -80,6 +95,42 @@ class Node:
         """It has no blocks any more; those that it had."""
         keys, self.keys, self.n_blocks = self.keys, [], 0
         return keys
+
+    @property
+    def children(self) -> "Collection[Node]":
+        """What follows it, in the order in which it came."""
+        return self.several.values() if self.only is None else (self.only,)
+
+    def child(self, key: BlockKey) -> "Node | None":
+        """What may begin with this block: an only child is not looked at."""
+        return self.only if self.only is not None else self.several.get(key)
+
+    def adopt(self, child: "Node") -> None:
+        """It follows this node, beside what does already."""
+        if self.only is not None:
+            self.several = {self.only.keys[0]: self.only, child.keys[0]: child}
+            self.only = None
+        elif self.several:
+            self.several[child.keys[0]] = child
+        else:
+            self.only = child
+
+    def replace(self, child: "Node", key: BlockKey, by: "Node") -> None:
+        """In the place of a child that began with `key`, there is another that does."""
+        if self.only is child:
+            self.only = by
+        else:
+            self.several[key] = by
+
+    def disown(self, child: "Node") -> None:
+        """It does not follow this node any more."""
+        if self.only is child:
+            self.only = None
+            return
+        del self.several[child.keys[0]]
+        if len(self.several) == 1:
+            (self.only,) = self.several.values()
+            self.several = _CHILDLESS
 
     def path(self) -> "list[Node]":
         """This node and its ancestors, deepest first."""
@@ -132,8 +183,8 @@ class Node:
     @property
     def is_needed(self) -> bool:
         """By what is behind it, by a request that waits or runs, or because it is to stay."""
-        if self.children or not self.gpus:
-            return bool(self.children)
+        if self.only is not None or self.several:
+            return True
         return sum([here.intended + here.active + here.pins for here in self.gpus.values()]) > 0
 
 
@@ -237,16 +288,19 @@ def depth_after(node: Node | None, key: BlockKey | None) -> int:
     return node.end if node.last == key else node.start + node.keys.index(key) + 1
 
 
-def walk(children: Children, keys: Sequence[BlockKey], depth: int) -> list[Stretch]:
-    """The part of a prompt that is known from `depth` on, where it goes on with one of `children`."""
+def walk(node: Node | None, keys: Sequence[BlockKey], depth: int) -> list[Stretch]:
+    """The part of a prompt that is known from `depth` on, where it may go on with `node`."""
     stretches: list[Stretch] = []
     n_keys = len(keys)
-    while depth < n_keys and (node := children.get(keys[depth])) is not None:
+    while node is not None:
         n_blocks = node.n_blocks
         end = depth + n_blocks
         if end > n_keys or node.last != keys[end - 1]:
-            stretches.append((node, shared_blocks(node.keys, 0, keys, depth)))
+            if shared := shared_blocks(node.keys, 0, keys, depth):
+                stretches.append((node, shared))
             break
         stretches.append((node, n_blocks))
-        children, depth = node.children, end
+        if end == n_keys:
+            break
+        node, depth = node.only or node.several.get(keys[end]), end
     return stretches

@@ -70,7 +70,7 @@ class Machine:
         self._now_s = now_s
         self._scheduler.age(now_s)
         effects = list(self._react(event))
-        for model in self._scheduler.models:
+        for model in self._scheduler.waited_for:
             effects += self._feed_idle(model)
         return tuple(effects)
 

@@ -94,9 +94,9 @@ class Scheduler:
         return self._policies[model]
 
     @property
-    def models(self) -> list[ModelName]:
-        """Those that some engine has served."""
-        return list(self._policies)
+    def waited_for(self) -> list[ModelName]:
+        """Models for whose engines something waits."""
+        return [model for model, pool in self._pools.items() if pool.waiting]
 
     def serving(self, model: ModelName) -> list[Engine]:
         """The model's engines that take new requests, in the order of names."""
@@ -183,7 +183,7 @@ class Scheduler:
         itself, since a second copy of a prefix takes room from others. Looked at are the last few of the line of the
         engine that has most to prefill.
         """
-        if not self._pools[model].waiting or not self._policy(model).traits.moves:
+        if not self._policy(model).traits.moves:
             return None
         hungry = [engine for engine in self._engines_of[model] if engine.is_hungry]
         lines = [engine for engine in self._engines_of[model] if engine.waiting] if hungry else []

@@ -218,9 +218,10 @@ class Machine:
         engine = self._engine_of(attempt)
         if engine.starts_at_once(attempt):
             yield self._launch(engine, attempt)
-        else:
-            engine.line_up(attempt)
-        yield from self._start_waiting(engine)
+            return
+        engine.line_up(attempt)
+        if len(engine.waiting) > 1:  # alone, it cannot start yet
+            yield from self._start_waiting(engine)
 
     def _start_waiting(self, engine: Engine) -> Iterator[Effect]:
         """Hand over, in order, what the engine can start soon."""

@@ -75,7 +75,7 @@ def lone_prompt(n_tokens: int, context: int) -> Kind:
 
 
 def prompt_beside(n_tokens: int, context: int) -> Kind:
-    """What such a prompt, which takes one step, keeps a sequence waiting that decodes meanwhile."""
+    """How long such a prompt, which takes one step, keeps a sequence waiting that decodes meanwhile."""
 
     async def measure(http: aiohttp.ClientSession) -> float:
         salt, head = uuid4().hex, random_prompt(context - n_tokens)

@@ -105,7 +105,7 @@ TARGET = BENCH.parent / "daemon/sim/fits/cpu-demo.toml"
 TOKEN_BYTES = 2048  # in the KV cache
 TOML = """\
 # The generated demo model on one core of an x86-64 CPU, as preble.toml's `preble-demo` runs it,
-# while a second engine was as busy on another core, and other processes kept {company:g} of the rest busy.
+# while a second engine was as busy on another core, and other processes kept {company:g} cores of the rest busy.
 #
 # By bench/fit_cpu.py, from {n_points} measurements. The fit is off by {median_error:.0%} in the median,
 # by {p90_error:.0%} or less in nine of ten, and by {worst_error:.0%} at most ({worst}).

@@ -1,6 +1,6 @@
 """The same load on the daemon with two real CPU engines and in the simulator: is the model true?
 
-    .venv/bin/python bench/validate.py OUT            # about seventeen minutes
+    .venv/bin/python bench/validate.py OUT            # about fourteen minutes
     .venv/bin/python bench/validate.py OUT --write    # and puts the table into docs/real-engines.md
 
 The same prompts come at the same times, and answers are as long. The simulator gets the calibration that

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 
 import msgspec
 from cpu_engines import Daemon, Load, dump, machine, play, serving
@@ -90,15 +90,22 @@ def lone(number: int) -> SimRequest:
 
 
 def way_s(daemon: Daemon, cores: float, fit: Fit) -> float:
-    """What a request takes until its first token, beyond the prefill of what is its own, if so many cores are busy."""
+    """What a request takes until its first token, beyond the prefill of what is its own, if so many cores are busy.
+
+    The mean, as means are compared, of those whose beginning was in the cache.
+    """
     daemon.forget()
     with company(cores):
         outcomes = asyncio.run(Load(daemon).play(map(lone, range(WAY_REQUESTS))))
-    ttfts = [outcome.first_token_s - outcome.arrived_s for outcome in outcomes if outcome.first_token_s is not None]
+    ttfts = [
+        outcome.first_token_s - outcome.arrived_s
+        for outcome in outcomes
+        if outcome.first_token_s is not None and outcome.cached_tokens
+    ]
     n_tokens, block_size = WAY_TOKENS + WAY_OWN_TOKENS, fit.engine.block_size
     n_own = n_tokens - WAY_TOKENS // block_size * block_size
     step_ps = fit.batch_ps(n_own) + fit.request_ps + fit.chunk_ps(n_own, n_tokens)
-    return max(0.0, median(ttfts) - step_ps / PS_PER_MS / 1000)
+    return max(0.0, fmean(ttfts) - step_ps / PS_PER_MS / 1000)
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,7 @@ class PrefixIndex:
         elif node is not None and self._is_tail(node, gpu):
             self._matched = None
             self._n_blocks += len(keys)
-            node.set_keys([*node.keys, *keys])
+            node.lengthen(keys)
             self._orders.of(gpu).unmark((node.gpus[gpu],))
             self._orders.of(gpu).mark((node.gpus[gpu],))
             return node

@@ -91,6 +91,12 @@ class Node:
         self.last = keys[-1]
         """Of the keys. It and their number tell most of those who come by enough, who read no list then."""
 
+    def lengthen(self, keys: Sequence[BlockKey]) -> None:
+        """These blocks follow its others."""
+        self.keys += keys
+        self.n_blocks += len(keys)
+        self.last = keys[-1]
+
     def drop_keys(self) -> list[BlockKey]:
         """It has no blocks any more; those that it had."""
         keys, self.keys, self.n_blocks = self.keys, [], 0

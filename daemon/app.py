@@ -28,6 +28,7 @@ from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.hardware import detect
 from preble.daemon.engine.launch import EngineSpec, plan
 from preble.daemon.errors import ConfigError, EngineError, Unavailable
+from preble.daemon.flow.call import Call
 from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import EngineUp, Event, TenantStands
@@ -41,7 +42,7 @@ from preble.daemon.flow.livehost import DaemonHost, end_of
 from preble.daemon.flow.lives import Lives
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.recording import Record
-from preble.daemon.flow.request import Call, RequestLife
+from preble.daemon.flow.request import RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.flow.template_stats import StatsDesk

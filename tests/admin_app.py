@@ -21,6 +21,7 @@ from preble.daemon.api.templates import TemplateService
 from preble.daemon.app import counting_evictions, every, show_templates
 from preble.daemon.config import Config, LiveConfig, ServerConfig
 from preble.daemon.errors import EngineError, NotFound
+from preble.daemon.flow.call import Call
 from preble.daemon.flow.console import ConsoleDesk
 from preble.daemon.flow.encode import ModelEncoder
 from preble.daemon.flow.events import BlocksStored, KvReported
@@ -31,7 +32,7 @@ from preble.daemon.flow.livefeed import feeding, make_board
 from preble.daemon.flow.livehost import DaemonHost
 from preble.daemon.flow.lives import Lives
 from preble.daemon.flow.machine import Machine
-from preble.daemon.flow.request import Call, RequestLife
+from preble.daemon.flow.request import RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.flow.template_stats import StatsDesk

@@ -21,8 +21,9 @@ from preble.daemon.api.models import ServedModel, find_model, models_of, read_re
 from preble.daemon.api.request_ids import request_id as id_of
 from preble.daemon.api.schema import keyed
 from preble.daemon.errors import EngineFailed, InvalidRequest, NotFound, TimedOut, TooLarge, Unavailable
+from preble.daemon.flow.call import Answer, Call
 from preble.daemon.flow.encode import ModelEncoder, engine_request_ids
-from preble.daemon.flow.request import Answer, Call, RequestLife
+from preble.daemon.flow.request import RequestLife
 from preble.daemon.flow.runtime import Cancelled
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.ids import KeyId, RequestId, TenantName

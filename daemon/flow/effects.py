@@ -32,6 +32,17 @@ class Abort(msgspec.Struct, frozen=True, kw_only=True):
     gpu: GpuId
 
 
+class Preempt(msgspec.Struct, frozen=True, kw_only=True):
+    """Stop an attempt before its first token, for a tenant that wants little; the request runs again.
+
+    The host reports `Failed` with `retry` once it has ended, and nothing of what it may have put out meanwhile.
+    """
+
+    request_id: RequestId
+    attempt_id: AttemptId
+    gpu: GpuId
+
+
 class Refusal(StrEnum):
     """Why a request ends without running."""
 
@@ -67,4 +78,4 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """GPU time that its tenant was charged for, of all its attempts: 0 if it never ran."""
 
 
-Effect = Placed | Dispatch | Abort | Refuse | Ended
+Effect = Placed | Dispatch | Abort | Preempt | Refuse | Ended

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from preble.daemon.flow.call import Settled
 from preble.daemon.flow.effects import Effect
 from preble.daemon.flow.events import (
     BlocksCleared,
@@ -13,7 +14,6 @@ from preble.daemon.flow.events import (
     KvChange,
     KvReported,
 )
-from preble.daemon.flow.request import Settled
 from preble.daemon.ids import BlockKey, GpuId, ModelName, TenantName
 from preble.daemon.templates.directory import VersionKey
 from preble.daemon.templates.evictions import PrefixWatch

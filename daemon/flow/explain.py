@@ -6,7 +6,7 @@ from msgspec.structs import asdict, replace
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.errors import InvalidRequest
-from preble.daemon.flow.request import Settled
+from preble.daemon.flow.call import Settled
 from preble.daemon.ids import GpuId
 from preble.daemon.sched.types import Candidate, Decision
 from preble.daemon.sched.whatif import choose_without

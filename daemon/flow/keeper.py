@@ -9,9 +9,9 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from preble.daemon.errors import ApiError, EngineError
+from preble.daemon.flow.call import Settled
 from preble.daemon.flow.events import PinChanged
 from preble.daemon.flow.pin_foresight import PinForesight, PinPlace
-from preble.daemon.flow.request import Settled
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.flow.warming import Prefix, Reports, Warmer

@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 
 from preble.daemon.errors import NotFound
+from preble.daemon.flow.call import Settled
 from preble.daemon.flow.keeper import Keeper, version_of
 from preble.daemon.flow.prefixes import TemplateOf
-from preble.daemon.flow.request import Settled
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.templates.directory import Templates, VersionKey
 from preble.daemon.templates.pins import Pin

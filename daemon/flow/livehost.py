@@ -5,7 +5,7 @@ from time import monotonic, time
 
 from preble.daemon.engine.fleet import Fleet
 from preble.daemon.engine.supervisor import EngineStatus
-from preble.daemon.flow.request import Settled
+from preble.daemon.flow.call import Settled
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.ids import TenantName
 from preble.daemon.obs.live.facts import End, GpuNow, TenantNow

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from preble.daemon.errors import NotFound
-from preble.daemon.flow.request import Call, RequestLife, Settled
+from preble.daemon.flow.call import Call, Settled
+from preble.daemon.flow.request import RequestLife
 from preble.daemon.flow.runtime import Cancelled
 from preble.daemon.ids import KeyId, RequestId
 

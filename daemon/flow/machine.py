@@ -7,7 +7,7 @@ chance in it, so the daemon and a simulation host the same code, and the same ev
 from collections.abc import Collection, Iterator, Sequence
 
 from preble.daemon.config import SchedulerConfig
-from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
+from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Preempt, Refusal, Refuse
 from preble.daemon.flow.events import (
     Arrived,
     BlocksCleared,
@@ -217,7 +217,7 @@ class Machine:
         yield Placed(decision=attempt.decision)
         engine = self._engine_of(attempt)
         if engine.starts_at_once(attempt):
-            yield self._launch(engine, attempt)
+            yield from self._launch(engine, attempt)
             return
         engine.line_up(attempt)
         if len(engine.waiting) > 1:  # alone, it cannot start yet
@@ -226,18 +226,19 @@ class Machine:
     def _start_waiting(self, engine: Engine) -> Iterator[Effect]:
         """Hand over, in order, what the engine can start soon."""
         while (attempt := engine.next_to_start()) is not None:
-            yield self._launch(engine, attempt)
+            yield from self._launch(engine, attempt)
 
-    def _launch(self, engine: Engine, attempt: Attempt) -> Dispatch:
+    def _launch(self, engine: Engine, attempt: Attempt) -> Iterator[Effect]:
         priority = self._turns.priority(attempt.spec.lane)
+        others = engine.giving_way() if priority == 0 else ()
         engine.launch(attempt, self._now_s)
         self._scheduler.started(attempt, self._now_s)
-        return Dispatch(
-            request_id=attempt.spec.request_id,
-            attempt_id=attempt.attempt_id,
-            gpu=attempt.decision.gpu,
-            priority=priority,
-        )
+        gpu = attempt.decision.gpu
+        request_id = attempt.spec.request_id
+        yield Dispatch(request_id=request_id, attempt_id=attempt.attempt_id, gpu=gpu, priority=priority)
+        for other in others:
+            other.gives_way = True
+            yield Preempt(request_id=other.spec.request_id, attempt_id=other.attempt_id, gpu=gpu)
 
     def _first_token(self, attempt_id: AttemptId) -> Iterator[Effect]:
         attempt = self._by_attempt.get(attempt_id)
@@ -262,6 +263,8 @@ class Machine:
             yield self._end(attempt, Outcome.CANCELLED)
         elif isinstance(event, Finished):
             yield self._end(attempt, Outcome.FINISHED)
+        elif event.retry and attempt.gives_way:
+            yield from self._run_again(attempt)
         elif event.retry:
             yield from self._retry(attempt)
         else:
@@ -274,6 +277,13 @@ class Machine:
             yield self._end(attempt, Outcome.FAILED)
         else:
             yield from self._place_again(attempt, number=attempt.number + 1)
+
+    def _run_again(self, attempt: Attempt) -> Iterator[Effect]:
+        """It gave way; where it was, much of its prompt is cached by now."""
+        yield from self._place_again(attempt, attempt.number)
+        again = self._live.get(attempt.spec.request_id)
+        if again is not None:
+            again.gave_way = attempt.gave_way + 1
 
     def _place_again(self, attempt: Attempt, number: int) -> Iterator[Effect]:
         """Find another engine for a live request that has none, or park it until one is up.
@@ -306,6 +316,7 @@ class Machine:
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> Ended:
         self._by_attempt.pop(attempt.attempt_id, None)
+        self._scheduler.ended(attempt.spec)
         request_id = attempt.spec.request_id
         del self._live[request_id]
         return Ended(request_id=request_id, outcome=outcome, gpu_ms=self._gpu_ms.pop(request_id, 0.0))

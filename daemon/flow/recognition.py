@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from preble.daemon.flow.call import Settled
 from preble.daemon.flow.encode import ModelEncoder
-from preble.daemon.flow.request import Settled
 from preble.daemon.ids import BlockKey, ModelName
 from preble.daemon.sched.blocks import TokenIds, root_key
 from preble.daemon.store.templates import TemplateStore

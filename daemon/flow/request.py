@@ -4,10 +4,9 @@ However a request ends (answered, refused, cut off by its client, by time or by 
 to the machine once and its usage is recorded once.
 """
 
-from asyncio import Timeout, TimerHandle, get_running_loop, sleep, timeout
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from asyncio import Lock, Timeout, TimerHandle, get_running_loop, sleep, timeout
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from time import monotonic, time
 
 import msgspec
@@ -15,15 +14,15 @@ import structlog
 
 from preble.daemon.errors import ApiError, EngineError, EngineFailed, RateLimited, TimedOut, Unavailable
 from preble.daemon.flow.allowance import Allowance
+from preble.daemon.flow.call import Answer, Call, Settled
 from preble.daemon.flow.door import EngineDoor, Upstream, engine_refusal
-from preble.daemon.flow.effects import Abort, Dispatch
+from preble.daemon.flow.effects import Abort, Dispatch, Preempt
 from preble.daemon.flow.encode import encoded
 from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
 from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
-from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, without_cached_tokens
-from preble.daemon.ids import AttemptId, BlockKey, GpuId, KeyId, ModelName, RequestId, TenantName
-from preble.daemon.sched.types import Decision, RequestSpec
-from preble.daemon.templates.using import Named
+from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, was_aborted, without_cached_tokens
+from preble.daemon.ids import AttemptId, GpuId
+from preble.daemon.sched.types import RequestSpec
 from preble.daemon.tenancy.ledger import Status
 from preble.daemon.tenancy.limits import Limiter, Tokens
 
@@ -32,72 +31,8 @@ _ABORT_PATIENCE_S = 5.0  # then the connection is cut, which engines take as an 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """A request as the API took it: checked as far as the daemon needs, and otherwise the client's own words."""
-
-    request_id: RequestId
-    tenant: TenantName
-    key_id: KeyId
-    path: str
-    """The engine's route, which is also ours."""
-    model: ModelName
-    body: bytes
-    """What the engine gets."""
-    stream: bool
-    hide_usage: bool
-    """The engine is told to append a usage event for which the client has not asked."""
-    hide_cache: bool
-    """The client is not to learn what of its prompt was cached: that would tell what other tenants have asked."""
-    encode: Callable[[], Awaitable[RequestSpec]]
-    """Makes the `RequestSpec`: a coroutine function, since long prompts are encoded off the event loop."""
-    asks_length: bool
-    """The client says how long its answer may be."""
-    shortened: Callable[[int], bytes]
-    """The body with an answer of at most so many tokens of each sequence."""
-    template: Named | None = None
-    salt: str | None = None
-    """Of the cache that it finds its prefix in. None: it is nobody's use of a template, whatever it begins with."""
-    engine_ids: tuple[str, ...]
-    """The engine's own ids of the request, for aborting it."""
-    received_s: float
-    """When the request came in, on the monotonic clock."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the client gets, from the moment there is something to send."""
-
-    headers: Mapping[str, str]
-    content_type: str
-    chunks: AsyncIterator[bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What became of a request: the material of its ledger row, its explanation, its metrics and its log line."""
-
-    call: Call
-    status: Status
-    http_status: int
-    error: str | None
-    error_code: str | None
-    limit: str | None
-    """The limit that refused it."""
-    received_at_s: float
-    """Seconds since the epoch."""
-    decision: Decision | None
-    attempts: int
-    prompt_tokens: int
-    """As engines count: 0 unless there was output."""
-    cached_tokens: int | None
-    output_tokens: int
-    gpu_ms: float
-    queue_ms: float | None
-    ttft_ms: float | None
-    latency_ms: float
-    block_keys: tuple[BlockKey, ...] = ()
-    """Of its prompt, if that was made."""
+class _GaveWay(Exception):
+    """The attempt was taken out of its engine before its first token, and runs again."""
 
 
 class RequestLife:
@@ -120,13 +55,17 @@ class RequestLife:
         self._received_at_s = time()
         self._timer: TimerHandle = get_running_loop().call_later(timeout_s, self._time_out)
         self._stack = AsyncExitStack()
-        self._tap = SseTap(hide_usage=call.hide_usage, hide_cached_tokens=call.hide_cache)
+        self._tap = self._new_tap()
         self._body = call.body
         self._allowance = Allowance(limiter, call.tenant, call.key_id)
         self._spec: RequestSpec | None = None
         self._ticket: Ticket | None = None
         self._attempt: AttemptId | None = None
         """The attempt that is running in an engine, until its end has been reported."""
+        self._giving_way: AttemptId | None = None
+        """The attempt that the machine wanted to run again, if it ever did."""
+        self._aborting = Lock()
+        """Held while an abort is on its way, so that it cannot meet the next attempt, which has the same name."""
         self._upstream: Upstream | None = None
         self._reaching: Timeout | None = None
         """Set until there is an answer to hand out: an engine sends nothing at all before it has one."""
@@ -148,7 +87,7 @@ class RequestLife:
             if self._why_abandoned is not None:
                 raise self._why_abandoned
             self._spec = self._charged(self._spec)
-            self._ticket = self._runtime.submit(self._spec, self._on_abort)
+            self._ticket = self._runtime.submit(self._spec, self._on_stop)
             return await self._run()
         except ApiError as error:
             await self._stack.aclose()
@@ -193,10 +132,26 @@ class RequestLife:
                     return await self._try(dispatch)
             except (EngineError, TimeoutError) as error:
                 _log.warning("attempt_failed", gpu=dispatch.gpu, error=str(error) or "does not obey an abort")
-                await self._stack.aclose()
-                self._report_failed(retry=True)
+                await self._fall_back()
+            except _GaveWay:
+                _log.info("attempt_gave_way", gpu=dispatch.gpu)
+                await self._fall_back()
             finally:
                 self._reaching = None
+
+    async def _fall_back(self) -> None:
+        """Nothing of the attempt was handed out: the request may run again."""
+        await self._stack.aclose()
+        self._tap = self._new_tap()
+        async with self._aborting:
+            self._report_failed(retry=True)
+
+    def _new_tap(self) -> SseTap:
+        return SseTap(hide_usage=self._call.hide_usage, hide_cached_tokens=self._call.hide_cache)
+
+    @property
+    def _gives_way(self) -> bool:
+        return self._attempt is not None and self._attempt == self._giving_way
 
     async def _try(self, dispatch: Dispatch) -> Answer:
         call = self._call
@@ -213,6 +168,8 @@ class RequestLife:
 
     async def _whole_body(self, upstream: Upstream) -> Answer:
         body = await _read(upstream)
+        if self._gives_way and was_aborted(body):
+            raise _GaveWay
         usage = usage_of(body)
         if usage is None:
             raise EngineError("the engine's answer has no usage")
@@ -226,6 +183,9 @@ class RequestLife:
 
     async def _first_event(self, upstream: Upstream) -> Answer:
         first = await self._next_events()
+        if self._gives_way:
+            await _read(upstream)  # to its end: then the engine is done with it
+            raise _GaveWay
         if not first or self._tap.error is not None:
             raise EngineError(f"the engine ended the stream before any output: {self._tap.error!r}")
         if self._why_abandoned is not None:
@@ -307,16 +267,20 @@ class RequestLife:
     def _time_out(self) -> None:
         self.abandon(TimedOut())
 
-    def _on_abort(self, effect: Abort) -> None:
-        self._why_abandoned = self._why_abandoned or Cancelled("The request was cancelled.")
+    def _on_stop(self, effect: Abort | Preempt) -> None:
+        if isinstance(effect, Preempt):
+            self._giving_way = effect.attempt_id
+        else:
+            self._why_abandoned = self._why_abandoned or Cancelled("The request was cancelled.")
         self._runtime.spawn(self._abort(effect))
 
-    async def _abort(self, effect: Abort) -> None:
+    async def _abort(self, effect: Abort | Preempt) -> None:
         door = self._door(effect.gpu)
         try:
             async with timeout(_ABORT_PATIENCE_S):
                 while self._attempt == effect.attempt_id:
-                    await door.abort(self._call.engine_ids)
+                    async with self._aborting:
+                        await door.abort(self._call.engine_ids)
                     await sleep(_ABORT_INTERVAL_S)
         except (EngineError, TimeoutError):
             if self._reaching is not None:

@@ -7,8 +7,8 @@ from statistics import median
 
 import structlog
 
+from preble.daemon.flow.call import Settled
 from preble.daemon.flow.explain import explain
-from preble.daemon.flow.request import Settled
 from preble.daemon.ids import GpuId
 from preble.daemon.obs.metrics import Metrics
 from preble.daemon.sched.types import TimeModel

@@ -39,7 +39,12 @@ class _Body(msgspec.Struct, frozen=True):
     choices: list[msgspec.Raw] = []
 
 
+class _Choice(msgspec.Struct, frozen=True):
+    finish_reason: str | None = None
+
+
 _decode = msgspec.json.Decoder(_Body).decode
+_decode_choice = msgspec.json.Decoder(_Choice).decode
 _NO_USAGE = _Body()
 
 
@@ -54,6 +59,11 @@ def usage_of(body: bytes) -> Usage | None:
 def calls_tools(output: bytes) -> bool:
     """Whether a response body, or a part of a stream, calls a tool."""
     return _TOOL_CALLS in output
+
+
+def was_aborted(body: bytes) -> bool:
+    """Whether the engine was told to end what the response body is of."""
+    return any(_decode_choice(choice).finish_reason == "abort" for choice in _decode(body).choices)
 
 
 def without_cached_tokens(body: bytes) -> bytes:

@@ -11,10 +11,11 @@ from typing import Literal
 import msgspec
 
 from preble.daemon.errors import ApiError, InvalidRequest
+from preble.daemon.flow.call import Call
 from preble.daemon.flow.effects import Effect
 from preble.daemon.flow.events import EngineDown, EngineUp, Event, KvReported
 from preble.daemon.flow.evictions import EvictionCounter
-from preble.daemon.flow.request import Call, RequestLife
+from preble.daemon.flow.request import RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.flow.templates import TemplateDesk
 from preble.daemon.ids import BlockKey, GpuId, KeyId, ModelName, RequestId, TenantName

@@ -12,6 +12,7 @@ from preble.daemon.sched.loss import NO_LOSS, loss_by_chance, loss_by_uses
 from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.policies import Traits
 from preble.daemon.sched.pool import Pool
+from preble.daemon.sched.prefills import Prefills
 from preble.daemon.sched.service import Service
 from preble.daemon.sched.shares import Shares
 from preble.daemon.sched.timefit import TimeFit
@@ -50,7 +51,7 @@ class Engine:
         self.running: dict[AttemptId, Attempt] = {}
         self._requests = 0
         """That wait or run."""
-        self._prefilling: dict[AttemptId, Attempt] = {}
+        self._prefills = Prefills(gpu, index, pool.turns)
         self._index = index
         self._evictable = index.evictable(gpu)
         self.window = window
@@ -67,7 +68,6 @@ class Engine:
         """The one that `_loss` is made for; refitting makes another."""
         self._loss = NO_LOSS
         self._sequences = 0
-        self._unprefilled_tokens = 0
         self._private_blocks = 0
         self._prefill_us = 0
         self._decode_us = 0
@@ -133,7 +133,8 @@ class Engine:
         kept_waiting: float = 0
         if requests > n_running:
             before_us, kept_waiting = self.waiting.before(lane, int(1000 * prefill_ms))
-        wait_ms = (self._prefill_us - self.waiting.work + before_us) / 1000
+        passed_us = self._prefills.passed_us(lane, limits)
+        wait_ms = (self._prefill_us - passed_us - self.waiting.work + before_us) / 1000
         if traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
             # half of those who run here and count, or wait and have no turn before it, then wait for it. So computing
@@ -210,7 +211,6 @@ class Engine:
         """Whether it can be launched without lining up: nobody is before it, and the engine could start it soon."""
         if self.waiting:
             return False
-        self._pool.turns.admissible((attempt.spec.lane,))  # as before each start
         return not self.running or self._fits(attempt)
 
     def line_up(self, attempt: Attempt) -> None:
@@ -226,14 +226,23 @@ class Engine:
         leaf = attempt.leaf
         if leaf is not None:
             self._index.fulfil(leaf, self.gpu)
-        if self.window.take_back(attempt.given) and leaf is not None:
-            self._index.disuse(leaf, self.gpu)
+        self._uncount(attempt)
         return attempt
+
+    def _uncount(self, attempt: Attempt) -> None:
+        """Take it out of the window: it is counted where it runs in the end."""
+        if self.window.take_back(attempt.given) and attempt.leaf is not None:
+            self._index.disuse(attempt.leaf, self.gpu)
 
     def next_to_start(self) -> Attempt | None:
         """The first of the waiting line, if the engine could start it soon."""
-        attempt = self.waiting.first() if self.up else None
-        return attempt if attempt is not None and (not self.running or self._fits(attempt)) else None
+        if not self.up:
+            return None
+        attempt = self.waiting.first()
+        if attempt is None or not self.running or self._fits(attempt):
+            return attempt
+        light = self.waiting.first_light(attempt.spec.lane)
+        return light if light is not None and self._fits(light) else None
 
     @property
     def sequences(self) -> int:
@@ -243,7 +252,7 @@ class Engine:
     @property
     def is_hungry(self) -> bool:
         """Whether it takes new requests and has none to prefill."""
-        return self._unprefilled_tokens == 0 and self.takes_new and not self.waiting
+        return self._prefills.tokens == 0 and self.takes_new and not self.waiting
 
     def could_start(self, attempt: Attempt) -> bool:
         """Whether an attempt that waits elsewhere would start at once if it were given here now."""
@@ -256,10 +265,11 @@ class Engine:
         new_blocks = len(spec.prompt.block_keys) - held_blocks
         blocks = self._index.active_blocks(self.gpu) + new_blocks + self._private_blocks + attempt.private_blocks
         prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
-        ahead_tokens = self._unprefilled_tokens
+        ahead_tokens = self._prefills.tokens
         if ahead_tokens + unprefilled_tokens > prefill_bound and self._pool.turns.is_light(spec.lane):
-            own = [ahead for ahead in self._prefilling.values() if ahead.spec.lane == spec.lane]
-            ahead_tokens = sum(ahead.unprefilled_tokens for ahead in own)
+            ahead_tokens = self._prefills.tokens_of(spec.lane)
+            if self._pool.turns.priority(spec.lane) == 0:  # its next is to be there when its last has been computed
+                prefill_bound += self.limits.max_num_batched_tokens
         return (
             self._sequences + spec.n_sequences <= self.limits.max_num_seqs
             and (ahead_tokens == 0 or ahead_tokens + unprefilled_tokens <= prefill_bound)
@@ -289,10 +299,10 @@ class Engine:
         expected_tokens = attempt.decision.expected_output_tokens
         self._pool.started(attempt, self._service.whole_ms(attempt, expected_tokens, self.time_model))
         self.served_ms[spec.tenant] = self.served_ms.get(spec.tenant, 0.0) + attempt.charged_ms
-        self.running[attempt.attempt_id] = self._prefilling[attempt.attempt_id] = attempt
+        self.running[attempt.attempt_id] = attempt
+        self._prefills.add(attempt)
         self._shares.add(spec.lane)
         self._sequences += spec.n_sequences
-        self._unprefilled_tokens += attempt.unprefilled_tokens
         self._private_blocks += attempt.private_blocks
         if attempt.leaf is not None:
             self._index.acquire(attempt.leaf, self.gpu)
@@ -300,7 +310,7 @@ class Engine:
         self._observe(now_s)
 
     def _observe(self, now_s: float) -> None:
-        self._observer.now(now_s, self._sequences, self._unprefilled_tokens > 0)
+        self._observer.now(now_s, self._sequences, self._prefills.tokens > 0)
 
     def first_token(self, attempt: Attempt, now_s: float) -> None:
         """Its first token is here."""
@@ -310,10 +320,8 @@ class Engine:
 
     def prefilled(self, attempt: Attempt, now_s: float) -> None:
         """Its whole prompt has been computed."""
-        if self._prefilling.pop(attempt.attempt_id, None) is None:
+        if not self._prefills.remove(attempt):
             return
-        self._unprefilled_tokens -= attempt.unprefilled_tokens
-        attempt.unprefilled_tokens = 0
         self._prefill_us -= attempt.prefill_us
         attempt.prefill_us = 0
         if attempt.leaf is not None:
@@ -322,9 +330,12 @@ class Engine:
 
     def note_reported_prefills(self, now_s: float) -> None:
         """After a report: attempts whose whole chain is resident have been prefilled, streamed or not."""
-        for attempt in list(self._prefilling.values()):
-            if attempt.leaf is not None and self._index.is_resident(attempt.leaf, self.gpu):
-                self.prefilled(attempt, now_s)
+        for attempt in self._prefills.computed():
+            self.prefilled(attempt, now_s)
+
+    def giving_way(self) -> list[Attempt]:
+        """What is to leave the engine, and run again, for a tenant that wants little and starts now."""
+        return self._prefills.giving_way(self.limits)
 
     def end(self, attempt: Attempt, now_s: float, output_tokens: int | None) -> float:
         """It has left the engine. None: nobody knows with how many tokens. The GPU time it took, in ms."""
@@ -335,6 +346,8 @@ class Engine:
             self._observer.ended(attempt.attempt_id, now_s, (output_tokens or 0) if is_telling else 0)
             self._serve(attempt, self._service.spent_ms(attempt, output_tokens, self.time_model, now_s), now_s)
             self._leave(attempt)
+            if attempt.gives_way and output_tokens is None:
+                self._uncount(attempt)
             self._observe(now_s)
         return attempt.charged_ms
 
@@ -344,11 +357,10 @@ class Engine:
         self._pool.ended(attempt, service_ms, now_s)
 
     def _leave(self, attempt: Attempt) -> None:
-        self._prefilling.pop(attempt.attempt_id, None)
+        self._prefills.remove(attempt)
         self._done(attempt)
         self._shares.remove(attempt.spec.lane)
         self._sequences -= attempt.spec.n_sequences
-        self._unprefilled_tokens -= attempt.unprefilled_tokens
         self._private_blocks -= attempt.private_blocks
         if attempt.leaf is not None:
             self._index.release(attempt.leaf, self.gpu)
@@ -384,5 +396,5 @@ class Engine:
             resident_blocks=self._index.resident_blocks(self.gpu),
             kv_blocks=self.limits.kv_blocks,
             block_size=self.limits.block_size,
-            unprefilled_tokens=self._unprefilled_tokens,
+            unprefilled_tokens=self._prefills.tokens,
         )

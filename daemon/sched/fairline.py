@@ -31,14 +31,17 @@ class Turns(Protocol):
     def left(self, tenant: TenantName, now_s: float) -> None:
         """A request waits no more, and was not started."""
 
-    def started(self, tenant: TenantName, expected_ms: float) -> None:
-        """A request that waited starts, and is expected to take so long."""
+    def started(self, tenant: TenantName, expected_ms: float, prepaid_ms: float = 0.0) -> None:
+        """A request that waited starts, and is expected to take so long; for so much of it it was charged before."""
 
     def ended(self, tenant: TenantName, more_ms: float, now_s: float) -> None:
         """A request that was started has ended; it took so much more than was expected, or less."""
 
+    def refund(self, tenant: TenantName, charged_ms: float) -> None:
+        """It was charged for service that it will not have."""
+
     def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
-        """Which of these, who all wait, may be served next: never nobody. To be asked before each start."""
+        """Which of these, who all wait, may be served next: never nobody. Changes nothing."""
 
     def is_light(self, tenant: TenantName) -> bool:
         """Whether it wants so little that what others have in an engine need not keep it from there."""
@@ -136,6 +139,11 @@ class FairLine(Generic[_T]):
         tenants = self._turns.admissible(self._lines.keys())
         tenant = min(tenants, key=self._rank) if len(tenants) > 1 else next(iter(tenants))
         return self._lines[tenant].first()
+
+    def first_light(self, other_than: TenantName) -> _T | None:
+        """The next to start of the other tenants that want little, with or without credit. None if none of them waits."""
+        light = [tenant for tenant in self._lines if tenant != other_than and self._turns.is_light(tenant)]
+        return self._lines[min(light, key=self._rank)].first() if light else None
 
     def _rank(self, tenant: TenantName) -> tuple[int, float, int]:
         """Most cached first, then what `Turns` says, then who came first."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.flow import effects
-from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed
+from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed, Preempt
 from preble.daemon.flow.events import (
     Arrived,
     ClientGone,
@@ -35,6 +35,7 @@ from preble.daemon.sim.engine import ModelledEngine
 from preble.daemon.sim.fits import Fit
 from preble.daemon.sim.live import Live
 from preble.daemon.sim.prompts import BlockKeys
+from preble.daemon.sim.station import Station
 from preble.daemon.sim.steps import Job
 from preble.daemon.sim.types import Load, Outcome, Piece, SimRequest
 from preble.daemon.sim.watching import Look, Watcher
@@ -44,19 +45,6 @@ from preble.daemon.wire.live import PrefixPage
 MODEL = ModelName("simulated")
 
 _PROGRESS_REPORTS = 200
-
-
-class _Station:
-    """One GPU, and the engine that runs there now."""
-
-    def __init__(self, number: int, gpu: GpuId, fit: Fit) -> None:
-        self.number = number
-        self.gpu = gpu
-        self.fit = fit
-        self.epoch = 0
-        self.engine: ModelledEngine | None = None
-        self.due: tuple[int, int] | None = None
-        """When its engine is settled next, and that entry's number."""
 
 
 class World:
@@ -87,7 +75,7 @@ class World:
         if len({each.limits.block_size for each in fits}) > 1:
             raise ValueError("all engines of a model must have the same block size")
         self.loads: list[Load] = []
-        self._stations = [_Station(i, GpuId(f"gpu{i:0{len(str(gpus - 1))}}"), each) for i, each in enumerate(fits)]
+        self._stations = [Station(i, GpuId(f"gpu{i:0{len(str(gpus - 1))}}"), each) for i, each in enumerate(fits)]
         self._by_gpu = {station.gpu: station for station in self._stations}
         self._block_size = fits[0].limits.block_size
         self._keys = BlockKeys(self._block_size, MODEL)
@@ -106,7 +94,9 @@ class World:
         self._next: SimRequest | None = None
         self._live: dict[RequestId, Live] = {}
         self._by_attempt: dict[AttemptId, Live] = {}
-        self._touched: dict[_Station, None] = {}
+        self._giving_way: set[AttemptId] = set()
+        """Whatever these may put out before they are gone, they run again."""
+        self._touched: dict[Station, None] = {}
         """Whose engines may have something to begin at the end of this instant."""
         self._outcomes: list[Outcome] = []
 
@@ -199,7 +189,7 @@ class World:
             self._arrange(station)
         self._touched.clear()
 
-    def _arrange(self, station: _Station) -> None:
+    def _arrange(self, station: Station) -> None:
         """Come back when the engine has news, and only then."""
         engine = station.engine
         ends_ps = engine.ends_ps if engine is not None else None
@@ -214,7 +204,7 @@ class World:
 
     # --- engines ---
 
-    def _up(self, station: _Station) -> None:
+    def _up(self, station: Station) -> None:
         if station.engine is not None:
             return  # it died once more while it was down, so it came back before
         station.epoch += 1
@@ -223,7 +213,7 @@ class World:
         up = EngineUp(gpu=station.gpu, model=MODEL, epoch=station.epoch, limits=limits, time_model=time_model)
         self._tell(up)
 
-    def _down(self, station: _Station) -> None:
+    def _down(self, station: Station) -> None:
         if station.engine is None:
             return
         jobs, station.engine = station.engine.stop(self._agenda.now_ps), None
@@ -236,16 +226,22 @@ class World:
         live = self._by_attempt.pop(job.attempt_id)
         self._tell(Failed(attempt_id=job.attempt_id, retry=live.first_token_ps is None))
 
-    def _settle(self, station: _Station, engine: ModelledEngine) -> None:
+    def _settle(self, station: Station, engine: ModelledEngine) -> None:
         station.due = None
         news = engine.settle(self._agenda.now_ps)
         self._touched[station] = None
         if news.kv_changes:
             self._tell(KvReported(gpu=station.gpu, epoch=station.epoch, changes=news.kv_changes))
         for attempt_id in news.first_tokens:
-            self._by_attempt[attempt_id].first_token_ps = self._agenda.now_ps
-            self._tell(FirstToken(attempt_id=attempt_id))
+            if attempt_id not in self._giving_way:
+                self._by_attempt[attempt_id].first_token_ps = self._agenda.now_ps
+                self._tell(FirstToken(attempt_id=attempt_id))
         for job in news.ended:
+            if job.attempt_id in self._giving_way:
+                self._giving_way.remove(job.attempt_id)
+                self._by_attempt[job.attempt_id].give_way(job)
+                self._fail(job)
+                continue
             calls_tools = self._by_attempt[job.attempt_id].request.calls_tools
             self._tell(Finished(attempt_id=job.attempt_id, output_tokens=job.produced, calls_tools=calls_tools))
 
@@ -255,7 +251,7 @@ class World:
         if self._next_ps() is not None:
             self._agenda.put(self._agenda.now_ps + self._sample_ps, self._sample)
 
-    def _load(self, station: _Station, view: EngineView) -> Load:
+    def _load(self, station: Station, view: EngineView) -> Load:
         engine, n_blocks = station.engine, station.fit.limits.kv_blocks
         return Load(
             at_s=self._agenda.now_s,
@@ -310,7 +306,9 @@ class World:
                     live.gpu, live.predicted_tokens = decision.gpu, decision.cached_tokens
                 case Dispatch():
                     self._dispatch(effect)
-                case Abort(gpu=gpu, attempt_id=attempt_id):
+                case Abort(gpu=gpu, attempt_id=attempt_id) | Preempt(gpu=gpu, attempt_id=attempt_id):
+                    if isinstance(effect, Preempt):
+                        self._giving_way.add(attempt_id)
                     self._after_delay(partial(self._abort, self._by_gpu[gpu], attempt_id))
                 case Ended(request_id=request_id, outcome=outcome):
                     self._end(self._live[request_id], outcome)
@@ -337,14 +335,14 @@ class World:
         station = self._by_gpu[effect.gpu]
         self._after_delay(partial(self._submit, station, station.epoch, live.job))
 
-    def _submit(self, station: _Station, epoch: int, job: Job) -> None:
+    def _submit(self, station: Station, epoch: int, job: Job) -> None:
         if station.engine is None or station.epoch != epoch:
             self._fail(job)
             return
         station.engine.submit(job, self._agenda.now_ps)
         self._touched[station] = None
 
-    def _abort(self, station: _Station, attempt_id: AttemptId) -> None:
+    def _abort(self, station: Station, attempt_id: AttemptId) -> None:
         if station.engine is not None:
             station.engine.abort(attempt_id, self._agenda.now_ps)
             self._arrange(station)

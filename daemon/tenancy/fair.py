@@ -26,6 +26,8 @@ _LIGHT_RATIO = 0.75
 """Of its quanta, what a tenant uses at most that wants little."""
 _LIGHT_QUANTA = 8
 """So much of that may add up, for what comes in bursts."""
+_LIGHT_ROUNDS = 32
+"""Who has had something waiting all the while so many quanta were given wants more than little."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class _Account:
     """Of quanta: what it has been given of them is in its balance."""
     spare_ms: float = 0.0
     """What it has left of `_LIGHT_RATIO` of its quanta: whether it wants little."""
+    woke_round: int = 0
+    """The one in which it began to have something waiting, if it has."""
     idle_since_s: float = 0.0
     """If it neither waits nor runs."""
 
@@ -90,9 +94,12 @@ class _Accounts:
         self._waits_no_more(tenant, account)
         account.idle_since_s = now_s
 
-    def started(self, tenant: TenantName, expected_ms: float) -> None:
-        """A request that waited starts, and is expected to take so long."""
+    def started(self, tenant: TenantName, expected_ms: float, prepaid_ms: float = 0.0) -> None:
+        """A request that waited starts, and is expected to take so long; for so much of it it was charged before."""
         account = self._accounts[tenant]
+        if not prepaid_ms:  # else it had its turn
+            self._admit(account)
+        expected_ms -= prepaid_ms
         if self._waiting[True] and self._waiting[False]:
             self._owed_to_batch_ms += -expected_ms if account.is_batch else self._owed_per_ms * expected_ms
         self._waits_no_more(tenant, account)
@@ -107,8 +114,12 @@ class _Accounts:
         self._charge(account, more_ms)
         account.idle_since_s = now_s
 
+    def refund(self, tenant: TenantName, charged_ms: float) -> None:
+        """It was charged for service that it will not have."""
+        self._charge(self._accounts[tenant], -charged_ms)
+
     def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
-        """Which of these, who all wait, may be served next: never nobody. To be asked before each start."""
+        """Which of these, who all wait, may be served next: never nobody. Changes nothing."""
         if self._waiting[True] and self._waiting[False]:  # at some engine, if not at this one
             is_turn_of_batch = self._owed_to_batch_ms > 0
             of_turn = [tenant for tenant in tenants if self._accounts[tenant].is_batch is is_turn_of_batch]
@@ -160,6 +171,9 @@ class _Accounts:
     def _wake(self, account: _Account, now_s: float) -> None:
         """It waits again, or for the first time."""
 
+    def _admit(self, account: _Account) -> None:
+        """It was chosen, and is about to be charged."""
+
     def _charge(self, account: _Account, service_ms: float) -> None:
         """It got so much more service, or less."""
 
@@ -196,12 +210,15 @@ class Credits(_Accounts):
         account = self._accounts.get(tenant)
         if account is None:
             return True
-        return not account.is_batch and self._earned_ms(account) > 0 and self._spare_ms(account) > 0
+        if account.is_batch or self._spare_ms(account) <= 0:
+            return False
+        return not account.waiting or self._rounds - account.woke_round <= _LIGHT_ROUNDS
 
     def _wake(self, account: _Account, now_s: float) -> None:
         """What it has been given while nothing of it waited is at most a quantum; debt fades while it wants nothing."""
         if account.is_idle and account.balance_ms < 0:
             account.balance_ms *= 0.5 ** ((now_s - account.idle_since_s) / _HALF_LIFE_S)
+        account.woke_round = self._rounds
         self._earn(account)
 
     def _earn(self, account: _Account) -> None:
@@ -231,30 +248,34 @@ class Credits(_Accounts):
         account.spare_ms = max(-_LIGHT_QUANTA * quantum_ms, account.spare_ms - service_ms)
 
     def _choose(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
-        with_credit = self._with_credit(tenants)
-        if not with_credit:
-            if any(account.balance_ms > 0 for account in self._backlogged.values()):
-                return [self._borrower(tenants)]
-            self._rounds += min(self._rounds_to_credit(self._accounts[tenant]) for tenant in tenants)
-            for account in self._backlogged.values():
-                self._earn(account)
-            with_credit = self._with_credit(tenants)
-        light = [tenant for tenant in with_credit if self.is_light(tenant)]
-        return light or with_credit
+        due = [tenant for tenant in tenants if self._accounts[tenant].balance_ms > 0]
+        if not due:
+            if self._somebody_has_credit():
+                return [min(tenants, key=lambda tenant: (self.rank(tenant), tenant))]
+            rounds = {tenant: self._rounds_to_credit(self._accounts[tenant]) for tenant in tenants}
+            fewest = min(rounds.values())
+            due = [tenant for tenant in tenants if rounds[tenant] == fewest]
+        light = [tenant for tenant in due if self.is_light(tenant)]
+        return light or due
 
-    def _with_credit(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
-        return [tenant for tenant in tenants if self._accounts[tenant].balance_ms > 0]
+    def _somebody_has_credit(self) -> bool:
+        """Of those who wait, before whichever engine."""
+        return any(account.balance_ms > 0 for account in self._backlogged.values())
 
-    def _borrower(self, tenants: Collection[TenantName]) -> TenantName:
-        """Who is served, so that no engine idles, while those with credit wait before others: the least in debt.
+    def _admit(self, account: _Account) -> None:
+        """Give quanta, if nobody who waits has credit any more; else what it borrows beyond one is forgiven.
 
-        Were they given quanta instead, they would have credit before the other engines too, all the time. What they
-        borrow beyond a quantum is forgiven: nobody else could have had it.
+        Who has credit waits before other engines then, and this one is not to idle. Were all given quanta instead, who
+        borrows would have credit before the other engines too, all the time.
         """
-        borrower = min(tenants, key=lambda tenant: (self.rank(tenant), tenant))
-        account = self._accounts[borrower]
-        account.balance_ms = max(account.balance_ms, -self._quantum_of(account))
-        return borrower
+        if account.balance_ms > 0:
+            return
+        if self._somebody_has_credit():
+            account.balance_ms = max(account.balance_ms, -self._quantum_of(account))
+            return
+        self._rounds += self._rounds_to_credit(account)
+        for other in self._backlogged.values():
+            self._earn(other)
 
     def _rounds_to_credit(self, account: _Account) -> int:
         return floor(-account.balance_ms / self._quantum_of(account)) + 1

@@ -13,8 +13,9 @@ from tests.fake_engine import FakeEngine
 
 from preble.daemon.config import LimitsConfig
 from preble.daemon.engine.client import EngineClient
+from preble.daemon.flow.call import Call
 from preble.daemon.flow.machine import Machine
-from preble.daemon.flow.request import Call, RequestLife
+from preble.daemon.flow.request import RequestLife
 from preble.daemon.flow.runtime import Runtime
 from preble.daemon.ids import KeyId, RequestId, TenantName
 from preble.daemon.tenancy.account import NOTHING, Moment
@@ -41,13 +42,15 @@ class House:
         for gpu in engines:
             self.runtime.post(up(gpu, limits=replace(LIMITS, max_num_seqs=1)))
 
-    def life(self, name="r1", *, stream=False, timeout_s=DEADLINE_S, hide_cache=False, asks_length=True, **body):
+    def life(
+        self, name="r1", *, stream=False, timeout_s=DEADLINE_S, hide_cache=False, asks_length=True, lane="t", **body
+    ):
         body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 5, "stream": stream, **body}
         if stream:
             body["stream_options"] = {"include_usage": True}
 
         async def encode():
-            return spec(name, PROMPT)
+            return spec(name, PROMPT, tenant=lane)
 
         call = Call(
             request_id=RequestId(name),

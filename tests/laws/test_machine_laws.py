@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.core import BLOCK, CONFIG, LIMITS, MODEL, Bench, keys, removed, spec, stored, up
 
 from preble.daemon.flow import events
-from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed
+from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed, Preempt
 from preble.daemon.flow.machine import Machine
 
 GPUS = ("a", "b", "c")
@@ -46,7 +46,7 @@ class Daemon(RuleBasedStateMachine):
                     assert effect.gpu in self.alive
                     assert effect.attempt_id not in self.running
                     self.running[effect.attempt_id] = effect
-                case Abort():
+                case Abort() | Preempt():
                     assert effect.attempt_id in self.running
                     self.aborted.add(effect.attempt_id)
                 case Ended():
@@ -154,7 +154,8 @@ class Daemon(RuleBasedStateMachine):
                 assert view.sequences <= TIGHT.max_num_seqs
                 assert view.held_blocks <= TIGHT.kv_blocks
                 lead_tokens = max(100, CONFIG.prefill_lead_steps * TIGHT.max_num_batched_tokens)
-                assert view.unprefilled_tokens <= 2 * lead_tokens  # with that of a light tenant
+                light_tokens = lead_tokens + TIGHT.max_num_batched_tokens
+                assert view.unprefilled_tokens <= lead_tokens + light_tokens
 
     @invariant()
     def nothing_waits_at_an_idle_engine(self):

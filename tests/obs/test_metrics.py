@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.core import MODEL, Bench
 
 from preble.daemon.config import PricesConfig
-from preble.daemon.flow.request import Call, Settled
+from preble.daemon.flow.call import Call, Settled
 from preble.daemon.flow.settle import Bookkeeper
 from preble.daemon.ids import KeyId, RequestId, TenantName
 from preble.daemon.obs.metrics import GpuGauge, Metrics

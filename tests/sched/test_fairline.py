@@ -1,6 +1,7 @@
 """The line before one engine: fairness between tenants first, then what is cached, then who came first."""
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import given
 from tests.core import CONFIG, Bench, spec, up
 
@@ -136,9 +137,9 @@ def starts(house, n, output_tokens=4):
     return order
 
 
-def flooded(**standing):
+def flooded(quantum_s=CONFIG.quantum_s, **standing):
     """One GPU before which a flooder has forty requests, and then another tenant comes with ten."""
-    house = Bench("a", config=CONFIG)
+    house = Bench("a", config=msgspec.structs.replace(CONFIG, quantum_s=quantum_s))
     for tenant, (weight, is_batch) in standing.items():
         house(events.TenantStands(tenant=tenant, weight=weight, is_batch=is_batch))
     for tenant, n in (("flooder", 40), ("other", 10)):
@@ -155,7 +156,7 @@ def n_started(house, tenant):
 
 
 def test_what_others_have_in_an_engine_does_not_keep_a_light_tenant_from_it():
-    house = flooded()
+    house = flooded(quantum_s=0.25)  # of which the flooder has used up what a light one has
     assert (n_started(house, "flooder"), n_started(house, "other")) == (2, 2)  # as many as if it were alone there
     assert n_started(flooded(other=(1.0, True)), "other") == 0
 
@@ -165,7 +166,7 @@ def test_in_an_engine_too_a_light_tenant_comes_before_the_others_and_batch_behin
         dispatched = [effect for effect in house.seen if type(effect).__name__ == "Dispatch"]
         return {effect.request_id.partition(":")[0]: effect.priority for effect in dispatched}
 
-    assert priorities(flooded()) == {"flooder": 1, "other": 0}
+    assert priorities(flooded(quantum_s=0.25)) == {"flooder": 1, "other": 0}
     batch = flooded(other=(1.0, True))
     starts(batch, 45)
     assert priorities(batch) == {"flooder": 1, "other": 2}
@@ -178,7 +179,7 @@ def test_who_comes_after_a_flood_does_not_wait_for_its_end():
 
 
 def test_weights_and_classes_are_those_that_operators_set():
-    house = flooded(other=(9.0, False))
+    house = flooded(quantum_s=0.1, other=(9.0, False))
     starts(house, 14)
     assert n_started(house, "other") == 10
     behind = starts(flooded(flooder=(1.0, False), other=(1.0, True)), 30)

@@ -1,5 +1,6 @@
 """The machine over modelled engines: 10 ms a step, 1 ms a token, blocks of 4, 16 tokens a step, at no delay."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -273,3 +274,21 @@ def test_gpus_may_differ_but_not_in_block_size():
         play(fit=[ROOMY, odd], gpus=2)
     with pytest.raises(ValueError, match="2 GPUs and 1 calibrations"):
         play(fit=[ROOMY], gpus=2)
+
+
+def test_a_long_prompt_gives_way_to_a_light_tenant_and_has_found_nothing_cached():
+    """It then finds what it computed itself before: that was not cached for it."""
+
+    def flood(name, at_ms, content):
+        return replace(request(name, at_ms, (content, 400)), tenant=TenantName("flood"))
+
+    def seen(fairness):
+        fast = SchedulerConfig(expected_output_tokens=4, quantum_s=0.2, fairness=fairness)
+        loads = [flood("f1", 0, 1), flood("f2", 1, 2), request("small", 100, (3, 8))]
+        return play(*loads, config=fast, dispatch_delay_s=0.002)
+
+    fair, first_come = seen("d2lpm"), seen("none")
+    assert first_come["small"].first_token_s > 0.6
+    assert fair["small"].first_token_s < 0.1 + 0.03 + 0.03  # the step under way, and its own
+    assert all(outcome.complete and not outcome.cached_tokens for outcome in fair.values())
+    assert fair["f2"].ended_s < first_come["f2"].ended_s + 0.1

@@ -185,6 +185,41 @@ def test_who_uses_less_than_its_quanta_comes_first_and_may_do_so_in_bursts():
     assert sorted(turns.admissible(["a", "b"])) == ["a", "b"]  # like any other, until it has used less for a while
 
 
+def test_asking_whose_turn_it_is_gives_nobody_a_quantum():
+    turns = credits()
+    wait(turns, *"a" * 5)
+    turns.started("a", 10 * QUANTUM_MS)
+    credit_ms = turns.standing("a", {}).credit_ms
+    for _ in range(50):
+        assert turns.admissible(["a"]) == ["a"]
+    assert turns.standing("a", {}).credit_ms == credit_ms < 0
+
+
+def test_what_gave_way_needs_no_turn_to_run_again():
+    turns = credits()
+    wait(turns, *"a" * 3)
+    turns.started("a", 10 * QUANTUM_MS)
+    turns.ended("a", 0.0, 0.0)
+    credit_ms = turns.standing("a", {}).credit_ms
+    turns.started("a", 7 * QUANTUM_MS, prepaid_ms=6 * QUANTUM_MS)
+    assert turns.standing("a", {}).credit_ms == credit_ms - QUANTUM_MS
+    turns.refund("a", QUANTUM_MS)
+    assert turns.standing("a", {}).credit_ms == credit_ms
+
+
+def test_who_has_something_waiting_all_the_time_wants_more_than_little():
+    turns = credits()
+    wait(turns, "a", "a", *"b" * 90)
+    turns.started("a", 50 * QUANTUM_MS)
+    light = []
+    for _ in range(50):  # each gives both a quantum
+        turns.started("b", QUANTUM_MS)
+        light.append(turns.is_light("a"))
+    assert light == [11 <= n_rounds <= 32 for n_rounds in range(50)]
+    turns.left("a", 0.0)
+    assert turns.is_light("a")
+
+
 def test_a_new_tenant_is_light_for_no_more_than_its_first_quantum():
     turns = credits()
     wait(turns, *"ab")

@@ -111,7 +111,9 @@ def test_a_full_queue_refuses():
 
 
 def test_a_flood_leaves_places_for_others():
-    bench = Bench("a", config=msgspec.structs.replace(CONFIG, max_waiting_requests=18, prefill_lead_steps=0.1, quantum_s=0.05))
+    bench = Bench(
+        "a", config=msgspec.structs.replace(CONFIG, max_waiting_requests=18, prefill_lead_steps=0.1, quantum_s=0.05)
+    )
 
     def waits(name, tenant):
         effects = bench(events.Arrived(request=spec(name, tenant[0] * 90, tenant=tenant)))

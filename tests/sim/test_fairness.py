@@ -125,7 +125,7 @@ def crowd(rate, flood_share, fairness="d2lpm"):
 
 
 def test_neighbours_of_a_flood_wait_little_longer_than_alone_where_steps_are_short():
-    """At p99 about half as long again. All send nearly twice what the GPUs manage, four of five the flooder."""
+    """At p99 no more than half as long again. All send nearly twice what the GPUs manage, four of five the flooder."""
     alone, flooded, unfair = (
         [one for outcomes in runs for one in outcomes]
         for runs in (crowd(6.0, 0.0), crowd(30.0, 0.8), crowd(30.0, 0.8, "none"))
@@ -134,7 +134,7 @@ def test_neighbours_of_a_flood_wait_little_longer_than_alone_where_steps_are_sho
         np.percentile([one.first_token_s - one.arrived_s for one in outcomes if one.tenant != FLOODER], 99)
         for outcomes in (alone, flooded, unfair)
     )
-    assert flooded_s < 1.6 * alone_s
+    assert flooded_s < 1.5 * alone_s
     assert unfair_s > 5 * alone_s
     assert max(one.ended_s for one in flooded) < 1.05 * max(one.ended_s for one in unfair)
     assert hit_ratio(flooded) > 0.9 * hit_ratio(unfair)

@@ -236,13 +236,12 @@ class Engine:
 
     def next_to_start(self) -> Attempt | None:
         """The first of the waiting line, if the engine could start it soon."""
-        if not self.up:
-            return None
-        attempt = self.waiting.first()
+        attempt = self.waiting.first() if self.up else None
         if attempt is None or not self.running or self._fits(attempt):
             return attempt
-        light = self.waiting.first_light(attempt.spec.lane)
-        return light if light is not None and self._fits(light) else None
+        is_long = self._uncomputed_tokens(attempt) > self.limits.max_num_batched_tokens
+        other = self.waiting.first_light(attempt.spec.lane) if is_long or self.giving_way() else None
+        return other if other is not None and self._fits(other) else None
 
     @property
     def sequences(self) -> int:
@@ -334,7 +333,7 @@ class Engine:
             self.prefilled(attempt, now_s)
 
     def giving_way(self) -> list[Attempt]:
-        """What is to leave the engine, and run again, for a tenant that wants little and starts now."""
+        """What leaves the engine, and runs again, if a tenant that wants little starts now."""
         return self._prefills.giving_way(self.limits)
 
     def end(self, attempt: Attempt, now_s: float, output_tokens: int | None) -> float:

@@ -141,7 +141,7 @@ class FairLine(Generic[_T]):
         return self._lines[tenant].first()
 
     def first_light(self, other_than: TenantName) -> _T | None:
-        """The next to start of other tenants that want little, with or without credit. None if none of them waits."""
+        """The next to start of other tenants that want little, with credit or not. None if none of them waits."""
         light = [tenant for tenant in self._lines if tenant != other_than and self._turns.is_light(tenant)]
         return self._lines[min(light, key=self._rank)].first() if light else None
 

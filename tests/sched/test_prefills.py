@@ -190,6 +190,24 @@ def test_a_light_tenant_without_credit_starts_where_those_with_credit_cannot():
     assert bench.dispatched()[-6:] == ["flood0", "o0", "o1", "o2", "o3", "o4"]
 
 
+def test_beside_short_prompts_a_light_tenant_without_credit_waits_for_its_turn():
+    bench = Bench("a", config=msgspec.structs.replace(CONFIG, quantum_s=0.1))
+    bench(events.TenantStands(tenant="flood", weight=10.0, is_batch=False))
+    for number in range(20):
+        bench.run(f"busy{number}", "x" * 90, tenant="busy")
+    for number in range(5):
+        bench.arrive(f"flood{number}", f"{number}" * 90, tenant="flood")
+    n_started = 0
+    for number in range(6):
+        small(bench, f"o{number}", 30)
+        if bench.dispatched()[-1] != f"o{number}":
+            break
+        computed(bench, f"o{number}")
+        n_started += 1
+    assert n_started == 3  # a quantum's worth
+    assert bench.machine.standings(["flood"])["flood"].credit_ms > 0
+
+
 def test_the_index_tells_how_far_a_chain_is_computed():
     bench = flooded(1)
     bench(stored("a", "0" + LONG[:399]))

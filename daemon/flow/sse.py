@@ -43,8 +43,12 @@ class _Choice(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    choices: list[_Choice] = []
+
+
 _decode = msgspec.json.Decoder(_Body).decode
-_decode_choice = msgspec.json.Decoder(_Choice).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
 _NO_USAGE = _Body()
 
 
@@ -62,8 +66,11 @@ def calls_tools(output: bytes) -> bool:
 
 
 def was_aborted(body: bytes) -> bool:
-    """Whether the engine was told to end what the response body is of."""
-    return any(_decode_choice(choice).finish_reason == "abort" for choice in _decode(body).choices)
+    """Whether a response body that was not streamed says that the engine was told to end it."""
+    try:
+        return any(choice.finish_reason == "abort" for choice in _decode_answer(body).choices)
+    except msgspec.DecodeError:
+        return False
 
 
 def without_cached_tokens(body: bytes) -> bytes:

@@ -216,7 +216,7 @@ class Machine:
         self._by_attempt[attempt.attempt_id] = attempt
         yield Placed(decision=attempt.decision)
         engine = self._engine_of(attempt)
-        if engine.starts_at_once(attempt):
+        if engine.could_start(attempt):
             yield from self._launch(engine, attempt)
             return
         engine.line_up(attempt)

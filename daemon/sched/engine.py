@@ -195,7 +195,7 @@ class Engine:
         return self.window.give(now_s, prefill_ms, leaf)
 
     def enqueue(self, attempt: Attempt, now_s: float) -> None:
-        """Count it as waiting. Then it either `starts_at_once`, or is to `line_up`."""
+        """Count it as waiting. Then it either starts at once, if it `could_start`, or is to `line_up`."""
         missed_tokens = attempt.decision.prompt_tokens - attempt.decision.cached_tokens
         attempt.prefill_us = round(1000 * self.time_model.prefill_ms(missed_tokens))
         decode_ms = self.time_model.decode_ms(attempt.decision.expected_output_tokens, self._usual_batch)
@@ -206,12 +206,6 @@ class Engine:
         attempt.private_blocks = ceil(n_tokens / self.limits.block_size) - len(attempt.spec.prompt.block_keys)
         self._requests += 1
         self._pool.joined(attempt, now_s)
-
-    def starts_at_once(self, attempt: Attempt) -> bool:
-        """Whether it can be launched without lining up: nobody is before it, and the engine could start it soon."""
-        if self.waiting:
-            return False
-        return not self.running or self._fits(attempt)
 
     def line_up(self, attempt: Attempt) -> None:
         """Let it wait for its turn."""
@@ -254,7 +248,7 @@ class Engine:
         return self._prefills.tokens == 0 and self.takes_new and not self.waiting
 
     def could_start(self, attempt: Attempt) -> bool:
-        """Whether an attempt that waits elsewhere would start at once if it were given here now."""
+        """Whether an attempt need not line up here: nobody is before it, and the engine could start it soon."""
         return not self.waiting and (not self.running or self._fits(attempt))
 
     def _fits(self, attempt: Attempt) -> bool:

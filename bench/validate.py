@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import fmean, median
 
@@ -179,19 +180,13 @@ def seconds_of(pairs: list[Pair], name: str) -> list[str]:
     """Real and simulated medians, and how far off the simulation is."""
     offs = [pair.off(name) for pair in pairs]
     of_both = [median(getattr(getattr(pair, which), name) for pair in pairs) for which in ("real", "simulated")]
-    return [*(f"{value:.3f}" for value in of_both), marked(offs, WITHIN, lambda value: f"{value:+.0%}")]
+    return [*(f"{value:.3f}" for value in of_both), spread(offs, "{:+.0%}".format, WITHIN)]
 
 
-def marked(values: list[float], within: float, shown: Callable[[float], str]) -> str:
+def spread(values: list[float], shown: Callable[[float], str], within: float = inf) -> str:
     """The median of the seeds and their range; bold where it is too far off."""
     middle, ends = median(values), f" ({shown(min(values))} to {shown(max(values))})" if len(values) > 1 else ""
     return (shown(middle) if abs(middle) <= within else f"**{shown(middle)}**") + ends
-
-
-def spread(values: list[float], form: str) -> str:
-    """The median of the seeds and their range."""
-    middle, ends = f"{median(values):{form}}", f" ({min(values):{form}} to {max(values):{form}})"
-    return middle + ends if len(values) > 1 else middle
 
 
 def validation_table(pairs: list[Pair]) -> str:
@@ -213,9 +208,9 @@ def validation_table(pairs: list[Pair]) -> str:
                     *seconds_of(some, "mean_ttft_s"),
                     *seconds_of(some, "mean_latency_s"),
                     *hits,
-                    marked([pair.points_off for pair in some], WITHIN_POINTS, lambda value: f"{value:+.1f}"),
-                    spread([pair.slowness for pair in some], ".2f"),
-                    spread([pair.way_ms for pair in some], ".0f"),
+                    spread([pair.points_off for pair in some], "{:+.1f}".format, WITHIN_POINTS),
+                    spread([pair.slowness for pair in some], "{:.2f}".format),
+                    spread([pair.way_ms for pair in some], "{:.0f}".format),
                 ]
             )
     measures = [

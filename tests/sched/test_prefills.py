@@ -121,9 +121,8 @@ def test_its_tenant_is_charged_once():
 
 
 def test_its_gpu_time_is_that_of_all_its_tries():
-    plain, gave_way = Bench("a"), flooded(2)
+    plain, bench = Bench("a"), flooded(2)
     plain.arrive("flood0", f"0{LONG}", tenant="flood")
-    bench = gave_way
     small(bench, "o1")
     bench.now_s = 0.4
     bench(stored("a", "0" + LONG[:399]))

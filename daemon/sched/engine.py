@@ -2,7 +2,9 @@
 
 from math import ceil
 
+from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName, TenantName
+from preble.daemon.sched.answers import Answers
 from preble.daemon.sched.asked import Asked
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.blocks import reusable_tokens
@@ -37,8 +39,7 @@ class Engine:
         window: LoadWindow,
         pool: Pool,
         traits: Traits,
-        lead_steps: float,
-        cached_charge: float,
+        config: SchedulerConfig,
         limits: EngineLimits,
         time_model: TimeModel,
     ) -> None:
@@ -52,14 +53,15 @@ class Engine:
         self._requests = 0
         """That wait or run."""
         self._prefills = Prefills(gpu, index, pool.turns)
+        self._answers = Answers(limits.block_size)
         self._index = index
         self._evictable = index.evictable(gpu)
         self.window = window
         self._pool = pool
         self._shares = Shares(pool.turns)
         self._traits = traits
-        self._lead_steps = lead_steps
-        self._service = Service(cached_charge)
+        self._config = config
+        self._service = Service(config.cached_charge_ratio)
         self.limits = limits
         """What the engine said it can take."""
         self._fit = TimeFit(time_model)
@@ -89,13 +91,14 @@ class Engine:
         """The engine is ready, with an empty cache. What has been learnt of its times outlives a restart."""
         self.up, self.epoch, self.limits, self._loss_model = True, epoch, limits, None
         self._observer = Observer(self._fit, limits.max_num_batched_tokens)
+        self._answers = Answers(limits.block_size)
 
     def stop(self, now_s: float) -> list[Attempt]:
         """The engine is gone: forget its cache and what ran there, and hand back what waited, oldest first."""
         self.up = False
         for attempt in self.running.values():
             if not attempt.lost:  # by an end before, of which its host has not heard yet
-                self._leave(attempt)
+                self._leave(attempt, now_s)
                 self._serve(attempt, self._service.spent_ms(attempt, None, self.time_model, now_s), now_s)
                 attempt.lost = True
         self._index.clear(self.gpu)
@@ -163,8 +166,7 @@ class Engine:
     @property
     def load_ms(self) -> float:
         """L: sum over the window's requests of prefill time and of decode time at the mean output length."""
-        load_ms, _ = self._load
-        return load_ms
+        return self._load[0]
 
     @property
     def _load(self) -> tuple[float, float]:
@@ -196,13 +198,12 @@ class Engine:
 
     def enqueue(self, attempt: Attempt, now_s: float) -> None:
         """Count it as waiting. Then it either starts at once, if it `could_start`, or is to `line_up`."""
-        missed_tokens = attempt.decision.prompt_tokens - attempt.decision.cached_tokens
-        attempt.prefill_us = round(1000 * self.time_model.prefill_ms(missed_tokens))
-        decode_ms = self.time_model.decode_ms(attempt.decision.expected_output_tokens, self._usual_batch)
-        attempt.decode_us = round(1000 * decode_ms)
+        decision, model = attempt.decision, self._fit.model
+        attempt.prefill_us = round(1000 * model.prefill_ms(decision.prompt_tokens - decision.cached_tokens))
+        attempt.decode_us = round(1000 * model.decode_ms(decision.expected_output_tokens, self._usual_batch))
         self._prefill_us += attempt.prefill_us
         self._decode_us += attempt.decode_us
-        n_tokens = attempt.spec.prompt.n_tokens + attempt.decision.expected_output_tokens
+        n_tokens = attempt.spec.prompt.n_tokens + decision.expected_output_tokens
         attempt.private_blocks = ceil(n_tokens / self.limits.block_size) - len(attempt.spec.prompt.block_keys)
         self._requests += 1
         self._pool.joined(attempt, now_s)
@@ -217,9 +218,8 @@ class Engine:
         self._requests -= 1
         self._pool.left(attempt, now_s)
         self._done(attempt)
-        leaf = attempt.leaf
-        if leaf is not None:
-            self._index.fulfil(leaf, self.gpu)
+        if attempt.leaf is not None:
+            self._index.fulfil(attempt.leaf, self.gpu)
         self._uncount(attempt)
         return attempt
 
@@ -252,22 +252,27 @@ class Engine:
         return not self.waiting and (not self.running or self._fits(attempt))
 
     def _fits(self, attempt: Attempt) -> bool:
-        spec = attempt.spec
+        spec, limits = attempt.spec, self.limits
         unprefilled_tokens = self._uncomputed_tokens(attempt)
         _, held_blocks = self._index.computed_and_held(attempt.leaf, self.gpu)
         new_blocks = len(spec.prompt.block_keys) - held_blocks
-        blocks = self._index.active_blocks(self.gpu) + new_blocks + self._private_blocks + attempt.private_blocks
-        prefill_bound = self._lead_steps * self.limits.max_num_batched_tokens
+        blocks = self._held_blocks() + new_blocks + attempt.private_blocks
+        reserve_ratio = self._config.light_reserve_ratio if self._pool.turns.leaves_room(spec.lane) else 0.0
+        prefill_bound = self._config.prefill_lead_steps * limits.max_num_batched_tokens
         ahead_tokens = self._prefills.tokens
         if ahead_tokens + unprefilled_tokens > prefill_bound and self._pool.turns.is_light(spec.lane):
             ahead_tokens = self._prefills.tokens_of(spec.lane)
             if self._pool.turns.priority(spec.lane) == 0:  # its next is to be there when its last has been computed
-                prefill_bound += self.limits.max_num_batched_tokens
+                prefill_bound += limits.max_num_batched_tokens
         return (
-            self._sequences + spec.n_sequences <= self.limits.max_num_seqs
+            self._sequences + spec.n_sequences <= limits.max_num_seqs - int(reserve_ratio * limits.max_num_seqs)
             and (ahead_tokens == 0 or ahead_tokens + unprefilled_tokens <= prefill_bound)
-            and blocks <= self.limits.kv_blocks
+            and blocks <= (1 - reserve_ratio) * limits.kv_blocks
         )
+
+    def _held_blocks(self) -> int:
+        """KV blocks that running requests hold, or are expected to."""
+        return self._index.active_blocks(self.gpu) + self._private_blocks + self._answers.late_blocks
 
     def _cached_share(self, attempt: Attempt) -> float:
         """Of its prompt, what would not have to be computed if it started now."""
@@ -317,6 +322,7 @@ class Engine:
             return
         self._prefill_us -= attempt.prefill_us
         attempt.prefill_us = 0
+        self._answers.begin(attempt, now_s)
         if attempt.leaf is not None:
             self._index.set_chain_resident(attempt.leaf, self.gpu)
         self._observe(now_s)
@@ -338,7 +344,7 @@ class Engine:
             is_telling = attempt.spec.n_sequences == 1 and not attempt.cancelled
             self._observer.ended(attempt.attempt_id, now_s, (output_tokens or 0) if is_telling else 0)
             self._serve(attempt, self._service.spent_ms(attempt, output_tokens, self.time_model, now_s), now_s)
-            self._leave(attempt)
+            self._leave(attempt, now_s, output_tokens)
             if attempt.gives_way and output_tokens is None:
                 self._uncount(attempt)
             self._observe(now_s)
@@ -349,8 +355,9 @@ class Engine:
         self.served_ms[attempt.spec.tenant] += service_ms - attempt.charged_ms
         self._pool.ended(attempt, service_ms, now_s)
 
-    def _leave(self, attempt: Attempt) -> None:
+    def _leave(self, attempt: Attempt, now_s: float, output_tokens: int | None = None) -> None:
         self._prefills.remove(attempt)
+        self._answers.end(attempt, now_s, output_tokens)
         self._done(attempt)
         self._shares.remove(attempt.spec.lane)
         self._sequences -= attempt.spec.n_sequences
@@ -380,7 +387,7 @@ class Engine:
             running=len(self.running),
             waiting=len(self.waiting),
             sequences=self._sequences,
-            held_blocks=self._index.active_blocks(self.gpu) + self._private_blocks,
+            held_blocks=self._held_blocks(),
             load_ms=load_ms,
             outstanding_ms=self.outstanding_ms,
             time_model=self._fit.model,

@@ -46,6 +46,9 @@ class Turns(Protocol):
     def is_light(self, tenant: TenantName) -> bool:
         """Whether it wants so little that what others have in an engine need not keep it from there."""
 
+    def leaves_room(self, tenant: TenantName) -> bool:
+        """Whether engines are not to be filled with what it has, since others that want little have come of late."""
+
     def priority(self, tenant: TenantName) -> int:
         """In an engine, of a request that starts now: the lowest comes first."""
 

@@ -70,9 +70,8 @@ class Scheduler:
             window = LoadWindow(self._config.expected_output_tokens)
             traits = self._policy(model).traits
             pool = self._pools.setdefault(model, Pool(self._turns))
-            lead_steps, cached_charge = self._config.prefill_lead_steps, self._config.cached_charge_ratio
             index = self.index(model)
-            engine = Engine(gpu, model, index, window, pool, traits, lead_steps, cached_charge, limits, time_model)
+            engine = Engine(gpu, model, index, window, pool, traits, self._config, limits, time_model)
             self.engines = dict(sorted({**self.engines, gpu: engine}.items()))
             self._engines_of[model] = [engine for engine in self.engines.values() if engine.model == model]
         assert engine.model == model, f"{gpu} serves {engine.model}, not {model}"

@@ -28,6 +28,8 @@ _LIGHT_QUANTA = 8
 """So much of that may add up, for what comes in bursts."""
 _LIGHT_ROUNDS = 32
 """Who has had something waiting all the while so many quanta were given wants more than little."""
+_EXPECTED_S = 60.0
+"""So long after a request of a tenant that wants little others leave room for its next."""
 
 
 @dataclass(slots=True)
@@ -134,6 +136,10 @@ class _Accounts:
         """Whether it wants so little that others' work should hardly be felt by it."""
         return False
 
+    def leaves_room(self, tenant: TenantName) -> bool:
+        """Whether engines are not to be filled with what it has, since others that want little have come of late."""
+        return False
+
     def priority(self, tenant: TenantName) -> int:
         """In an engine, of a request that starts now: 0 if it is light and others wait, 2 if it is batch, else 1."""
         if self._accounts[tenant].is_batch:
@@ -196,6 +202,10 @@ class Credits(_Accounts):
         self._quantum_ms = quantum_ms
         self._rounds = 0
         """Of quanta given: how much fairness has held back."""
+        self._now_s = 0.0
+        self._last_light: TenantName | None = None
+        """Who was the last to come of those that want little."""
+        self._last_light_s = 0.0
 
     def _credit_ms(self, account: _Account) -> float | None:
         return self._earned_ms(account)
@@ -213,6 +223,18 @@ class Credits(_Accounts):
         if account.is_batch or self._spare_ms(account) <= 0:
             return False
         return not account.waiting or self._rounds - account.woke_round <= _LIGHT_ROUNDS
+
+    def leaves_room(self, tenant: TenantName) -> bool:
+        """Whether it wants more than little, and others that do not have come within the last minute."""
+        is_recent = self._now_s - self._last_light_s <= _EXPECTED_S
+        return is_recent and self._last_light not in (None, tenant) and not self.is_light(tenant)
+
+    def joined(self, tenant: TenantName, now_s: float) -> None:
+        """A request begins to wait."""
+        super().joined(tenant, now_s)
+        self._now_s = now_s
+        if self.is_light(tenant):
+            self._last_light, self._last_light_s = tenant, now_s
 
     def _wake(self, account: _Account, now_s: float) -> None:
         """What it has been given while nothing of it waited is at most a quantum; debt fades while it wants nothing."""

@@ -1,9 +1,11 @@
 """The line before one engine: fairness between tenants first, then what is cached, then who came first."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import msgspec
 from hypothesis import given
-from tests.core import CONFIG, Bench, spec, up
+from tests.core import CONFIG, LIMITS, Bench, spec, up
 
 from preble.daemon.flow import events
 from preble.daemon.sched.fairline import FairLine
@@ -201,3 +203,45 @@ def test_a_request_that_is_run_again_is_charged_for_the_time_it_had_before():
     assert last.attempt_id != decision.attempt_id
     house(events.Finished(attempt_id=last.attempt_id, output_tokens=4))
     assert (account.running, account.waiting) == (0, 0)
+
+
+def n_at_once(house, tenant, n=12):
+    """How many of a tenant's small requests the engine runs together, of which it could run eight."""
+    before = n_started(house, tenant)
+    for number in range(n):
+        house.arrive(f"{tenant}:{number}", f"{tenant}{number}", tenant=tenant)
+    return n_started(house, tenant) - before
+
+
+def reserving(**limits):
+    """One engine of which a quarter is for those that want little, and a tenant that wants much."""
+    config = msgspec.structs.replace(CONFIG, light_reserve_ratio=0.25, quantum_s=0.001)
+    house = Bench("a", config=config, limits=replace(LIMITS, **limits))
+    for number in range(10):
+        house.finish(house.arrive(f"before:{number}", f"{number}before", tenant="flooder"), output_tokens=16)
+    return house
+
+
+def test_others_leave_room_for_a_light_tenant_that_has_come_of_late():
+    house = reserving()
+    house.finish(house.arrive("o", "other", tenant="other"))
+    assert n_at_once(house, "flooder") == 6
+    assert n_at_once(house, "other") == 2
+    assert n_at_once(reserving(), "flooder") == 8  # alone it gets everything
+
+
+def test_room_is_left_for_a_minute():
+    house = reserving()
+    house.finish(house.arrive("o", "other", tenant="other"))
+    house.now_s = 61.0
+    assert n_at_once(house, "flooder") == 8
+
+
+def test_room_is_left_in_the_kv_cache_too():
+    alone = n_at_once(reserving(kv_blocks=40), "flooder")  # a request takes some six blocks
+    house = reserving(kv_blocks=40)
+    house.finish(house.arrive("o", "other", tenant="other"))
+    with_other = n_at_once(house, "flooder")
+    assert with_other < alone < 8
+    assert house.view("a").held_blocks <= 30
+    assert n_at_once(house, "other") >= 1

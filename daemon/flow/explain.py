@@ -24,7 +24,8 @@ def explain(settled: Settled, decision: Decision) -> Explanation:
         output_tokens=settled.output_tokens,
         status=settled.status,
     )
-    return replace(_explanation(decision, settled.received_at_s, settled.attempts, actual), tenant=settled.call.tenant)
+    known = _explanation(decision, settled.received_at_s, settled.attempts, actual)
+    return replace(known, tenant=settled.call.tenant, gave_way=settled.gave_way)
 
 
 def foretell(decision: Decision, decided_at_s: float) -> Explanation:
@@ -49,6 +50,7 @@ def suppose(known: Explanation, without: Collection[str], config: SchedulerConfi
         predicted_cached_tokens=choice.chosen.cached_tokens,
         candidates=[_candidate_row(candidate) for candidate in left],
         attempts=0,
+        gave_way=0,
         actual=None,
     )
 

@@ -64,6 +64,8 @@ class RequestLife:
         """The attempt that is running in an engine, until its end has been reported."""
         self._giving_way: AttemptId | None = None
         """The attempt that the machine wanted to run again, if it ever did."""
+        self._gave_way = 0
+        """How many attempts did run again for that."""
         self._aborting = Lock()
         """Held while an abort is on its way, so that it cannot meet the next attempt, which has the same name."""
         self._upstream: Upstream | None = None
@@ -135,6 +137,7 @@ class RequestLife:
                 await self._fall_back()
             except _GaveWay:
                 _log.info("attempt_gave_way", gpu=dispatch.gpu)
+                self._gave_way += 1
                 await self._fall_back()
             finally:
                 self._reaching = None
@@ -308,6 +311,7 @@ class RequestLife:
             received_at_s=self._received_at_s,
             decision=ticket.decision if ticket else None,
             attempts=ticket.attempts if ticket else 0,
+            gave_way=self._gave_way,
             prompt_tokens=asked_tokens if output_tokens else 0,
             cached_tokens=usage.cached_tokens if usage and output_tokens else None,
             output_tokens=output_tokens,

@@ -9,10 +9,9 @@ on one or two GPUs in between, and there by a node that is evicted. So the front
 nodes would lose, until something joins it or too little is left of it.
 """
 
-from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
-from itertools import accumulate, islice
+from itertools import chain, islice
 from math import inf
 from typing import NamedTuple
 
@@ -78,23 +77,14 @@ class _Tie:
         return (here for here in self.order if here in self.nodes)
 
 
-class _Front:
-    """The first of the order. It follows its nodes as they change and leave, and is added up as far as was asked."""
+_Weight = tuple[int, float, float]
+"""Of a node: its blocks, how likely they are missed, and what evicting them would lose."""
 
-    __slots__ = (
-        "_chance_list",
-        "_chances",
-        "_lost",
-        "_sums",
-        "_up_to",
-        "blocks",
-        "last_tick",
-        "loss",
-        "moment",
-        "n_blocks",
-        "nodes",
-        "told",
-    )
+
+class _Front:
+    """The first of the order. It follows its nodes as they change and leave, and weighs as many as are asked for."""
+
+    __slots__ = ("_weights", "blocks", "last_tick", "loss", "moment", "n_blocks", "nodes", "told")
 
     def __init__(self) -> None:
         self.blocks: dict[OnGpu, int] = {}
@@ -107,14 +97,8 @@ class _Front:
         self.moment = Moment(1, 1)
         self.told: dict[int, float] = {}
         """What has been said of so many blocks since it changed."""
-        self._chances: dict[OnGpu, float] = {}
-        """How likely each of the first nodes is missed."""
-        self._lost: dict[OnGpu, float] = {}
-        """What each of them would lose."""
-        self._up_to: list[int] = []
-        """While nothing has changed: the blocks before each of them, what these lose, and the chances."""
-        self._sums: list[float] = []
-        self._chance_list: list[float] = []
+        self._weights: dict[OnGpu, _Weight] = {}
+        """Those of the first nodes."""
 
     def count(self, here: OnGpu) -> None:
         """Put a node behind the others."""
@@ -126,68 +110,54 @@ class _Front:
         """Something about one of its nodes has changed."""
         self.n_blocks += here.resident - self.blocks[here]
         self.blocks[here] = here.resident
-        if here in self._lost:
-            self._weigh(here, here.resident)
+        if here in self._weights:
+            self._weights[here] = self.weigh(here, here.resident)
             self.told = {}
 
     def drop(self, here: OnGpu) -> None:
         """One of its nodes has left the order."""
         self.n_blocks -= self.blocks.pop(here)
         self.nodes.remove(here.node)
-        if here in self._lost:
-            del self._lost[here], self._chances[here]
+        if here in self._weights:
+            del self._weights[here]
             self.told = {}
 
     def set(self, loss: Loss, moment: Moment) -> None:
         """Tell by these from now on."""
         self.loss, self.moment = loss, moment
-        self._chances, self._lost = {}, {}
+        self._weights = {}
         self.told = {}
 
     def lost_of_first(self, n_blocks: int) -> float:
         """What evicting them would lose; of fewer, if there are no more."""
-        if not self.told or self._up_to[-1] < n_blocks:
-            self._add_up(n_blocks)
-        after = bisect_left(self._up_to, n_blocks)
-        if after == len(self._up_to):  # all of it is not enough
-            lost = self._sums[-1]
-        else:
-            last = after - 1
-            lost = self._sums[last]
-            if chance := self._chance_list[last]:
-                lost += chance * self.loss.again_ms(n_blocks - self._up_to[last])
-        self.told[n_blocks] = lost
+        lost = self.told[n_blocks] = self._add_up(n_blocks)
         return lost
 
-    def _add_up(self, n_blocks: int) -> None:
-        up_to = list(accumulate(islice(self.blocks.values(), len(self._lost)), initial=0))
-        if up_to[-1] < n_blocks:
-            total = up_to[-1]
-            weigh = self._weigh
-            for here, resident in islice(self.blocks.items(), len(self._lost), None):
-                weigh(here, resident)
-                total += resident
-                up_to.append(total)
-                if total >= n_blocks:
-                    break
-        self._up_to = up_to
-        self._sums = list(accumulate(self._lost.values(), initial=0.0))
-        self._chance_list = list(self._chances.values())
+    def _add_up(self, n_blocks: int) -> float:
+        lost = 0.0
+        for resident, chance, of_all in chain(self._weights.values(), self._weigh_more()):
+            if resident >= n_blocks:
+                return lost + chance * self.loss.again_ms(n_blocks) if chance else lost
+            n_blocks -= resident
+            lost += of_all
+        return lost
 
-    def _weigh(self, here: OnGpu, n_blocks: int) -> None:
-        chance = self._chances[here] = self._chance(here)
-        self._lost[here] = chance * self.loss.again_ms(n_blocks) if chance else 0.0
+    def _weigh_more(self) -> Iterator[_Weight]:
+        """Go on behind those that have been weighed."""
+        weights, weigh = self._weights, self.weigh
+        for here, resident in islice(self.blocks.items(), len(weights), None):
+            weight = weights[here] = weigh(here, resident)
+            yield weight
 
-    def lost_of(self, here: OnGpu, n_blocks: int) -> float:
-        """What so many blocks of a node lose."""
-        return self._chance(here) * self.loss.again_ms(n_blocks)
-
-    def _chance(self, here: OnGpu) -> float:
-        tick, window_ticks = self.moment
+    def weigh(self, here: OnGpu, n_blocks: int) -> _Weight:
+        """So many blocks of a node."""
+        loss, (tick, window_ticks) = self.loss, self.moment
         if here.pins:
-            return self.loss.sure(window_ticks)
-        idle_ticks = tick - here.released
-        return self.loss.chance(here.uses, idle_ticks / window_ticks if idle_ticks > 0 else 0.0)
+            chance = loss.sure(window_ticks)
+        else:
+            idle_ticks = tick - here.released
+            chance = loss.chance(here.uses, idle_ticks / window_ticks if idle_ticks > 0 else 0.0)
+        return n_blocks, chance, chance * loss.again_ms(n_blocks) if chance else 0.0
 
 
 class Evictable:
@@ -301,7 +271,7 @@ class Evictable:
             front.set(loss, moment)
         if not front.nodes.isdisjoint(keep):
             gpu = self._gpu
-            return sum([front.lost_of(node.gpus[gpu], taken) for node, taken in self.victims(n_blocks, keep)])
+            return sum([front.weigh(node.gpus[gpu], taken)[2] for node, taken in self.victims(n_blocks, keep)])
         lost = front.told.get(n_blocks)
         return front.lost_of_first(n_blocks) if lost is None else lost
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from preble.daemon.errors import InvalidRequest, NotFound
 from preble.daemon.ids import BlockKey, GpuId
@@ -50,7 +51,7 @@ def unknown_stretch(name: str, param: str) -> NotFound:
 
 
 def _row(node: Node, owners: Owners, template_of: TemplateOf, block_size: int) -> PrefixRow:
-    n_blocks, gpus = len(node.keys), sorted(node.gpus.items())
+    n_blocks, counted = len(node.keys), sorted(node.counted, key=attrgetter("gpu"))
     return PrefixRow(
         id=name_of(node),
         parent=name_of(node.parent) if node.parent is not None else None,
@@ -58,10 +59,10 @@ def _row(node: Node, owners: Owners, template_of: TemplateOf, block_size: int) -
         depth_tokens=node.end * block_size,
         children=len(node.children),
         requests=requests_of(node),
-        by_gpu={str(gpu): here.uses for gpu, here in gpus if here.uses},
-        reported_tokens={str(gpu): here.resident * block_size for gpu, here in gpus if here.resident},
-        believed=[str(gpu) for gpu, here in gpus if here.intended and here.resident < n_blocks],
-        active={str(gpu): here.active for gpu, here in gpus if here.active},
+        by_gpu={str(here.gpu): here.uses for here in counted if here.uses},
+        reported_tokens={str(here.gpu): here.resident * block_size for here in counted if here.resident},
+        believed=[str(here.gpu) for here in counted if here.intended and here.resident < n_blocks],
+        active={str(here.gpu): here.active for here in counted if here.active},
         tenant=owners.of(node),
         template=template_of(node.keys),
         expected_output_tokens=round(node.outputs.value, 1) if node.outputs is not None else None,

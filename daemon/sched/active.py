@@ -26,7 +26,7 @@ class Active:
         nodes = self._nodes.setdefault(gpu, {})
         evictable = []
         n_blocks = 0
-        here: OnGpu | None = leaf.gpus[gpu]
+        here: OnGpu | None = leaf.counted_on(gpu)
         while here is not None:
             here.active += 1
             if here.active == 1:
@@ -42,7 +42,7 @@ class Active:
         """It has ended, and is not on its way any more either; of its nodes, those that can be evicted from now on."""
         nodes = self._nodes[gpu]
         evictable = []
-        here: OnGpu | None = leaf.gpus[gpu]
+        here: OnGpu | None = leaf.counted_on(gpu)
         while here is not None:
             assert here.active, f"nothing runs on {gpu}"
             here.active -= 1
@@ -53,10 +53,10 @@ class Active:
                 if here.resident:
                     evictable.append(here)
                 else:
-                    here.node.leave_if_empty(gpu)
+                    here.node.leave_if_empty(here)
             here = here.above
         return evictable
 
-    def split(self, upper: OnGpu, gpu: GpuId) -> None:
+    def split(self, upper: OnGpu) -> None:
         """The first blocks of a node that is held have become one of their own."""
-        self._nodes[gpu][upper] = None
+        self._nodes[upper.gpu][upper] = None

@@ -105,7 +105,7 @@ def requests_of(node: Node) -> int:
 
 
 def _is_at(node: Node, gpu: GpuId) -> bool:
-    here = node.gpus.get(gpu)
+    here = node.on(gpu)
     return here is not None and bool(here.resident or here.uses or here.intended)
 
 

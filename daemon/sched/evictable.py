@@ -271,7 +271,7 @@ class Evictable:
             front.set(loss, moment)
         if not front.nodes.isdisjoint(keep):
             gpu = self._gpu
-            return sum([front.weigh(node.gpus[gpu], taken)[2] for node, taken in self.victims(n_blocks, keep)])
+            return sum([front.weigh(node.counted_on(gpu), taken)[2] for node, taken in self.victims(n_blocks, keep)])
         lost = front.told.get(n_blocks)
         return front.lost_of_first(n_blocks) if lost is None else lost
 

@@ -154,15 +154,15 @@ class PrefixIndex:
         lower.parent, lower.start = upper, lower.start + cut
         upper.adopt(lower)
         upper.learn_from(lower)
-        upper.gpus = {gpu: here.split(upper, cut) for gpu, here in lower.gpus.items()}
-        for gpu, here in list(lower.gpus.items()):
+        for here in list(lower.counted):
+            above, order = here.split(upper, cut), self._orders.of(here.gpu)
             if here.active:
-                self._active.split(upper.gpus[gpu], gpu)
+                self._active.split(above)
             if here.released:
-                self._orders.of(gpu).mark((upper.gpus[gpu],), here.released)
+                order.mark((above,), here.released)
             if not here.resident:
-                self._orders.of(gpu).unmark((here,))
-            lower.leave_if_empty(gpu)
+                order.unmark((here,))
+            lower.leave_if_empty(here)
         self.prune(lower)
         return upper
 
@@ -172,7 +172,7 @@ class PrefixIndex:
             node = node.parent
         while node is not None and not node.is_needed:
             kept = uses = 0
-            for here in node.gpus.values():
+            for here in node.counted:
                 kept, uses = max(kept, here.resident), uses + here.uses
             if uses:
                 if not kept:
@@ -206,7 +206,7 @@ class PrefixIndex:
     def _forget_uncached(self) -> bool:
         while self._uncached:
             node, _ = self._uncached.popitem(last=False)
-            is_cached = any(here.resident for here in node.gpus.values())
+            is_cached = any(here.resident for here in node.counted)
             if node.uses and not is_cached and not node.is_needed:
                 self._drop(node)
                 self.prune(node)
@@ -260,8 +260,9 @@ class PrefixIndex:
             self._matched = None
             self._n_blocks += len(keys)
             node.lengthen(keys)
-            self._orders.of(gpu).unmark((node.gpus[gpu],))
-            self._orders.of(gpu).mark((node.gpus[gpu],))
+            order, here = self._orders.of(gpu), node.counted_on(gpu)
+            order.unmark((here,))
+            order.mark((here,))
             return node
         return self._append(node, keys)
 
@@ -296,7 +297,7 @@ class PrefixIndex:
             self._set_resident(node, gpu, node.n_blocks)
 
     def _set_resident(self, node: Node, gpu: GpuId, n_blocks: int) -> None:
-        here = node.gpus.get(gpu) or node.join(gpu)
+        here = node.on(gpu) or node.join(gpu)
         before = here.resident
         if n_blocks == before:
             return
@@ -307,7 +308,7 @@ class PrefixIndex:
         order.resident_blocks += n_blocks - before
         if n_blocks == 0:
             order.unmark((here,))
-            node.leave_if_empty(gpu)
+            node.leave_if_empty(here)
         elif here.released:
             order.touch((here,))
         elif not here.active:
@@ -321,7 +322,7 @@ class PrefixIndex:
         self._computed.pop(gpu, None)
         for here in cleared:
             here.resident = here.released = 0
-            here.node.leave_if_empty(gpu)
+            here.node.leave_if_empty(here)
         for node in [here.node for here in cleared]:
             if node.n_blocks and not node.is_needed:
                 self.prune(node)
@@ -339,7 +340,9 @@ class PrefixIndex:
         below = None
         node: Node | None = leaf
         while node is not None:
-            here = node.gpus.get(gpu) or node.join(gpu)
+            here = node.sole or node.gpus.get(gpu)
+            if here is None or here.gpu != gpu:
+                here = node.join(gpu)
             here.uses += 1
             here.intended += on_its_way
             if here.released:
@@ -353,26 +356,26 @@ class PrefixIndex:
         """Take back one `use`: the request left the window."""
         self._orders.clock.window_ticks -= 1
         evictable = []
-        here: OnGpu | None = leaf.gpus[gpu]
+        here: OnGpu | None = leaf.counted_on(gpu)
         while here is not None:
             assert here.uses, f"no request of the window was sent to {gpu}"
             here.uses -= 1
             if here.released:
                 evictable.append(here)
             elif not here.uses:
-                here.node.leave_if_empty(gpu)
+                here.node.leave_if_empty(here)
             here = here.above
         self._orders.of(gpu).touch(evictable)
         self.prune(leaf)
 
     def fulfil(self, leaf: Node, gpu: GpuId) -> None:
         """A request is not on its way any more: the chain never will be computed for it."""
-        here: OnGpu | None = leaf.gpus[gpu]
+        here: OnGpu | None = leaf.counted_on(gpu)
         while here is not None:
             assert here.intended, f"nothing is on its way to {gpu}"
             here.intended -= 1
             if not here.intended:
-                here.node.leave_if_empty(gpu)
+                here.node.leave_if_empty(here)
             here = here.above
         self.prune(leaf)
 

@@ -11,7 +11,7 @@ Children = dict[BlockKey, "Node"]
 
 _CHILDLESS: Children = {}
 """Stands, as the next does, for every empty dict of its kind, and is never written to."""
-_NOWHERE: "dict[GpuId, OnGpu]" = {}
+_NO_GPUS: "dict[GpuId, OnGpu]" = {}
 
 
 class OnGpu:
@@ -21,10 +21,11 @@ class OnGpu:
     nodes hold besides need not be read.
     """
 
-    __slots__ = ("above", "active", "intended", "node", "pins", "released", "resident", "uses")
+    __slots__ = ("above", "active", "gpu", "intended", "node", "pins", "released", "resident", "uses")
 
-    def __init__(self, node: "Node") -> None:
+    def __init__(self, node: "Node", gpu: GpuId) -> None:
         self.node = node
+        self.gpu = gpu
         self.above: OnGpu | None = None
         """The same for the node before, as of the last request that was counted here."""
         self.resident = 0
@@ -40,7 +41,7 @@ class OnGpu:
 
     def split(self, upper: "Node", n_blocks: int) -> "OnGpu":
         """Leave the first blocks of the node to one of their own; what is counted there."""
-        above = OnGpu(upper)
+        above = upper.join(self.gpu)
         above.resident, self.resident = min(self.resident, n_blocks), max(0, self.resident - n_blocks)
         above.intended, above.active = self.intended, self.active
         above.uses, above.pins = self.uses, self.pins
@@ -62,6 +63,7 @@ class Node:
         "queueing",
         "reported",
         "several",
+        "sole",
         "start",
     )
 
@@ -76,8 +78,10 @@ class Node:
         """Blocks before this node in its chain."""
         self.reported = 0
         """Leading blocks that some GPU has had since the node was made."""
-        self.gpus = _NOWHERE
-        """Those for which something is counted."""
+        self.sole: OnGpu | None = None
+        """What is counted for one GPU, if it is for no other: as in a conversation, and to find it takes no dict."""
+        self.gpus = _NO_GPUS
+        """What is counted by GPUs, if these are several."""
         self.outputs: Mean | None = None
         """Tokens of the answers to prompts that pass through this node."""
         self.queueing: Queueing | None = None
@@ -147,34 +151,55 @@ class Node:
             node = node.parent
         return nodes
 
-    def join(self, gpu: GpuId) -> OnGpu:
-        """Begin to count for a GPU, for which nothing is counted yet."""
-        here = OnGpu(self)
-        if self.gpus:
-            self.gpus[gpu] = here
-        else:
-            self.gpus = {gpu: here}
+    @property
+    def counted(self) -> "Collection[OnGpu]":
+        """What is counted for each GPU for which something is."""
+        return self.gpus.values() if self.sole is None else (self.sole,)
+
+    def on(self, gpu: GpuId) -> OnGpu | None:
+        """What is counted for a GPU; None if that is nothing."""
+        here = self.sole or self.gpus.get(gpu)
+        return here if here is not None and here.gpu == gpu else None
+
+    def counted_on(self, gpu: GpuId) -> OnGpu:
+        """What is counted for a GPU for which something is."""
+        here = self.on(gpu)
+        assert here is not None, f"nothing is counted for {gpu}"
         return here
 
-    def leave_if_empty(self, gpu: GpuId) -> None:
+    def join(self, gpu: GpuId) -> OnGpu:
+        """Begin to count for a GPU, for which nothing is counted yet."""
+        here = OnGpu(self, gpu)
+        if self.sole is not None:
+            self.gpus = {self.sole.gpu: self.sole, gpu: here}
+            self.sole = None
+        elif self.gpus:
+            self.gpus[gpu] = here
+        else:
+            self.sole = here
+        return here
+
+    def leave_if_empty(self, here: OnGpu) -> None:
         """Forget a GPU for which nothing is counted any more."""
-        here = self.gpus[gpu]
         if here.resident or here.uses or here.intended or here.active or here.pins:
             return
+        if self.sole is here:
+            self.sole = None
+            return
+        del self.gpus[here.gpu]
         if len(self.gpus) == 1:
-            self.gpus = _NOWHERE
-        else:
-            del self.gpus[gpu]
+            (self.sole,) = self.gpus.values()
+            self.gpus = _NO_GPUS
 
     def resident_on(self, gpu: GpuId) -> int:
         """Leading blocks in the GPU's cache."""
-        here = self.gpus.get(gpu)
+        here = self.on(gpu)
         return here.resident if here is not None else 0
 
     @property
     def uses(self) -> int:
         """Requests within the window that pass through it, wherever they were sent."""
-        return sum([here.uses for here in self.gpus.values()])
+        return sum([here.uses for here in self.counted])
 
     def learn_from(self, other: "Node") -> None:
         """Start with what has been learnt of another's prompts."""
@@ -191,7 +216,7 @@ class Node:
         """By what is behind it, by a request that waits or runs, or because it is to stay."""
         if self.only is not None or self.several:
             return True
-        return sum([here.intended + here.active + here.pins for here in self.gpus.values()]) > 0
+        return sum([here.intended + here.active + here.pins for here in self.counted]) > 0
 
 
 Stretch = tuple[Node, int]
@@ -201,7 +226,7 @@ Stretch = tuple[Node, int]
 def cached_of(stretch: Stretch, gpu: GpuId) -> int:
     """Blocks of one stretch that the GPU has, or will have once all that was sent there has run."""
     node, n_blocks = stretch
-    here = node.gpus.get(gpu)
+    here = node.on(gpu)
     if here is None:
         return 0
     return n_blocks if here.intended else min(here.resident, n_blocks)
@@ -212,14 +237,14 @@ def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
     if not stretches:
         return {}
     first, _ = stretches[0]
-    return {gpu: _cached_blocks(stretches, gpu) for gpu, here in first.gpus.items() if here.resident or here.intended}
+    return {here.gpu: _cached_blocks(stretches, here.gpu) for here in first.counted if here.resident or here.intended}
 
 
 def _cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
     total = 0
     for node, n_blocks in stretches:
-        here = node.gpus.get(gpu)
-        if here is None:
+        here = node.sole or node.gpus.get(gpu)
+        if here is None or here.gpu != gpu:
             break
         if here.resident < n_blocks and not here.intended:
             return total + here.resident
@@ -235,9 +260,9 @@ def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Str
         if shared <= most:
             continue
         n_blocks = 0
-        for gpu in node.gpus:
-            if n_blocks < shared and gpu in gpus:
-                n_blocks = max(n_blocks, cached_of((node, shared), gpu))
+        for here in node.counted:
+            if n_blocks < shared and here.gpu in gpus:
+                n_blocks = max(n_blocks, cached_of((node, shared), here.gpu))
         if n_blocks > most:
             best, most = (node, n_blocks), n_blocks
     return best
@@ -248,7 +273,7 @@ def computed_and_held(leaf: Node, gpu: GpuId) -> tuple[int, int]:
     computed = 0
     node: Node | None = leaf
     while node is not None:
-        here = node.gpus.get(gpu)
+        here = node.on(gpu)
         if here is not None and here.active:  # and so are all above: who holds a node holds its whole chain
             return computed + node.end, node.end
         resident = here.resident if here is not None else 0
@@ -260,16 +285,16 @@ def computed_and_held(leaf: Node, gpu: GpuId) -> tuple[int, int]:
 def reported_blocks(stretches: Sequence[Stretch]) -> Counts:
     """Leading blocks of a matched prompt that each GPU has."""
     found: Counts = {}
-    for gpu, first in stretches[0][0].gpus.items() if stretches else ():
+    for first in stretches[0][0].counted if stretches else ():
         if not first.resident:
             continue
         total = 0
         for node, n_blocks in stretches:
-            here = min(node.resident_on(gpu), n_blocks)
+            here = min(node.resident_on(first.gpu), n_blocks)
             total += here
             if here < n_blocks:
                 break
-        found[gpu] = total
+        found[first.gpu] = total
     return found
 
 

@@ -32,9 +32,9 @@ class Pinnings:
     def _count(self, leaf: Node, gpu: GpuId, by: int) -> None:
         evictable = []
         for node in leaf.path():
-            here = node.gpus.get(gpu) or node.join(gpu)
+            here = node.on(gpu) or node.join(gpu)
             here.pins += by
             if here.released:
                 evictable.append(here)
-            node.leave_if_empty(gpu)
+            node.leave_if_empty(here)
         self._index.evictable(gpu).touch(evictable)

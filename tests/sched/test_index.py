@@ -193,7 +193,8 @@ class Forest(RuleBasedStateMachine):
             for n_blocks, keep in ((1, ()), (4, ()), (4, kept), (100, ())):
                 victims = self.index.evictable(gpu).victims(n_blocks, keep)
                 lost = sum(
-                    LOSS.chance(victim.node.gpus[gpu].uses, 0.0) * LOSS.again_ms(victim.n_blocks) for victim in victims
+                    LOSS.chance(victim.node.counted_on(gpu).uses, 0.0) * LOSS.again_ms(victim.n_blocks)
+                    for victim in victims
                 )
                 assert self.index.evictable(gpu).loss(n_blocks, keep, LOSS) == lost
 

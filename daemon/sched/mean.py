@@ -1,17 +1,16 @@
 """A mean that follows what it is a mean of."""
 
+import msgspec
+
 _MEMORY = 32
 """Values that a mean is taken over; older ones fade."""
 
 
-class Mean:
+class Mean(msgspec.Struct, gc=False):
     """The mean of the latest values, which fades rather than forgets at once."""
 
-    __slots__ = ("count", "value")
-
-    def __init__(self, count: int = 0, value: float = 0.0) -> None:
-        self.count = count
-        self.value = value
+    count: int = 0
+    value: float = 0.0
 
     def add(self, value: float) -> None:
         """Learn from one more."""

@@ -192,6 +192,11 @@ class Evictable:
         """That of what goes first; None if there is nothing."""
         return next(iter(self._ticks), None)
 
+    @property
+    def front_tick(self) -> float:
+        """What was let go up to this tick may be at the front, where changes have to be told; nothing else is."""
+        return self._front.last_tick if self._front is not None else 0
+
     def mark(self, nodes: Collection[OnGpu], tick: int | None = None) -> None:
         """The GPU may evict these, which are not in the order yet.
 
@@ -215,8 +220,7 @@ class Evictable:
 
     def unmark(self, nodes: Collection[OnGpu]) -> None:
         """The GPU may not evict these, or has; those that are not in the order stay so."""
-        ticks, front = self._ticks, self._front
-        front_tick = front.last_tick if front is not None else 0
+        ticks, front, front_tick = self._ticks, self._front, self.front_tick
         for here in nodes:
             tick = here.released
             if not tick:
@@ -236,9 +240,8 @@ class Evictable:
         """What is counted on these nodes, which are in the order, has changed."""
         front = self._front
         if front is not None:
-            front_tick = front.last_tick
             for here in nodes:
-                if here.released <= front_tick and here in front.blocks:
+                if here in front.blocks:
                     front.recount(here)
 
     def victims(self, n_blocks: int, keep: Collection[Node] = ()) -> Iterator[Victim]:

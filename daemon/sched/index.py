@@ -336,7 +336,9 @@ class PrefixIndex:
     def use(self, leaf: Node, gpu: GpuId, on_its_way: int = 0) -> None:
         """Count a request of the window on its chain, and of these one that is on its way, or none."""
         self._orders.clock.window_ticks += 1
-        evictable = []
+        order = self._orders.of(gpu)
+        front_tick = order.front_tick
+        at_front = []
         below = None
         node: Node | None = leaf
         while node is not None:
@@ -345,27 +347,29 @@ class PrefixIndex:
                 here = node.join(gpu)
             here.uses += 1
             here.intended += on_its_way
-            if here.released:
-                evictable.append(here)
+            if 0 < here.released <= front_tick:
+                at_front.append(here)
             if below is not None:
                 below.above = here
             below, node = here, node.parent
-        self._orders.of(gpu).touch(evictable)
+        order.touch(at_front)
 
     def disuse(self, leaf: Node, gpu: GpuId) -> None:
         """Take back one `use`: the request left the window."""
         self._orders.clock.window_ticks -= 1
-        evictable = []
+        order = self._orders.of(gpu)
+        front_tick = order.front_tick
+        at_front = []
         here: OnGpu | None = leaf.counted_on(gpu)
         while here is not None:
             assert here.uses, f"no request of the window was sent to {gpu}"
             here.uses -= 1
-            if here.released:
-                evictable.append(here)
+            if 0 < here.released <= front_tick:
+                at_front.append(here)
             elif not here.uses:
                 here.node.leave_if_empty(here)
             here = here.above
-        self._orders.of(gpu).touch(evictable)
+        order.touch(at_front)
         self.prune(leaf)
 
     def fulfil(self, leaf: Node, gpu: GpuId) -> None:

@@ -273,10 +273,12 @@ def computed_and_held(leaf: Node, gpu: GpuId) -> tuple[int, int]:
     computed = 0
     node: Node | None = leaf
     while node is not None:
-        here = node.on(gpu)
-        if here is not None and here.active:  # and so are all above: who holds a node holds its whole chain
-            return computed + node.end, node.end
-        resident = here.resident if here is not None else 0
+        here = node.sole or node.gpus.get(gpu)
+        resident = 0
+        if here is not None and here.gpu == gpu:
+            if here.active:  # and so are all above: who holds a node holds its whole chain
+                return computed + node.end, node.end
+            resident = here.resident
         computed = resident + (computed if resident == node.n_blocks else 0)
         node = node.parent
     return computed, 0

@@ -100,12 +100,23 @@ class LoadWindow:
         """Drop what is not from after `passed_s`; the requests that counted until now."""
         self._load = None
         outputs, given = self._outputs, self._given
+        output_s, given_s = outputs[0][0] if outputs else inf, given[0].at_s if given else inf
+        if output_s <= passed_s:
+            output_s = self._age_outputs(passed_s)
+        dropped = []
+        while given_s <= passed_s:
+            each = given.popleft()
+            if self.take_back(each):
+                dropped.append(each)
+            given_s = given[0].at_s if given else inf
+        self.oldest_s = output_s if output_s < given_s else given_s
+        return dropped
+
+    def _age_outputs(self, passed_s: float) -> float:
+        """Drop the lengths that are not from after `passed_s`; when the first of the others was seen."""
+        outputs = self._outputs
         while outputs and outputs[0][0] <= passed_s:
             self._output_tokens -= outputs.popleft()[1]
         mean_tokens = self._output_tokens / len(outputs) if outputs else self._expected_output_tokens
         self.mean_output_tokens = float(mean_tokens)
-        dropped = []
-        while given and given[0].at_s <= passed_s:
-            dropped.append(given.popleft())
-        self.oldest_s = min(outputs[0][0] if outputs else inf, given[0].at_s if given else inf)
-        return [each for each in dropped if self.take_back(each)]
+        return outputs[0][0] if outputs else inf

@@ -132,12 +132,13 @@ class Engine:
         own_ms = model.decode_base_ms + per_sequence_ms * (sequences + n_sequences)
         decode_ms = steps * (own_ms + per_sequence_ms * n_sequences * (counting * sequences))
         load_ms, decode_ratio = window.load(model, self._usual_batch if traits.batched_decode else 1.0)
-        before_us: float = 0
-        kept_waiting: float = 0
+        before_us, kept_waiting = 0.0, 0.0
         if requests > n_running:
             before_us, kept_waiting = self.waiting.before(lane, int(1000 * prefill_ms))
-        passed_us = self._prefills.passed_us(lane, limits)
-        wait_ms = (self._prefill_us - passed_us - self.waiting.work + before_us) / 1000
+        wait_us = self._prefill_us - self.waiting.work
+        if self._prefills.tokens > limits.max_num_batched_tokens:  # else nothing gives way
+            wait_us -= self._prefills.passed_us(lane, limits)
+        wait_ms = (wait_us + before_us) / 1000
         if traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
             # half of those who run here and count, or wait and have no turn before it, then wait for it. So computing
@@ -291,8 +292,7 @@ class Engine:
             self.waiting.start(spec.request_id)
         attempt.running = True
         attempt.started_s = now_s
-        attempt.computed_tokens = self._uncomputed_tokens(attempt)
-        attempt.unprefilled_tokens = attempt.computed_tokens
+        attempt.computed_tokens = attempt.unprefilled_tokens = self._uncomputed_tokens(attempt)
         attempt.batch = max(self._usual_batch, self._sequences + spec.n_sequences)
         expected_tokens = attempt.decision.expected_output_tokens
         self._pool.started(attempt, self._service.whole_ms(attempt, expected_tokens, self.time_model))

@@ -7,7 +7,9 @@ are ordered by their cached share, moved or rebalanced is a switch that the poli
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from preble.daemon.config import PolicyName, SchedulerConfig
 from preble.daemon.ids import GpuId
@@ -18,7 +20,7 @@ _CACHED = attrgetter("cached_tokens")
 _COST = attrgetter("cost_ms")
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """The GPU that gets the request, and the rule that says so."""
 
     chosen: Candidate

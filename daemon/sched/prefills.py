@@ -54,9 +54,9 @@ class Prefills:
 
     def passed_us(self, lane: TenantName, limits: EngineLimits) -> int:
         """GPU time that a tenant need not wait for if it wants little: of what gives way all but a step."""
-        step_tokens = limits.max_num_batched_tokens
-        if self.tokens <= step_tokens or not self._turns.is_light(lane):
+        if not self._turns.is_light(lane):
             return 0
+        step_tokens = limits.max_num_batched_tokens
         return sum(
             attempt.prefill_us * (attempt.unprefilled_tokens - step_tokens) // attempt.unprefilled_tokens
             for attempt in self._attempts.values()

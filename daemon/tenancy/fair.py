@@ -71,10 +71,17 @@ class _Accounts:
 
     def stand(self, tenant: TenantName, weight: float, is_batch: bool) -> None:
         """From now on the tenant has this weight and class, also for what waits. Until then: 1, and interactive."""
-        account = self._accounts.setdefault(tenant, _Account())
+        account = self._account(tenant)
         self._waiting[account.is_batch] -= account.waiting
         self._waiting[is_batch] += account.waiting
         account.weight, account.is_batch = weight, is_batch
+
+    def _account(self, tenant: TenantName) -> _Account:
+        """Open one if it has none."""
+        account = self._accounts.get(tenant)
+        if account is None:
+            account = self._accounts[tenant] = _Account()
+        return account
 
     def weight(self, tenant: TenantName) -> float:
         """Its share, by those of the others."""
@@ -83,7 +90,7 @@ class _Accounts:
 
     def joined(self, tenant: TenantName, now_s: float) -> None:
         """A request begins to wait."""
-        account = self._accounts.setdefault(tenant, _Account())
+        account = self._account(tenant)
         if not account.waiting:
             self._wake(account, now_s)
         account.waiting += 1

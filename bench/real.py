@@ -1,12 +1,13 @@
 """All policies on two real CPU engines in one run: whether what the simulator says of them comes true.
 
-    .venv/bin/python bench/real.py OUT                          # short: about a quarter of an hour
-    .venv/bin/python bench/real.py OUT --seeds 5 --seconds 25   # about an hour
+    .venv/bin/python bench/real.py OUT                          # about twenty minutes
+    .venv/bin/python bench/real.py OUT --seeds 9 --seconds 25   # about an hour and a half
     .venv/bin/python bench/real.py OUT --write                  # and puts the tables into docs/real-engines.md
 
-For every seed each policy gets a fresh daemon with fresh engines, in an order drawn for that seed, and plays each load
-at each rate, in an order drawn for that seed too, with the engines' caches emptied in between. All policies get the
-same requests at the same times. What was disturbed is played again. OUT gets `real.json`.
+Each policy has a daemon with two engines, and all of them are there all the time, idle but for one. A load at a rate is
+played by all policies right after each other, in an order drawn for each seed and load, with the same requests at the
+same times, on empty caches: a machine whose speed drifts is about the same for all of them. What was disturbed is
+played again. OUT gets `real.json`.
 """
 
 import argparse
@@ -14,12 +15,13 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import msgspec
-from cpu_engines import dump, machine, play, serving
+from cpu_engines import Daemon, dump, machine, play, serving
 from cpu_loads import KV_BLOCKS, LOADS, fill, numbers, requests, small_fit, table
 from cpu_watch import BUSY_CORES
 
@@ -42,20 +44,29 @@ class Done:
 # --- playing ---
 
 
-def of_seed(seed: int, loads: list[str], seconds: float, busy_cores: float, workshop: Path) -> Iterator[Done | str]:
+def all_serving(stack: ExitStack, workshop: Path) -> dict[str, Daemon]:
+    """Every policy's daemon, until the stack is left."""
+    daemons = {}
+    for policy in POLICIES:
+        (workshop / policy).mkdir()
+        daemons[policy] = stack.enter_context(serving(workshop / policy, policy=policy, kv_blocks=KV_BLOCKS + 1))
+    return daemons
+
+
+def of_seed(
+    seed: int, loads: list[str], seconds: float, busy_cores: float, daemons: dict[str, Daemon]
+) -> Iterator[Done | str]:
     """Every policy's runs of a seed, or why there is none."""
     rng = random.Random(seed)
     conditions = [(load, rate) for load in loads for rate in RATES[load]]
-    rng.shuffle(conditions)
-    for policy in rng.sample(POLICIES, len(POLICIES)):
-        with serving(workshop, policy=policy, kv_blocks=KV_BLOCKS + 1) as daemon:
-            for load, rate in conditions:
-                played = play(daemon, lambda load=load, rate=rate: requests(load, rate, seconds, seed), busy_cores)
-                if played.disturbed:
-                    yield f"{load} at {rate:g}/s, {policy}, seed {seed}: {played.disturbed}"
-                else:
-                    run = numbers(played.outcomes, load, rate, policy, seed, small_fit("cpu-demo"))
-                    yield Done(run, played.others_cores, played.discarded)
+    for load, rate in rng.sample(conditions, len(conditions)):
+        for policy in rng.sample(POLICIES, len(POLICIES)):
+            played = play(daemons[policy], lambda load=load, rate=rate: requests(load, rate, seconds, seed), busy_cores)
+            if played.disturbed:
+                yield f"{load} at {rate:g}/s, {policy}, seed {seed}: {played.disturbed}"
+            else:
+                run = numbers(played.outcomes, load, rate, policy, seed, small_fit("cpu-demo"))
+                yield Done(run, played.others_cores, played.discarded)
 
 
 def show(done: Done | str) -> None:
@@ -126,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--loads", default=",".join(LOADS), help="with commas")
-    parser.add_argument("--seeds", type=int, default=2, help="how many")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--seconds", type=float, default=10.0, help="for how long requests come in each run")
     parser.add_argument("--busy", type=float, default=BUSY_CORES, help="cores that others may keep busy")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/")
@@ -134,9 +145,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     done: list[Done] = []
     left_out: list[str] = []
-    with tempfile.TemporaryDirectory() as workshop:
+    with tempfile.TemporaryDirectory() as workshop, ExitStack() as stack:
+        daemons = all_serving(stack, Path(workshop))
         for seed in range(1, args.seeds + 1):
-            for each in of_seed(seed, args.loads.split(","), args.seconds, args.busy, Path(workshop)):
+            for each in of_seed(seed, args.loads.split(","), args.seconds, args.busy, daemons):
                 show(each)
                 if isinstance(each, Done):
                     done.append(each)

@@ -13,10 +13,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import httpx
@@ -66,7 +67,8 @@ hardware = "cpu"
 engines = 2
 block_size = {BLOCK_TOKENS}
 max_num_seqs = {MAX_NUM_SEQS}
-max_num_batched_tokens = {MAX_NUM_BATCHED_TOKENS}
+max_num_batched_tokens = {{step_tokens}}
+long_prefill_token_threshold = {{prompt_step_tokens}}
 max_model_len = {MAX_MODEL_LEN}
 kv_blocks = {{kv_blocks}}
 extra_args = {{engine_args}}
@@ -113,9 +115,14 @@ def serving(
     policy: str = "e2",
     fairness: str = "d2lpm",
     kv_blocks: int = 0,
+    step_tokens: int = MAX_NUM_BATCHED_TOKENS,
+    prompt_step_tokens: int = 0,
     engine_args: Sequence[str] = (),
 ) -> Iterator[Daemon]:
-    """A fresh daemon on two fresh engines of the demo model, whose files in `workshop` stay."""
+    """A fresh daemon on two fresh engines of the demo model, whose files in `workshop` stay.
+
+    A step has at most `step_tokens`, and of one prompt `prompt_step_tokens` if there is room for them (0: all).
+    """
     shutil.rmtree(workshop / "data", ignore_errors=True)
     model = ensure_demo_model(workshop, lambda text: print(text, file=sys.stderr))
     (workshop / "data").mkdir(mode=0o700)
@@ -128,6 +135,8 @@ def serving(
         policy=policy,
         fairness=fairness,
         kv_blocks=kv_blocks,
+        step_tokens=step_tokens,
+        prompt_step_tokens=prompt_step_tokens,
         engine_args=json.dumps(list(engine_args)),
     )
     (workshop / "preble.toml").write_text(config)
@@ -146,6 +155,21 @@ def serving(
         yield daemon
     finally:
         _stop(process)
+
+
+@contextmanager
+def serving_each(workshop: Path, ways: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Daemon]]:
+    """A daemon for each of several ways to call `serving`, all of them at once and idle until they are used.
+
+    What is played on them in turn finds them equally warm, and a machine whose speed drifts about the same.
+    """
+    with ExitStack() as stack:
+        daemons = {}
+        for number, (name, options) in enumerate(ways.items()):
+            place = workshop / str(number)
+            place.mkdir()
+            daemons[name] = stack.enter_context(serving(place, **options))
+        yield daemons
 
 
 def _wait_ready(daemon: Daemon, process: subprocess.Popen, log: Path) -> None:

@@ -1,11 +1,11 @@
 """A tenant and a neighbour that floods, on two real CPU engines, with each kind of fairness.
 
-    .venv/bin/python bench/fairness.py OUT            # about eight minutes
+    .venv/bin/python bench/fairness.py OUT            # about fifteen minutes
     .venv/bin/python bench/fairness.py OUT --write    # and puts the table into docs/fairness.md
 
 The tenant sends its few requests alone, and again while a flooder sends several times what the engines can do. Both
-send prompts of the workload `tools`, each with tools of its own. For every seed each kind of fairness gets a fresh
-daemon with fresh engines, in an order drawn for that seed. What was disturbed is played again. OUT gets
+send prompts of the workload `tools`, each with tools of its own. Each kind of fairness has a daemon with two engines,
+idle but while it is its turn, in an order drawn for each seed. What was disturbed is played again. OUT gets
 `fairness.json`.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from cpu_engines import dump, machine, play, serving
+from cpu_engines import Daemon, dump, machine, play, serving_each
 from cpu_loads import KV_BLOCKS, fill, requests, table
 from cpu_watch import BUSY_CORES
 
@@ -28,7 +28,17 @@ from preble.daemon.ids import RequestId, TenantName
 from preble.daemon.sim.types import Outcome, SimRequest
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/fairness.md"
-KINDS = ("none", "vtc", "d2lpm")
+SHORT_STEP_TOKENS = 512
+KINDS = {
+    "none": {"fairness": "none"},
+    "vtc": {"fairness": "vtc"},
+    "d2lpm": {"fairness": "d2lpm"},
+    "d2lpm, short steps": {
+        "fairness": "d2lpm",
+        "step_tokens": SHORT_STEP_TOKENS,
+        "prompt_step_tokens": SHORT_STEP_TOKENS // 2,
+    },
+}
 OWN_RATE, FLOOD_RATE = 3.0, 40.0
 """Requests per second; the engines manage about twenty."""
 OWN, FLOODER = TenantName("neighbour"), TenantName("flooder")
@@ -38,7 +48,7 @@ OWN, FLOODER = TenantName("neighbour"), TenantName("flooder")
 class Numbers:
     """One run. Times in seconds are the neighbour's."""
 
-    fairness: str
+    kind: str
     seed: int
     flooded: bool
     ttft_p50_s: float
@@ -57,12 +67,12 @@ def load(tenant: TenantName, rate: float, seconds: float, seed: int) -> list[Sim
     ]
 
 
-def numbers(outcomes: list[Outcome], fairness: str, seed: int, *, flooded: bool) -> Numbers:
+def numbers(outcomes: list[Outcome], kind: str, seed: int, *, flooded: bool) -> Numbers:
     own = [one for one in outcomes if one.tenant == OWN and one.first_token_s is not None]
     ttfts_s = [one.first_token_s - one.arrived_s for one in own]
     prompt_tokens = sum(one.prompt_tokens for one in outcomes)
     return Numbers(
-        fairness=fairness,
+        kind=kind,
         seed=seed,
         flooded=flooded,
         ttft_p50_s=float(np.percentile(ttfts_s, 50)),
@@ -73,45 +83,48 @@ def numbers(outcomes: list[Outcome], fairness: str, seed: int, *, flooded: bool)
     )
 
 
-def of_seed(seed: int, seconds: float, busy_cores: float, workshop: Path) -> Iterator[Numbers | str]:
+def of_seed(seed: int, seconds: float, busy_cores: float, daemons: dict[str, Daemon]) -> Iterator[Numbers | str]:
     """Alone and flooded, with each kind of fairness; or why there is none."""
     own, flood = load(OWN, OWN_RATE, seconds, seed), load(FLOODER, FLOOD_RATE, seconds, seed + 1000)
     both = list(merge(own, flood, key=lambda one: one.at_s))
-    for fairness in random.Random(seed).sample(KINDS, len(KINDS)):
-        with serving(workshop, fairness=fairness, kv_blocks=KV_BLOCKS + 1) as daemon:
-            for flooded, sent in ((False, own), (True, both)):
-                played = play(daemon, lambda sent=sent: sent, busy_cores)
-                if played.disturbed:
-                    yield f"{fairness}, seed {seed}: {played.disturbed}"
-                else:
-                    yield numbers(played.outcomes, fairness, seed, flooded=flooded)
+    for kind in random.Random(seed).sample(list(KINDS), len(KINDS)):
+        for flooded, sent in ((False, own), (True, both)):
+            played = play(daemons[kind], lambda sent=sent: sent, busy_cores)
+            if played.disturbed:
+                yield f"{kind}, seed {seed}: {played.disturbed}"
+            else:
+                yield numbers(played.outcomes, kind, seed, flooded=flooded)
 
 
 def fairness_table(done: list[Numbers]) -> str:
+    """Medians of the seeds in which both runs were undisturbed, and the range of the ratio."""
     rows = []
-    for flooded in (False, True):
-        for fairness in KINDS:
-            some = [one for one in done if (one.fairness, one.flooded) == (fairness, flooded)]
-            if some:
-                rows.append(
-                    [
-                        f"{fairness}, {'flooded' if flooded else 'alone'}",
-                        *(
-                            f"{median(getattr(one, name) for one in some):{form}}"
-                            for name, form in (
-                                ("ttft_p50_s", ".2f"), ("ttft_p99_s", ".2f"), ("hit_ratio", ".3f"),
-                                ("served_per_s", ".1f"),
-                            )
-                        ),
-                    ]
-                )  # fmt: skip
-    return table(["", "TTFT p50, s", "TTFT p99, s", "hit ratio", "served, req/s"], rows)
+    by_run = {(one.kind, one.seed, one.flooded): one for one in done}
+    for kind in KINDS:
+        alone = {seed: one for (of, seed, flooded), one in by_run.items() if of == kind and not flooded}
+        both = [(one, by_run[kind, seed, True]) for seed, one in alone.items() if (kind, seed, True) in by_run]
+        if both:
+            ratios = [flooded.ttft_p99_s / own.ttft_p99_s for own, flooded in both]
+            rows.append(
+                [
+                    kind,
+                    f"{median(own.ttft_p50_s for own, _ in both):.2f}",
+                    f"{median(flooded.ttft_p50_s for _, flooded in both):.2f}",
+                    f"{median(own.ttft_p99_s for own, _ in both):.2f}",
+                    f"{median(flooded.ttft_p99_s for _, flooded in both):.2f}",
+                    f"{median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})",
+                    f"{median(flooded.hit_ratio for _, flooded in both):.3f}",
+                    f"{median(flooded.served_per_s for _, flooded in both):.1f}",
+                ]
+            )
+    measures = [f"TTFT {which}, s: {when}" for which in ("p50", "p99") for when in ("alone", "flooded")]
+    return table(["", *measures, "p99 ratio", "hit ratio, flooded", "served, req/s, flooded"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seeds", type=int, default=2, help="how many")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--seconds", type=float, default=20.0, help="for how long requests come in each run")
     parser.add_argument("--busy", type=float, default=BUSY_CORES, help="cores that others may keep busy")
     parser.add_argument("--write", action="store_true", help="put the table into docs/")
@@ -119,9 +132,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     done: list[Numbers] = []
     left_out: list[str] = []
-    with tempfile.TemporaryDirectory() as workshop:
+    ways = {kind: {"kv_blocks": KV_BLOCKS + 1, **options} for kind, options in KINDS.items()}
+    with tempfile.TemporaryDirectory() as workshop, serving_each(Path(workshop), ways) as daemons:
         for seed in range(1, args.seeds + 1):
-            for each in of_seed(seed, args.seconds, args.busy, Path(workshop)):
+            for each in of_seed(seed, args.seconds, args.busy, daemons):
                 print(each, file=sys.stderr)
                 (done if isinstance(each, Numbers) else left_out).append(each)
     dump(

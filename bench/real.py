@@ -15,13 +15,12 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import msgspec
-from cpu_engines import Daemon, dump, machine, play, serving
+from cpu_engines import Daemon, dump, machine, play, serving_each
 from cpu_loads import KV_BLOCKS, LOADS, fill, numbers, requests, small_fit, table
 from cpu_watch import BUSY_CORES
 
@@ -42,15 +41,6 @@ class Done:
 
 
 # --- playing ---
-
-
-def all_serving(stack: ExitStack, workshop: Path) -> dict[str, Daemon]:
-    """Every policy's daemon, until the stack is left."""
-    daemons = {}
-    for policy in POLICIES:
-        (workshop / policy).mkdir()
-        daemons[policy] = stack.enter_context(serving(workshop / policy, policy=policy, kv_blocks=KV_BLOCKS + 1))
-    return daemons
 
 
 def of_seed(
@@ -145,8 +135,8 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     done: list[Done] = []
     left_out: list[str] = []
-    with tempfile.TemporaryDirectory() as workshop, ExitStack() as stack:
-        daemons = all_serving(stack, Path(workshop))
+    ways = {policy: {"policy": policy, "kv_blocks": KV_BLOCKS + 1} for policy in POLICIES}
+    with tempfile.TemporaryDirectory() as workshop, serving_each(Path(workshop), ways) as daemons:
         for seed in range(1, args.seeds + 1):
             for each in of_seed(seed, args.loads.split(","), args.seconds, args.busy, daemons):
                 show(each)

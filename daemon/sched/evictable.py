@@ -11,7 +11,7 @@ nodes would lose, until something joins it or too little is left of it.
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
-from itertools import chain, islice
+from itertools import islice
 from math import inf
 from typing import NamedTuple
 
@@ -84,7 +84,7 @@ _Weight = tuple[int, float, float]
 class _Front:
     """The first of the order. It follows its nodes as they change and leave, and weighs as many as are asked for."""
 
-    __slots__ = ("_weights", "blocks", "last_tick", "loss", "moment", "n_blocks", "nodes", "told")
+    __slots__ = ("_n_weighed", "_weights", "blocks", "last_tick", "loss", "moment", "n_blocks", "nodes", "told")
 
     def __init__(self) -> None:
         self.blocks: dict[OnGpu, int] = {}
@@ -99,6 +99,8 @@ class _Front:
         """What has been said of so many blocks since it changed."""
         self._weights: dict[OnGpu, _Weight] = {}
         """Those of the first nodes."""
+        self._n_weighed = 0
+        """Blocks of these."""
 
     def count(self, here: OnGpu) -> None:
         """Put a node behind the others."""
@@ -110,7 +112,9 @@ class _Front:
         """Something about one of its nodes has changed."""
         self.n_blocks += here.resident - self.blocks[here]
         self.blocks[here] = here.resident
-        if here in self._weights:
+        before = self._weights.get(here)
+        if before is not None:
+            self._n_weighed += here.resident - before[0]
             self._weights[here] = self.weigh(here, here.resident)
             self.told = {}
 
@@ -118,36 +122,41 @@ class _Front:
         """One of its nodes has left the order."""
         self.n_blocks -= self.blocks.pop(here)
         self.nodes.remove(here.node)
-        if here in self._weights:
-            del self._weights[here]
+        before = self._weights.pop(here, None)
+        if before is not None:
+            self._n_weighed -= before[0]
             self.told = {}
 
     def set(self, loss: Loss, moment: Moment) -> None:
         """Tell by these from now on."""
         self.loss, self.moment = loss, moment
-        self._weights = {}
+        self._weights, self._n_weighed = {}, 0
         self.told = {}
 
     def lost_of_first(self, n_blocks: int) -> float:
         """What evicting them would lose; of fewer, if there are no more."""
-        lost = self.told[n_blocks] = self._add_up(n_blocks)
-        return lost
-
-    def _add_up(self, n_blocks: int) -> float:
-        lost = 0.0
-        for resident, chance, of_all in chain(self._weights.values(), self._weigh_more()):
-            if resident >= n_blocks:
-                return lost + chance * self.loss.again_ms(n_blocks) if chance else lost
-            n_blocks -= resident
+        if self._n_weighed < n_blocks:
+            self._weigh_up_to(n_blocks)
+        lost, left = 0.0, n_blocks
+        for resident, chance, of_all in self._weights.values():
+            if resident >= left:
+                if chance:
+                    lost += chance * self.loss.again_ms(left)
+                break
             lost += of_all
+            left -= resident
+        self.told[n_blocks] = lost
         return lost
 
-    def _weigh_more(self) -> Iterator[_Weight]:
+    def _weigh_up_to(self, n_blocks: int) -> None:
         """Go on behind those that have been weighed."""
-        weights, weigh = self._weights, self.weigh
+        weights, weigh, total = self._weights, self.weigh, self._n_weighed
         for here, resident in islice(self.blocks.items(), len(weights), None):
-            weight = weights[here] = weigh(here, resident)
-            yield weight
+            weights[here] = weigh(here, resident)
+            total += resident
+            if total >= n_blocks:
+                break
+        self._n_weighed = total
 
     def weigh(self, here: OnGpu, n_blocks: int) -> _Weight:
         """So many blocks of a node."""

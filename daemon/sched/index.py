@@ -9,7 +9,7 @@ prompt shares all of it, and a binary search how much of the last one.
 """
 
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
@@ -51,7 +51,7 @@ class PrefixIndex:
         self._orders = Orders()
         self._matched: tuple[Sequence[BlockKey], list[Stretch]] | None = None
         """The last match: a request is matched several times before the forest changes its form."""
-        self._computed: dict[GpuId, dict[Node, tuple[int, int]]] = {}
+        self._computed: defaultdict[GpuId, dict[Node, tuple[int, int]]] = defaultdict(dict)
         """What was told of each GPU's chains since what it has or computes has changed."""
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class PrefixIndex:
         """
         if leaf is None:
             return 0, 0
-        told = self._computed.setdefault(gpu, {})
+        told = self._computed[gpu]
         found = told.get(leaf)
         if found is None:
             found = told[leaf] = computed_and_held(leaf, gpu)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from copy import deepcopy
 from itertools import count
 from math import ceil
-from typing import NamedTuple
+
+import msgspec
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName
@@ -33,7 +34,7 @@ _NO_ATTEMPT = AttemptId(0)
 """Of a decision that nothing follows; attempts are counted from 1."""
 
 
-class _Weighed(NamedTuple):
+class _Weighed(msgspec.Struct, frozen=True, gc=False):
     """What a request would cost at each of some GPUs."""
 
     stretches: Sequence[Stretch]

@@ -43,14 +43,23 @@ class House:
             self.runtime.post(up(gpu, limits=replace(LIMITS, max_num_seqs=1)))
 
     def life(
-        self, name="r1", *, stream=False, timeout_s=DEADLINE_S, hide_cache=False, asks_length=True, lane="t", **body
+        self,
+        name="r1",
+        *,
+        prompt=PROMPT,
+        stream=False,
+        timeout_s=DEADLINE_S,
+        hide_cache=False,
+        asks_length=True,
+        lane="t",
+        **body,
     ):
-        body = {"model": MODEL, "prompt": PROMPT, "max_tokens": 5, "stream": stream, **body}
+        body = {"model": MODEL, "prompt": prompt, "max_tokens": 5, "stream": stream, **body}
         if stream:
             body["stream_options"] = {"include_usage": True}
 
         async def encode():
-            return spec(name, PROMPT, tenant=lane)
+            return spec(name, prompt, tenant=lane)
 
         call = Call(
             request_id=RequestId(name),

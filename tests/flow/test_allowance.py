@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 from tests.core import LIMITS, up
-from tests.flow.house import open_house, read, until
+from tests.flow.house import PROMPT, open_house, read, until
 
 from preble.daemon.errors import RateLimited, Unavailable
 from preble.daemon.flow.events import EngineDown
 from preble.daemon.flow.runtime import Cancelled
+
+OTHER_PROMPT = "y" * len(PROMPT)
+"""Which is not waited for where the first is being computed."""
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ async def test_a_request_that_runs_again_is_charged_once_and_may_wait_again(hous
     house.limit(tokens_per_day=1000, queued_requests=0)
     house.engines["a"].ms_per_prompt_token = house.engines["b"].ms_per_prompt_token = 10
     first = asyncio.create_task(house.life("r1").answer())
-    second = asyncio.create_task(house.life("r2").answer())
+    second = asyncio.create_task(house.life("r2", prompt=OTHER_PROMPT).answer())
     await until(lambda: len(house.busy) == 2)
     house.runtime.post(EngineDown(gpu="a"))
     await house.engines["a"].die()
@@ -36,7 +39,8 @@ async def test_what_may_not_wait_is_refused_and_withdrawn(house):
     house.limit(tokens_per_day=1000, queued_requests=0)
     for engine in house.engines.values():
         engine.ms_per_token = 20
-    running = [asyncio.create_task(house.life(name).answer()) for name in ("r1", "r2")]
+    lives = [house.life("r1"), house.life("r2", prompt=OTHER_PROMPT)]
+    running = [asyncio.create_task(life.answer()) for life in lives]
     await until(lambda: len(house.busy) == 2)
     with pytest.raises(RateLimited) as refused:
         await house.life("r3").answer()
@@ -59,7 +63,7 @@ async def test_what_no_engine_ever_had_costs_no_tokens(house):
     for gpu in house.engines:
         house.runtime.post(up(gpu, epoch=2, limits=replace(LIMITS, max_num_seqs=1)))
         house.engines[gpu].ms_per_prompt_token = 10
-    lives = [house.life(name) for name in ("r2", "r3", "r4")]
+    lives = [house.life("r2"), house.life("r3", prompt=OTHER_PROMPT), house.life("r4")]
     answers = [asyncio.create_task(life.answer()) for life in lives]
     await until(lambda: len(house.busy) == 2)
     lives[2].abandon(Cancelled())

@@ -383,3 +383,22 @@ TestBounded.settings = settings(max_examples=150, stateful_step_count=30)
 def test_a_loss_greater_than_all_there_is_to_evict_is_that_of_all():
     index = PrefixIndex()
     assert index.evictable(A).loss(5, [], LOSS) == 0
+
+
+def test_a_loss_follows_what_is_evicted_in_whole_or_in_part_and_what_is_used():
+    index = PrefixIndex()
+    order = index.evictable(A)
+    for text in ("ab", "cd", "ef", "gh"):
+        leaf = index.insert(keys(text))
+        index.send(leaf, A)
+        index.acquire(leaf, A)
+        index.set_chain_resident(leaf, A)
+        index.release(leaf, A)
+    whole = 2 * LOSS.again_ms(2)
+    assert order.loss(4, [], LOSS) == 2 * whole
+    index.remove(A, *reversed(keys("ab")))
+    assert order.loss(4, [], LOSS) == 2 * whole
+    index.remove(A, keys("cd")[-1])
+    assert order.loss(4, [], LOSS) == 2 + whole + 2
+    index.use(leaf, A)
+    assert order.loss(4, [], LOSS) == 2 + whole + 3

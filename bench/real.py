@@ -1,6 +1,6 @@
 """All policies on two real CPU engines in one run: whether what the simulator says of them comes true.
 
-    .venv/bin/python bench/real.py OUT                          # about twenty minutes
+    .venv/bin/python bench/real.py OUT                          # 18 minutes
     .venv/bin/python bench/real.py OUT --seeds 9 --seconds 25   # about an hour and a half
     .venv/bin/python bench/real.py OUT --write                  # and puts the tables into docs/real-engines.md
 

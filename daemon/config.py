@@ -53,7 +53,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     move_waiting: bool = True
     load_weight: NotNegative = 0.001
     rebalance: bool = True
-    rebalance_cost_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.6
+    rebalance_cost_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.4
     rebalance_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.5
     rebalance_until_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.2
     rebalance_pause_s: NotNegative = 10.0

@@ -112,16 +112,16 @@ def test_it_lets_others_than_the_heaviest_be_exploited():
 
 
 def test_ours_leaves_a_holder_that_is_too_dear():
-    both = loads(161, 100)
+    both = loads(141, 100)
     assert TooDear(CONFIG).instead(both[0], both, 0.0)[0].gpu == "b"
-    both = loads(160, 100)
+    both = loads(140, 100)
     assert TooDear(CONFIG).instead(both[0], both, 0.0) is None
 
 
 def test_who_rebalances_says_so():
-    choice = E2(Traits(), CONFIG, TooDear(CONFIG)).choose(loads(161, 100), 0.0)
+    choice = E2(Traits(), CONFIG, TooDear(CONFIG)).choose(loads(141, 100), 0.0)
     assert (choice.chosen.gpu, choice.mode) == ("b", Mode.REBALANCE)
-    assert choice.reason == "60 tokens are cached and 40 are not, but a costs over 1.6 times as much"
+    assert choice.reason == "60 tokens are cached and 40 are not, but a costs over 1.4 times as much"
 
 
 # --- the baselines ---

@@ -76,6 +76,16 @@ def test_a_prompt_that_a_step_would_finish_does_not_give_way():
     assert preempted(small(bench, "o1")) == []
 
 
+def test_who_it_gives_way_to_is_reckoned_to_wait_for_no_more_than_a_step():
+    bench = flooded()
+
+    def wait_ms(tenant):
+        return bench.preview("p", "p" * 40, tenant=tenant).candidates[0].wait_ms
+
+    assert wait_ms("other") == pytest.approx(100.0, rel=0.02)  # of the 900 ms of the one that is under way
+    assert wait_ms("flood") > 2700.0
+
+
 @pytest.mark.parametrize("fairness", ["none", "vtc"])
 def test_where_nobody_is_light_nothing_gives_way(fairness):
     bench = flooded(fairness=fairness)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 import msgspec
 
@@ -92,6 +93,12 @@ def numbers(outcomes: list[Outcome], load: str, rate: float, policy: str, seed: 
 
 
 # --- the document ---
+
+
+def of_seeds(values: list[float], form: str) -> str:
+    """The median, and between what the seeds are."""
+    middle = f"{median(values):{form}}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):{form}}-{max(values):{form}})"
 
 
 def table(header: list[str], rows: Iterable[list[str]]) -> str:

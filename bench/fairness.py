@@ -21,7 +21,7 @@ from statistics import median
 
 import numpy as np
 from cpu_engines import Daemon, dump, machine, play, serving_each
-from cpu_loads import KV_BLOCKS, fill, requests, table
+from cpu_loads import KV_BLOCKS, fill, of_seeds, requests, table
 from cpu_watch import BUSY_CORES
 
 from preble.daemon.ids import RequestId, TenantName
@@ -41,6 +41,7 @@ KINDS = {
 }
 OWN_RATE, FLOOD_RATE = 3.0, 40.0
 """Requests per second; the engines manage about twenty."""
+PERCENTILES = ("p50", "p99")
 OWN, FLOODER = TenantName("neighbour"), TenantName("flooder")
 
 
@@ -104,20 +105,16 @@ def fairness_table(done: list[Numbers]) -> str:
         alone = {seed: one for (of, seed, flooded), one in by_run.items() if of == kind and not flooded}
         both = [(one, by_run[kind, seed, True]) for seed, one in alone.items() if (kind, seed, True) in by_run]
         if both:
-            ratios = [flooded.ttft_p99_s / own.ttft_p99_s for own, flooded in both]
-            rows.append(
-                [
-                    kind,
-                    f"{median(own.ttft_p50_s for own, _ in both):.2f}",
-                    f"{median(flooded.ttft_p50_s for _, flooded in both):.2f}",
-                    f"{median(own.ttft_p99_s for own, _ in both):.2f}",
-                    f"{median(flooded.ttft_p99_s for _, flooded in both):.2f}",
-                    f"{median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})",
-                    f"{median(flooded.hit_ratio for _, flooded in both):.3f}",
-                    f"{median(flooded.served_per_s for _, flooded in both):.1f}",
-                ]
-            )
-    measures = [f"TTFT {which}, s: {when}" for which in ("p50", "p99") for when in ("alone", "flooded")]
+            ttfts = [
+                f"{median(getattr(one, f'ttft_{which}_s') for one in runs):.2f}"
+                for which in PERCENTILES
+                for runs in zip(*both, strict=True)
+            ]
+            ratio = of_seeds([flooded.ttft_p99_s / own.ttft_p99_s for own, flooded in both], ".1f")
+            hit_ratio = median(flooded.hit_ratio for _, flooded in both)
+            served_per_s = median(flooded.served_per_s for _, flooded in both)
+            rows.append([kind, *ttfts, ratio, f"{hit_ratio:.3f}", f"{served_per_s:.1f}"])
+    measures = [f"TTFT {which}, s: {when}" for which in PERCENTILES for when in ("alone", "flooded")]
     return table(["", *measures, "p99 ratio", "hit ratio, flooded", "served, req/s, flooded"], rows)
 
 

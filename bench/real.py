@@ -21,7 +21,7 @@ from statistics import median
 
 import msgspec
 from cpu_engines import Daemon, dump, machine, play, serving_each
-from cpu_loads import KV_BLOCKS, LOADS, fill, numbers, requests, small_fit, table
+from cpu_loads import KV_BLOCKS, LOADS, fill, numbers, of_seeds, requests, small_fit, table
 from cpu_watch import BUSY_CORES
 
 from preble.daemon.sim.report import Run
@@ -82,19 +82,13 @@ MEASURES = (
 )
 
 
-def spread(values: list[float], form: str) -> str:
-    """The median, and between what the seeds are."""
-    middle = f"{median(values):{form}}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):{form}}-{max(values):{form}})"
-
-
 def policies_table(runs: list[Run]) -> str:
     rows = []
     for load, rate in dict.fromkeys((run.workload, run.rate) for run in sorted(runs, key=lambda run: run.rate)):
         for policy in POLICIES:
             some = [run for run in runs if (run.workload, run.rate, run.policy) == (load, rate, policy)]
             if some:
-                values = [spread([getattr(run, name) for run in some], form) for _, name, form in MEASURES]
+                values = [of_seeds([getattr(run, name) for run in some], form) for _, name, form in MEASURES]
                 rows.append([load, f"{rate:g}", policy, str(len(some)), *values])
     return table(["load", "req/s", "policy", "seeds", *(name for name, _, _ in MEASURES)], sorted(rows, key=order))
 
@@ -117,7 +111,7 @@ def ratios_table(runs: list[Run]) -> str:
                         for (of, at, by, seed), run in by_setting.items()
                         if (of, at, by) == (load, rate, policy) and (e2 := by_setting.get((load, rate, "e2", seed)))
                     ]
-                    cells.append(spread(ratios, ".2f") if ratios else "-")
+                    cells.append(of_seeds(ratios, ".2f") if ratios else "-")
                 if set(cells) != {"-"}:
                     rows.append([load, f"{rate:g}", title.removesuffix(", s"), *cells])
     return table(["load", "req/s", "", *(f"{policy} / e2" for policy in POLICIES[1:])], rows)

@@ -30,9 +30,9 @@ from preble.daemon.flow.prefixes import Listing, prefix_page
 from preble.daemon.ids import AttemptId, BlockKey, GpuId, ModelName, RequestId, TenantName
 from preble.daemon.sched.attempt import Attempt, EngineView
 from preble.daemon.sched.browse import Browser, Owners, Stretch
+from preble.daemon.sched.chains import reported_blocks
 from preble.daemon.sched.engine import Engine
 from preble.daemon.sched.index import PrefixIndex
-from preble.daemon.sched.node import reported_blocks
 from preble.daemon.sched.pinning import Pinnings
 from preble.daemon.sched.returns import ReturnCounts
 from preble.daemon.sched.scheduler import Scheduler
@@ -138,7 +138,7 @@ class Machine:
         return engine.time_model if engine is not None else None
 
     def stretch(self, prefix: str) -> Stretch | None:
-        """A stretch that was listed; None if it never was, has been split, or is forgotten."""
+        """A stretch that was listed; None if it never was, has been split or joined, or is forgotten."""
         node = self._browser.find(prefix)
         return None if node is None else Stretch(keys=tuple(node.keys), tenant=self._owners.of(node))
 

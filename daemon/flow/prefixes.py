@@ -47,7 +47,8 @@ def prefix_page(index: PrefixIndex, browser: Browser, owners: Owners, block_size
 
 def unknown_stretch(name: str, param: str) -> NotFound:
     """What to say of a stretch that is not there."""
-    return NotFound(f"There is no stretch {name!r}: it was never listed, has been split, or is forgotten.", param=param)
+    why = "it was never listed, has been split or joined, or is forgotten"
+    return NotFound(f"There is no stretch {name!r}: {why}.", param=param)
 
 
 def _row(node: Node, owners: Owners, template_of: TemplateOf, block_size: int) -> PrefixRow:

@@ -148,7 +148,7 @@ class Runtime:
         return self._machine.prefixes(model, wanted)
 
     def stretch(self, prefix: str) -> Stretch | None:
-        """A stretch of an index that was listed; None if it never was, has been split, or is forgotten."""
+        """A stretch of an index that was listed; None if it never was, has been split or joined, or is forgotten."""
         return self._machine.stretch(prefix)
 
     def standings(self, tenants: Collection[TenantName]) -> dict[TenantName, Standing]:

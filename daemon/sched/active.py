@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from preble.daemon.ids import GpuId
-from preble.daemon.sched.node import Counts, Node, OnGpu
+from preble.daemon.sched.node import Node, OnGpu
 
 
 class Active:
@@ -11,7 +11,7 @@ class Active:
 
     def __init__(self) -> None:
         self._nodes: dict[GpuId, dict[OnGpu, None]] = {}
-        self._blocks: Counts = {}
+        self._blocks: dict[GpuId, int] = {}
 
     def blocks(self, gpu: GpuId) -> int:
         """How many are held there."""
@@ -56,6 +56,10 @@ class Active:
                     here.node.leave_if_empty(here)
             here = here.above
         return evictable
+
+    def join(self, lower: OnGpu) -> None:
+        """These blocks, which are held, have become the last of another node."""
+        del self._nodes[lower.gpu][lower]
 
     def split(self, upper: OnGpu) -> None:
         """The first blocks of a node that is held have become one of their own."""

@@ -21,8 +21,17 @@ class BlockTable:
 
     def find(self, key: BlockKey) -> Node | None:
         """The node in which the block is, if it is in any and has been reported."""
-        node = self._node_of.get(key)
+        node = self._holder(key)
         return node if node is not None and node.keys else None
+
+    def _holder(self, key: BlockKey) -> Node | None:
+        node = self._node_of.get(key)
+        if node is None or node.part_of is None:
+            return node
+        while node.part_of is not None:
+            node = node.part_of
+        self._node_of[key] = node
+        return node
 
     def report(self, node: Node, n_blocks: int) -> None:
         """At least so many leading blocks of the node have been reported."""
@@ -37,6 +46,11 @@ class BlockTable:
         upper.reported = min(lower.reported, len(upper.keys))
         lower.reported -= upper.reported
         self._node_of.update(dict.fromkeys(upper.keys[: upper.reported], upper))
+
+    def join(self, upper: Node, lower: Node) -> None:
+        """The blocks of one node are to be the last of another. They are found through it: to touch each takes long."""
+        lower.part_of = upper
+        upper.reported += lower.reported
 
     def shorten(self, node: Node, n_blocks: int) -> None:
         """Only so many leading blocks will be left of the node."""
@@ -56,7 +70,7 @@ class BlockTable:
             node, keys = self._dropped[0]
             n_left = max(0, len(keys) - n_keys)
             for key in keys[n_left:]:
-                if self._node_of.get(key) is node:  # else it has come again since
+                if self._holder(key) is node:  # else it has come again since
                     del self._node_of[key]
             n_keys -= len(keys) - n_left
             del keys[n_left:]

@@ -95,7 +95,7 @@ class Owners:
 
 
 def name_of(node: Node) -> str:
-    """What a node is called, until it is split."""
+    """What a node is called, until it is split or takes another in."""
     return f"{node.keys[-1]:016x}"
 
 

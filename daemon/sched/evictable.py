@@ -245,6 +245,13 @@ class Evictable:
             if len(tied.nodes) == 1:
                 ticks[tick] = next(iter(tied.nodes))
 
+    def join(self, upper: OnGpu, lower: OnGpu) -> None:
+        """The blocks of one node are the last of another now, which was let go together with it."""
+        self.unmark((lower,))
+        upper.resident += lower.resident
+        lower.resident = 0
+        self.touch((upper,))
+
     def touch(self, nodes: Collection[OnGpu]) -> None:
         """What is counted on these nodes, which are in the order, has changed."""
         front = self._front

@@ -5,7 +5,8 @@ the node are in its cache. *Intended* counts the requests on their way to the GP
 counts the requests running there that hold its blocks, which therefore cannot be evicted.
 
 A prompt is matched node by node: a chain key stands for all blocks before it, so a node's last key tells whether the
-prompt shares all of it, and a binary search how much of the last one.
+prompt shares all of it, and a binary search how much of the last one. A node ends where chains part, or where a prompt
+of the window does: once none does any more, what was one session's turns is one node.
 """
 
 import sys
@@ -15,20 +16,18 @@ from collections.abc import Sequence
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.active import Active
 from preble.daemon.sched.blocktable import BlockTable
-from preble.daemon.sched.evictable import Evictable, Orders
-from preble.daemon.sched.node import (
-    Children,
-    Node,
-    OnGpu,
+from preble.daemon.sched.chains import (
     Stretch,
     biggest_cached,
     cached_blocks,
     cached_of,
     computed_and_held,
     depth_after,
-    shared_blocks,
+    known_after,
     walk,
-)  # fmt: skip
+)
+from preble.daemon.sched.evictable import Evictable, Orders
+from preble.daemon.sched.node import Children, Node, OnGpu, is_end_of, is_tail
 
 __all__ = ["Node", "PrefixIndex", "Stretch", "cached_of"]
 
@@ -166,6 +165,21 @@ class PrefixIndex:
         self.prune(lower)
         return upper
 
+    def _fold(self, lower: Node) -> None:
+        """From this node up, make one of those of which each is but the end of the one above."""
+        upper = lower.parent
+        while upper is not None and is_end_of(upper, lower):
+            self._matched = None
+            self._uncached.pop(lower, None)
+            for here in lower.counted:
+                above = upper.counted_on(here.gpu)
+                self._orders.of(here.gpu).join(above, here)
+                if here.active:
+                    self._active.join(here)
+            self._table.join(upper, lower)
+            upper.take_in(lower)
+            lower, upper = upper, upper.parent
+
     def prune(self, node: Node | None) -> None:
         """Forget blocks that no GPU caches or will cache and that nothing in the window used (paper, section 3.2)."""
         while node is not None and not node.n_blocks:
@@ -232,7 +246,7 @@ class PrefixIndex:
         if parent is not None and above is None:
             return  # its parent is not known to be anywhere, so no prompt can match it
         first = depth_after(above, parent)
-        node, known = self._known_after(above, first, keys)
+        node, known = known_after(self.roots, above, first, keys)
         if known < len(keys):
             node = self._extend(gpu, node, first + known, keys[known:])
         while node is not None and node.end > first:
@@ -241,22 +255,11 @@ class PrefixIndex:
             node = node.parent
         self._make_room()
 
-    def _known_after(self, above: Node | None, first: int, keys: Sequence[BlockKey]) -> tuple[Node | None, int]:
-        """How many of `keys` are in the forest, at depth `first` in `above` and behind it, and the node of the last."""
-        node, known = above, 0
-        if node is not None and first < node.end:
-            known = shared_blocks(node.keys, first - node.start, keys, 0)
-        if known < len(keys) and (node is None or first + known == node.end):
-            child = self.roots.get(keys[known]) if node is None else node.child(keys[known])
-            for below, n_blocks in walk(child, keys, known):
-                node, known = below, known + n_blocks
-        return node, known
-
     def _extend(self, gpu: GpuId, node: Node | None, depth: int, keys: Sequence[BlockKey]) -> Node:
         """Put new blocks behind the first `depth` of the chain that goes through `node`."""
         if node is not None and depth < node.end:
             node = self._split(node, depth - node.start)
-        elif node is not None and self._is_tail(node, gpu):
+        elif node is not None and is_tail(node, gpu):
             self._matched = None
             self._n_blocks += len(keys)
             node.lengthen(keys)
@@ -265,12 +268,6 @@ class PrefixIndex:
             order.mark((here,))
             return node
         return self._append(node, keys)
-
-    @staticmethod
-    def _is_tail(node: Node, gpu: GpuId) -> bool:
-        """Whether only reports speak of it, as of an answer, of which they tell block by block: it may grow."""
-        is_only_reported = not (node.is_needed or node.uses or node.outputs)
-        return is_only_reported and node.resident_on(gpu) == node.n_blocks
 
     def remove(self, gpu: GpuId, *keys: BlockKey) -> None:
         """The GPU evicted these blocks, and so whatever it had behind them."""
@@ -370,6 +367,7 @@ class PrefixIndex:
                 here.node.leave_if_empty(here)
             here = here.above
         order.touch(at_front)
+        self._fold(leaf)
         self.prune(leaf)
 
     def fulfil(self, leaf: Node, gpu: GpuId) -> None:

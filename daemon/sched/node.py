@@ -1,12 +1,11 @@
 """A node of the prefix index's forest: a stretch of blocks, and what is counted on it for each GPU."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from preble.daemon.ids import BlockKey, GpuId
 from preble.daemon.sched.mean import Mean
 from preble.daemon.sched.queueing import Queueing
 
-Counts = dict[GpuId, int]
 Children = dict[BlockKey, "Node"]
 
 _CHILDLESS: Children = {}
@@ -60,6 +59,7 @@ class Node:
         "only",
         "outputs",
         "parent",
+        "part_of",
         "queueing",
         "reported",
         "several",
@@ -82,6 +82,8 @@ class Node:
         """What is counted for one GPU, if it is for no other: as in a conversation, and to find it takes no dict."""
         self.gpus = _NO_GPUS
         """What is counted by GPUs, if these are several."""
+        self.part_of: Node | None = None
+        """The one that has taken it in, if one has."""
         self.outputs: Mean | None = None
         """Tokens of the answers to prompts that pass through this node."""
         self.queueing: Queueing | None = None
@@ -141,6 +143,15 @@ class Node:
         if len(self.several) == 1:
             (self.only,) = self.several.values()
             self.several = _CHILDLESS
+
+    def take_in(self, lower: "Node") -> None:
+        """An only child is no node of its own any more: its blocks and what follows it are this one's."""
+        self.only, lower.only = lower.only, None
+        if self.only is not None:
+            self.only.parent = self
+            for below in self.only.counted:
+                below.above = self.on(below.gpu)
+        self.lengthen(lower.drop_keys())
 
     def path(self) -> "list[Node]":
         """This node and its ancestors, deepest first."""
@@ -219,121 +230,38 @@ class Node:
         return sum([here.intended + here.active + here.pins for here in self.counted]) > 0
 
 
-Stretch = tuple[Node, int]
-"""A node that a prompt passes through, and how many of its blocks the prompt shares."""
+def is_tail(node: Node, gpu: GpuId) -> bool:
+    """Whether only reports speak of it, as of an answer, of which they tell block by block: it may grow."""
+    is_only_reported = not (node.is_needed or node.uses or node.outputs)
+    return is_only_reported and node.resident_on(gpu) == node.n_blocks
 
 
-def cached_of(stretch: Stretch, gpu: GpuId) -> int:
-    """Blocks of one stretch that the GPU has, or will have once all that was sent there has run."""
-    node, n_blocks = stretch
-    here = node.on(gpu)
-    if here is None:
-        return 0
-    return n_blocks if here.intended else min(here.resident, n_blocks)
+def is_end_of(upper: Node, lower: Node) -> bool:
+    """Whether a node is no more than the end of the one above: all that is counted on one is on the other as well.
+
+    Then no prompt of the window and nothing that is pinned ends with either, and both are evicted as one. Where waits
+    are watched, as the paper's policy does, nodes stay as they came: it goes by the biggest.
+    """
+    if upper.only is not lower or lower.several or upper.queueing or len(upper.counted) != len(lower.counted):
+        return False
+    behind = lower.only
+    for here in lower.counted:
+        above = upper.on(here.gpu)
+        if above is None or not _counts_as(above, here):
+            return False
+        if here.resident and (above.resident < upper.n_blocks or above.released != here.released):
+            return False
+        is_counted = here.uses or here.intended or here.active or here.pins
+        below = behind.on(here.gpu) if behind is not None and is_counted else None
+        if is_counted and (below is None or not _counts_as(here, below)):
+            return False  # somebody does not go on
+    return True
 
 
-def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
-    """Leading blocks of a matched prompt that each GPU has, or will have once all that was sent there has run."""
-    if not stretches:
-        return {}
-    first, _ = stretches[0]
-    return {here.gpu: _cached_blocks(stretches, here.gpu) for here in first.counted if here.resident or here.intended}
-
-
-def _cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
-    total = 0
-    for node, n_blocks in stretches:
-        here = node.sole or node.gpus.get(gpu)
-        if here is None or here.gpu != gpu:
-            break
-        if here.resident < n_blocks and not here.intended:
-            return total + here.resident
-        total += n_blocks
-    return total
-
-
-def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Stretch | None:
-    """The node on a prompt's path of which some GPU caches the most blocks, and that number; None if nothing is."""
-    best: Stretch | None = None
-    most = 0
-    for node, shared in stretches:
-        if shared <= most:
-            continue
-        n_blocks = 0
-        for here in node.counted:
-            if n_blocks < shared and here.gpu in gpus:
-                n_blocks = max(n_blocks, cached_of((node, shared), here.gpu))
-        if n_blocks > most:
-            best, most = (node, n_blocks), n_blocks
-    return best
-
-
-def computed_and_held(leaf: Node, gpu: GpuId) -> tuple[int, int]:
-    """Leading blocks of a chain that the GPU has, or that what runs there now computes; and those that it holds."""
-    computed = 0
-    node: Node | None = leaf
-    while node is not None:
-        here = node.sole or node.gpus.get(gpu)
-        resident = 0
-        if here is not None and here.gpu == gpu:
-            if here.active:  # and so are all above: who holds a node holds its whole chain
-                return computed + node.end, node.end
-            resident = here.resident
-        computed = resident + (computed if resident == node.n_blocks else 0)
-        node = node.parent
-    return computed, 0
-
-
-def reported_blocks(stretches: Sequence[Stretch]) -> Counts:
-    """Leading blocks of a matched prompt that each GPU has."""
-    found: Counts = {}
-    for first in stretches[0][0].counted if stretches else ():
-        if not first.resident:
-            continue
-        total = 0
-        for node, n_blocks in stretches:
-            here = min(node.resident_on(first.gpu), n_blocks)
-            total += here
-            if here < n_blocks:
-                break
-        found[first.gpu] = total
-    return found
-
-
-def shared_blocks(own: Sequence[BlockKey], at: int, keys: Sequence[BlockKey], depth: int) -> int:
-    """How many of a node's blocks from `at` on are those of a prompt from `depth` on. O(log blocks)."""
-    low, high = 0, min(len(own) - at, len(keys) - depth)
-    if own[at + high - 1] == keys[depth + high - 1]:
-        return high
-    while low < high:
-        middle = (low + high + 1) // 2
-        if own[at + middle - 1] == keys[depth + middle - 1]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def depth_after(node: Node | None, key: BlockKey | None) -> int:
-    """Blocks in the chain up to and with `key`, a block of `node`."""
-    if node is None or key is None:
-        return 0
-    return node.end if node.last == key else node.start + node.keys.index(key) + 1
-
-
-def walk(node: Node | None, keys: Sequence[BlockKey], depth: int) -> list[Stretch]:
-    """The part of a prompt that is known from `depth` on, where it may go on with `node`."""
-    stretches: list[Stretch] = []
-    n_keys = len(keys)
-    while node is not None:
-        n_blocks = node.n_blocks
-        end = depth + n_blocks
-        if end > n_keys or node.last != keys[end - 1]:
-            if shared := shared_blocks(node.keys, 0, keys, depth):
-                stretches.append((node, shared))
-            break
-        stretches.append((node, n_blocks))
-        if end == n_keys:
-            break
-        node, depth = node.only or node.several.get(keys[end]), end
-    return stretches
+def _counts_as(one: OnGpu, other: OnGpu) -> bool:
+    return (
+        one.uses == other.uses
+        and one.intended == other.intended
+        and one.active == other.active
+        and one.pins == other.pins
+    )

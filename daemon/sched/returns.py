@@ -44,6 +44,8 @@ class Expected:
 
     leaf: Node
     """Where the prompt ended that was answered."""
+    prefix_blocks: int
+    """Up to there."""
     gpu: GpuId
     tenant: TenantName
     since_s: float
@@ -76,7 +78,7 @@ class Returns:
         usual_s = self._times[tenant].value if tenant in self._times else _FIRST_GUESS_S
         until_s = now_s + min(self._longest_s, max(_LEAST_PATIENCE_S, _PATIENCE * usual_s))
         self._index.use(leaf, gpu)
-        self._expected[leaf] = Expected(leaf, gpu, tenant, now_s, until_s)
+        self._expected[leaf] = Expected(leaf, leaf.end, gpu, tenant, now_s, until_s)
 
     def arrived(self, stretches: Sequence[Stretch], now_s: float) -> Expected | None:
         """A prompt came that matches `stretches`; the expected return that it is, if it is one."""

@@ -142,8 +142,8 @@ class Scheduler:
         returns = self._returns[spec.model]
         back = returns.arrived(weighed.stretches, now_s) if number == 1 else None
         if back is not None:
-            prefix_blocks = back.leaf.end
-            if choice.chosen.cached_tokens >= prefix_blocks * self.engines[choice.chosen.gpu].limits.block_size:
+            prefix_tokens = back.prefix_blocks * self.engines[choice.chosen.gpu].limits.block_size
+            if choice.chosen.cached_tokens >= prefix_tokens:
                 returns.found()
         return self._give(spec, number, weighed, choice, now_s, waits_since_s=now_s)
 

@@ -331,14 +331,14 @@ class Machine:
         if known is not None and known.up:
             yield from self._engine_down(event.gpu)
         engine = self._scheduler.engine_up(event.gpu, event.model, event.epoch, event.limits, event.time_model)
-        engine.draining = event.gpu in self._draining
+        self._scheduler.drain(engine, event.gpu in self._draining)
         yield from self._unpark(event.model)
 
     def _engine_down(self, gpu: GpuId) -> Iterator[Effect]:
         engine = self._scheduler.engines.get(gpu)
         if engine is None or not engine.up:
             return
-        for attempt in engine.stop(self._now_s):
+        for attempt in self._scheduler.engine_down(engine, self._now_s):
             yield from self._place_again(attempt, attempt.number)
 
     def _drain_changed(self, gpu: GpuId, draining: bool) -> Iterator[Effect]:
@@ -346,7 +346,7 @@ class Machine:
         engine = self._scheduler.engines.get(gpu)
         if engine is None:
             return
-        engine.draining = draining
+        self._scheduler.drain(engine, draining)
         if not draining:
             yield from self._unpark(engine.model)
         elif self._scheduler.serving(engine.model):  # else what waits here runs here: nobody else could take it

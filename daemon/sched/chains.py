@@ -22,22 +22,22 @@ def cached_of(stretch: Stretch, gpu: GpuId) -> int:
 
 def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
     """Leading blocks of a matched prompt that each GPU has, or will have once all that was sent there has run."""
-    if not stretches:
-        return {}
-    first, _ = stretches[0]
-    return {here.gpu: _cached_blocks(stretches, here.gpu) for here in first.counted if here.resident or here.intended}
-
-
-def _cached_blocks(stretches: Iterable[Stretch], gpu: GpuId) -> int:
-    total = 0
+    found: Counts = {}
+    end = 0
     for node, n_blocks in stretches:
-        here = node.sole or node.gpus.get(gpu)
-        if here is None or here.gpu != gpu:
+        start, end = end, end + n_blocks
+        goes_on = False
+        for here in node.gpus.values() if node.sole is None else (node.sole,):
+            if start and found.get(here.gpu) != start:
+                continue
+            if here.intended or here.resident >= n_blocks:
+                found[here.gpu] = end
+                goes_on = True
+            elif here.resident:
+                found[here.gpu] = start + here.resident
+        if not goes_on:
             break
-        if here.resident < n_blocks and not here.intended:
-            return total + here.resident
-        total += n_blocks
-    return total
+    return found
 
 
 def biggest_cached(stretches: Iterable[Stretch], gpus: Collection[GpuId]) -> Stretch | None:

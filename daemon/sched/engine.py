@@ -174,11 +174,6 @@ class Engine:
         return self.window.load(self._fit.model, self._usual_batch if self._traits.batched_decode else 1.0)
 
     @property
-    def outstanding_ms(self) -> float:
-        """O: prefill and decode of everything that waits or runs here, less what has been done of it."""
-        return (self._prefill_us + self._decode_us) / 1000
-
-    @property
     def wait_ms(self) -> float:
         """W: prefill of everything that waits or runs here, less what has been done of it."""
         return self._prefill_us / 1000
@@ -258,18 +253,23 @@ class Engine:
         _, held_blocks = self._index.computed_and_held(attempt.leaf, self.gpu)
         new_blocks = len(spec.prompt.block_keys) - held_blocks
         blocks = self._held_blocks() + new_blocks + attempt.private_blocks
-        reserve_ratio = self._config.light_reserve_ratio if self._pool.turns.leaves_room(spec.lane) else 0.0
         prefill_bound = self._config.prefill_lead_steps * limits.max_num_batched_tokens
         ahead_tokens = self._prefills.tokens
         if ahead_tokens + unprefilled_tokens > prefill_bound and self._pool.turns.is_light(spec.lane):
             ahead_tokens = self._prefills.tokens_of(spec.lane)
             if self._pool.turns.priority(spec.lane) == 0:  # its next is to be there when its last has been computed
                 prefill_bound += limits.max_num_batched_tokens
-        return (
-            self._sequences + spec.n_sequences <= limits.max_num_seqs - int(reserve_ratio * limits.max_num_seqs)
-            and (ahead_tokens == 0 or ahead_tokens + unprefilled_tokens <= prefill_bound)
+        if ahead_tokens and ahead_tokens + unprefilled_tokens > prefill_bound:
+            return False
+        sequences = self._sequences + spec.n_sequences
+        if sequences > limits.max_num_seqs or blocks > limits.kv_blocks:
+            return False
+        reserve_ratio = self._config.light_reserve_ratio
+        leaves_room = (
+            sequences <= limits.max_num_seqs - int(reserve_ratio * limits.max_num_seqs)
             and blocks <= (1 - reserve_ratio) * limits.kv_blocks
         )
+        return leaves_room or not self._pool.turns.leaves_room(spec.lane)
 
     def _held_blocks(self) -> int:
         """KV blocks that running requests hold, or are expected to."""
@@ -389,7 +389,7 @@ class Engine:
             sequences=self._sequences,
             held_blocks=self._held_blocks(),
             load_ms=load_ms,
-            outstanding_ms=self.outstanding_ms,
+            outstanding_ms=(self._prefill_us + self._decode_us) / 1000,
             time_model=self._fit.model,
             time_error=self._fit.error,
             decode_ratio=decode_ratio,

@@ -58,6 +58,8 @@ class Scheduler:
         self._returns: dict[ModelName, Returns] = {}
         self._pools: dict[ModelName, Pool] = {}
         self._engines_of: dict[ModelName, list[Engine]] = {}
+        self._serving: dict[ModelName, list[Engine]] = {}
+        """Those that take new requests, as far as somebody has asked since one came, went or was drained."""
         self._attempt_ids = count(1)
         self._oldest_s = float("-inf")
         """No window counts anything older."""
@@ -77,7 +79,18 @@ class Scheduler:
             self._engines_of[model] = [engine for engine in self.engines.values() if engine.model == model]
         assert engine.model == model, f"{gpu} serves {engine.model}, not {model}"
         engine.start(epoch, limits)
+        self._serving.pop(model, None)
         return engine
+
+    def engine_down(self, engine: Engine, now_s: float) -> list[Attempt]:
+        """An engine is gone; what waited there, oldest first."""
+        self._serving.pop(engine.model, None)
+        return engine.stop(now_s)
+
+    def drain(self, engine: Engine, draining: bool) -> None:
+        """It takes no new requests, or takes them again."""
+        self._serving.pop(engine.model, None)
+        engine.draining = draining
 
     def index(self, model: ModelName) -> PrefixIndex:
         """What the model's engines cache."""
@@ -100,7 +113,12 @@ class Scheduler:
 
     def serving(self, model: ModelName) -> list[Engine]:
         """The model's engines that take new requests, in the order of names."""
-        return [engine for engine in self._engines_of.get(model, ()) if engine.up and not engine.draining]
+        serving = self._serving.get(model)
+        if serving is None:
+            serving = [engine for engine in self._engines_of.get(model, ()) if engine.takes_new]
+            if serving:
+                self._serving[model] = serving
+        return serving
 
     def block_size(self, model: ModelName) -> int:
         """Tokens per KV block of the model's engines; 0 before one was up."""

@@ -214,6 +214,14 @@ class Credits(_Accounts):
         """Who was the last to come of those that want little."""
         self._last_light_s = 0.0
 
+    def stand(self, tenant: TenantName, weight: float, is_batch: bool) -> None:
+        """From now on; of what it has it keeps no more than its new weight allows."""
+        super().stand(tenant, weight, is_batch)
+        account = self._accounts[tenant]
+        quantum_ms = self._quantum_of(account)
+        account.balance_ms = min(quantum_ms, account.balance_ms)
+        account.spare_ms = min(_LIGHT_QUANTA * quantum_ms, account.spare_ms)
+
     def _credit_ms(self, account: _Account) -> float | None:
         return self._earned_ms(account)
 
@@ -251,8 +259,9 @@ class Credits(_Accounts):
         self._earn(account)
 
     def _earn(self, account: _Account) -> None:
-        account.balance_ms, account.spare_ms = self._earned_ms(account), self._spare_ms(account)
-        account.seen_rounds = self._rounds
+        if account.seen_rounds != self._rounds:
+            account.balance_ms, account.spare_ms = self._earned_ms(account), self._spare_ms(account)
+            account.seen_rounds = self._rounds
 
     def _earned_ms(self, account: _Account) -> float:
         """Its credit with the rounds of quanta since it was last looked at; nobody has more than one quantum."""
@@ -263,8 +272,10 @@ class Credits(_Accounts):
 
     def _filled_ms(self, account: _Account, had_ms: float, ratio: float, most_quanta: int) -> float:
         """What it had, and of each quantum since it was last looked at such a part."""
-        quantum_ms = self._quantum_of(account)
         rounds = self._rounds - account.seen_rounds
+        if not rounds:
+            return had_ms
+        quantum_ms = self._quantum_of(account)
         return min(most_quanta * quantum_ms, had_ms + ratio * rounds * quantum_ms)
 
     def _quantum_of(self, account: _Account) -> float:

@@ -38,7 +38,8 @@ def test_what_waits_moves_to_where_it_would_be_placed_now():
     seen = bench.machine.foresee(GpuId("a"), bench.now_s)
     assert seen.moves == {}
     # as if b were back, but before anything has been moved there
-    bench.machine._scheduler.engines[GpuId("b")].draining = False
+    scheduler = bench.machine._scheduler
+    scheduler.drain(scheduler.engines[GpuId("b")], False)
     seen = bench.machine.foresee(GpuId("a"), bench.now_s)
     assert seen.moves == {"b": waiting}
     assert f"{waiting} waiting move to others: b {waiting}." in drained("a", seen)

@@ -303,6 +303,19 @@ def test_a_weight_holds_at_once_for_what_waits():
     assert served.count("b") / served.count("a") == pytest.approx(9, rel=0.05)
 
 
+def test_who_gets_a_smaller_weight_keeps_no_more_than_that_allows():
+    turns = credits()
+    wait(turns, *"b" * 90, weight=9.0)
+    for _ in range(40):  # rounds
+        serve(turns, "b", 9 * QUANTUM_MS)
+    wait(turns, "a", weight=9.0)
+    assert turns.standing("a", {}).credit_ms == 9 * QUANTUM_MS
+    turns.stand("a", 1.0, is_batch=False)
+    assert turns.standing("a", {}).credit_ms == QUANTUM_MS
+    turns.started("a", 8 * QUANTUM_MS)
+    assert not turns.is_light("a"), "what it may use beyond it shrinks as well"
+
+
 def test_a_tenant_that_becomes_batch_waits_with_all_it_has():
     turns = credits()
     wait(turns, *"ab" * 3)

@@ -31,7 +31,7 @@ class Turns(Protocol):
     def left(self, tenant: TenantName, now_s: float) -> None:
         """A request waits no more, and was not started."""
 
-    def started(self, tenant: TenantName, expected_ms: float, prepaid_ms: float = 0.0) -> None:
+    def started(self, tenant: TenantName, expected_ms: float, now_s: float, prepaid_ms: float = 0.0) -> None:
         """A request that waited starts, and is expected to take so long; for so much of it it was charged before."""
 
     def ended(self, tenant: TenantName, more_ms: float, now_s: float) -> None:

@@ -40,7 +40,7 @@ class Pool:
         self._waits_no_more(attempt.spec.tenant)
         attempt.charged_ms = expected_ms
         prepaid_ms = self._prepaid_ms.pop(attempt.spec.request_id, 0.0)
-        self.turns.started(attempt.spec.lane, expected_ms, prepaid_ms)
+        self.turns.started(attempt.spec.lane, expected_ms, attempt.started_s, prepaid_ms)
 
     def ended(self, attempt: Attempt, service_ms: float, now_s: float) -> None:
         """It has left its engine, which spent so long on it."""

@@ -28,6 +28,8 @@ _LIGHT_QUANTA = 8
 """So much of that may add up, for what comes in bursts."""
 _LIGHT_ROUNDS = 32
 """Who has had something waiting all the while so many quanta were given wants more than little."""
+_CALM_S = 1.0
+"""After so long in which nothing had to wait it is forgotten who used or saved how much: nobody took it from others."""
 _EXPECTED_S = 60.0
 """So long after a request of a tenant that wants little others leave room for its next."""
 
@@ -43,6 +45,8 @@ class _Account:
     """Of quanta: what it has been given of them is in its balance."""
     spare_ms: float = 0.0
     """What it has left of `_LIGHT_RATIO` of its quanta: whether it wants little."""
+    seen_calms: int = 0
+    """What it had left before the last of these is forgotten."""
     woke_round: int = 0
     """The one in which it began to have something waiting, if it has."""
     idle_since_s: float = 0.0
@@ -100,10 +104,10 @@ class _Accounts:
     def left(self, tenant: TenantName, now_s: float) -> None:
         """A request waits no more, and was not started."""
         account = self._accounts[tenant]
-        self._waits_no_more(tenant, account)
+        self._waits_no_more(tenant, account, now_s)
         account.idle_since_s = now_s
 
-    def started(self, tenant: TenantName, expected_ms: float, prepaid_ms: float = 0.0) -> None:
+    def started(self, tenant: TenantName, expected_ms: float, now_s: float, prepaid_ms: float = 0.0) -> None:
         """A request that waited starts, and is expected to take so long; for so much of it it was charged before."""
         account = self._accounts[tenant]
         if not prepaid_ms:  # else it had its turn
@@ -111,7 +115,7 @@ class _Accounts:
         expected_ms -= prepaid_ms
         if self._waiting[True] and self._waiting[False]:
             self._owed_to_batch_ms += -expected_ms if account.is_batch else self._owed_per_ms * expected_ms
-        self._waits_no_more(tenant, account)
+        self._waits_no_more(tenant, account, now_s)
         account.running += 1
         self._charge(account, expected_ms)
 
@@ -172,7 +176,7 @@ class _Accounts:
         """None where there is no such thing."""
         return None
 
-    def _waits_no_more(self, tenant: TenantName, account: _Account) -> None:
+    def _waits_no_more(self, tenant: TenantName, account: _Account, now_s: float) -> None:
         assert account.waiting > 0, f"{tenant} has nothing waiting"
         account.waiting -= 1
         self._waiting[account.is_batch] -= 1
@@ -209,6 +213,12 @@ class Credits(_Accounts):
         self._quantum_ms = quantum_ms
         self._rounds = 0
         """Of quanta given: how much fairness has held back."""
+        self._calms = 0
+        """How often something came when nothing interactive had had to wait for long enough."""
+        self._calm_since_s = 0.0
+        """When the last of what had to wait started, if nothing interactive waits; or when that was last counted."""
+        self._waits_since_s = 0.0
+        """When something came last while nothing interactive waited."""
         self._now_s = 0.0
         self._last_light: TenantName | None = None
         """Who was the last to come of those that want little."""
@@ -246,6 +256,11 @@ class Credits(_Accounts):
 
     def joined(self, tenant: TenantName, now_s: float) -> None:
         """A request begins to wait."""
+        if not self._waiting[False]:  # batch waits for whoever is not
+            self._waits_since_s = now_s
+            if now_s - self._calm_since_s >= _CALM_S:
+                self._calms += 1
+                self._calm_since_s = now_s  # what starts now counts for a while
         super().joined(tenant, now_s)
         self._now_s = now_s
         if self.is_light(tenant):
@@ -258,16 +273,25 @@ class Credits(_Accounts):
         account.woke_round = self._rounds
         self._earn(account)
 
+    def _waits_no_more(self, tenant: TenantName, account: _Account, now_s: float) -> None:
+        super()._waits_no_more(tenant, account, now_s)
+        came_before = now_s > self._waits_since_s  # else it started as it came
+        if came_before and not (account.is_batch or self._waiting[False]):
+            self._calm_since_s = now_s
+
     def _earn(self, account: _Account) -> None:
-        if account.seen_rounds != self._rounds:
+        if account.seen_rounds != self._rounds or account.seen_calms != self._calms:
             account.balance_ms, account.spare_ms = self._earned_ms(account), self._spare_ms(account)
-            account.seen_rounds = self._rounds
+            account.seen_rounds, account.seen_calms = self._rounds, self._calms
 
     def _earned_ms(self, account: _Account) -> float:
         """Its credit with the rounds of quanta since it was last looked at; nobody has more than one quantum."""
         return self._filled_ms(account, account.balance_ms, ratio=1.0, most_quanta=1)
 
     def _spare_ms(self, account: _Account) -> float:
+        """As it comes after a calm, what a new one has: who is alone uses up its quanta, others save them."""
+        if account.seen_calms != self._calms:
+            return _LIGHT_RATIO * self._quantum_of(account)
         return self._filled_ms(account, account.spare_ms, ratio=_LIGHT_RATIO, most_quanta=_LIGHT_QUANTA)
 
     def _filled_ms(self, account: _Account, had_ms: float, ratio: float, most_quanta: int) -> float:
@@ -334,8 +358,8 @@ class Counters(_Accounts):
         others = [other.balance_ms for other in self._backlogged.values()]
         account.balance_ms = max(account.balance_ms, min(others, default=self._last_ms))
 
-    def _waits_no_more(self, tenant: TenantName, account: _Account) -> None:
-        super()._waits_no_more(tenant, account)
+    def _waits_no_more(self, tenant: TenantName, account: _Account, now_s: float) -> None:
+        super()._waits_no_more(tenant, account, now_s)
         if not self._backlogged:
             self._last_ms = account.balance_ms
 

@@ -31,7 +31,7 @@ def wait(turns, *tenants, weight=1.0, is_batch=False, now_s=0.0):
 
 def serve(turns, tenant, service_ms, now_s=0.0):
     """One request of a tenant, which waits for another at once: it is backlogged."""
-    turns.started(tenant, service_ms)
+    turns.started(tenant, service_ms, now_s)
     turns.ended(tenant, 0.0, now_s)
 
 
@@ -42,7 +42,7 @@ def backlogged(turns, weights, n_served, charge_ms, pick=min):
     served_ms = dict.fromkeys(weights, 0.0)
     for number in range(n_served):
         tenant = pick(turns.admissible(list(weights)))
-        turns.started(tenant, charge_ms(number, tenant))
+        turns.started(tenant, charge_ms(number, tenant), 0.0)
         served_ms[tenant] += charge_ms(number, tenant)
         yield dict(served_ms)
 
@@ -106,7 +106,7 @@ def test_somebody_may_always_be_served_and_only_who_was_asked_for(make, data):
             assert may
             assert set(may) <= asked
             tenant = sorted(may)[0]
-            turns.started(tenant, data.draw(CHARGES_MS))
+            turns.started(tenant, data.draw(CHARGES_MS), now_s)
             waiting.remove(tenant)
             running.append(tenant)
         elif what == "end" and running:
@@ -117,15 +117,15 @@ def test_somebody_may_always_be_served_and_only_who_was_asked_for(make, data):
 def test_who_was_idle_does_not_make_up_for_it(make):
     turns = make()
     wait(turns, *["busy"] * 200, "late")
-    turns.started("late", 1.0)
+    turns.started("late", 1.0, 0.0)
     turns.ended("late", 0.0, 0.0)
     for _ in range(100):  # alone, and so without being held back
         assert list(turns.admissible(["busy"])) == ["busy"]
-        turns.started("busy", 40.0)
+        turns.started("busy", 40.0, 0.0)
     wait(turns, *["late"] * 101, now_s=60.0)
     n_late = 0
     while list(turns.admissible(["late", "busy"])) == ["late"]:
-        turns.started("late", 40.0)
+        turns.started("late", 40.0, 0.0)
         n_late += 1
     assert n_late * 40.0 <= 2 * (QUANTUM_MS + 40.0)  # the bound between two that always wait
 
@@ -133,12 +133,12 @@ def test_who_was_idle_does_not_make_up_for_it(make):
 def test_debt_is_halved_in_a_minute_of_idleness():
     turns = credits()
     wait(turns, "a", *["b"] * 50)
-    turns.started("a", 1000.0)
+    turns.started("a", 1000.0, 0.0)
     turns.ended("a", 0.0, 0.0)
     wait(turns, "a", now_s=60.0)
     n_b = 0
     while turns.admissible(["a", "b"]) == ["b"]:
-        turns.started("b", QUANTUM_MS)
+        turns.started("b", QUANTUM_MS, 0.0)
         n_b += 1
     assert n_b == 5  # of its 1000 ms, 500 are left: with the sixth quantum it has credit again
 
@@ -146,8 +146,8 @@ def test_debt_is_halved_in_a_minute_of_idleness():
 def test_what_was_not_needed_is_given_back():
     turns = credits()
     wait(turns, *"ab" * 3)
-    turns.started("a", 1000.0)
-    turns.started("b", QUANTUM_MS)
+    turns.started("a", 1000.0, 0.0)
+    turns.started("b", QUANTUM_MS, 0.0)
     turns.ended("a", -950.0, 0.0)
     assert turns.admissible(["a", "b"]) == ["a"]
 
@@ -156,8 +156,8 @@ def test_who_always_has_something_running_is_given_its_quanta_too():
     """It is not idle, and seldom waits: what it was served is paid by the rounds that others get meanwhile."""
     turns = credits()
     wait(turns, "a", "a", *"b" * 50)
-    turns.started("a", 2.5 * QUANTUM_MS)
-    turns.started("a", 0.0)
+    turns.started("a", 2.5 * QUANTUM_MS, 0.0)
+    turns.started("a", 0.0, 0.0)
     for _ in range(3):
         serve(turns, "b", QUANTUM_MS)
         assert turns.admissible(["b"]) == ["b"]
@@ -170,15 +170,15 @@ def test_who_uses_less_than_its_quanta_comes_first_and_may_do_so_in_bursts():
     wait(turns, *"b" * 90)
     for _ in range(12):  # rounds of quanta, all of which "b" uses
         turns.admissible(["b"])
-        turns.started("b", QUANTUM_MS)
+        turns.started("b", QUANTUM_MS, 0.0)
     assert not turns.is_light("b")
     wait(turns, *"a" * 50)
     n_first = 0
     while turns.is_light("a"):
         assert turns.admissible(["a", "b"]) == ["a"]
-        turns.started("a", QUANTUM_MS)
+        turns.started("a", QUANTUM_MS, 0.0)
         if turns.admissible(["a", "b"]) == ["b"]:  # that used up its credit, and a new round gave it more
-            turns.started("b", QUANTUM_MS)
+            turns.started("b", QUANTUM_MS, 0.0)
             turns.admissible(["a", "b"])
         n_first += 1
     assert 8 / (1 - 0.75) - 8 < n_first <= 8 / (1 - 0.75)
@@ -188,7 +188,7 @@ def test_who_uses_less_than_its_quanta_comes_first_and_may_do_so_in_bursts():
 def test_asking_whose_turn_it_is_gives_nobody_a_quantum():
     turns = credits()
     wait(turns, *"a" * 5)
-    turns.started("a", 10 * QUANTUM_MS)
+    turns.started("a", 10 * QUANTUM_MS, 0.0)
     credit_ms = turns.standing("a", {}).credit_ms
     for _ in range(50):
         assert turns.admissible(["a"]) == ["a"]
@@ -198,10 +198,10 @@ def test_asking_whose_turn_it_is_gives_nobody_a_quantum():
 def test_what_gave_way_needs_no_turn_to_run_again():
     turns = credits()
     wait(turns, *"a" * 3)
-    turns.started("a", 10 * QUANTUM_MS)
+    turns.started("a", 10 * QUANTUM_MS, 0.0)
     turns.ended("a", 0.0, 0.0)
     credit_ms = turns.standing("a", {}).credit_ms
-    turns.started("a", 7 * QUANTUM_MS, prepaid_ms=6 * QUANTUM_MS)
+    turns.started("a", 7 * QUANTUM_MS, 0.0, prepaid_ms=6 * QUANTUM_MS)
     assert turns.standing("a", {}).credit_ms == credit_ms - QUANTUM_MS
     turns.refund("a", QUANTUM_MS)
     assert turns.standing("a", {}).credit_ms == credit_ms
@@ -210,10 +210,10 @@ def test_what_gave_way_needs_no_turn_to_run_again():
 def test_who_has_something_waiting_all_the_time_wants_more_than_little():
     turns = credits()
     wait(turns, "a", "a", *"b" * 90)
-    turns.started("a", 50 * QUANTUM_MS)
+    turns.started("a", 50 * QUANTUM_MS, 0.0)
     light = []
     for _ in range(50):  # each gives both a quantum
-        turns.started("b", QUANTUM_MS)
+        turns.started("b", QUANTUM_MS, 0.0)
         light.append(turns.is_light("a"))
     assert light == [11 <= n_rounds <= 32 for n_rounds in range(50)]
     turns.left("a", 0.0)
@@ -225,8 +225,60 @@ def test_a_new_tenant_is_light_for_no_more_than_its_first_quantum():
     wait(turns, *"ab")
     turns.admissible(["a"])
     assert turns.is_light("a")
-    turns.started("a", QUANTUM_MS)
+    turns.started("a", QUANTUM_MS, 0.0)
     assert not turns.is_light("a")
+
+
+def use_alone(turns, tenant, n_requests):
+    """Its requests start as they come, ten a second, and take a quantum each. The time then."""
+    for number in range(n_requests):
+        wait(turns, tenant, now_s=number / 10)
+        turns.started(tenant, QUANTUM_MS, number / 10)
+        turns.ended(tenant, 0.0, number / 10)
+    return n_requests / 10
+
+
+def test_what_was_used_or_saved_while_nobody_had_to_wait_is_forgotten():
+    turns = credits()
+    turns.stand("b", 1.0, is_batch=False)  # it wants nothing yet
+    now_s = use_alone(turns, "a", 100)
+    wait(turns, *"ab" * 10, now_s=now_s)
+    assert turns.is_light("a")
+    assert turns.is_light("b")
+    turns.started("b", QUANTUM_MS, now_s)
+    assert turns.is_light("a")
+    assert not turns.is_light("b")
+
+
+def test_what_starts_in_a_calm_counts_for_a_second():
+    turns = credits()
+    wait(turns, "b", now_s=100.0)
+    turns.started("b", QUANTUM_MS, 100.0)
+    for now_s, is_light in ((100.9, False), (101.1, True)):
+        wait(turns, "a", now_s=now_s)
+        turns.started("a", 1.0, now_s)
+        assert turns.is_light("b") is is_light
+
+
+def test_batch_that_waits_all_the_while_keeps_nobody_from_being_as_if_new():
+    turns = credits()
+    wait(turns, *["batch"] * 200, is_batch=True)
+    for number in range(1, 100):
+        wait(turns, "a", now_s=number / 10)
+        turns.started("a", QUANTUM_MS, number / 10)
+        turns.started("batch", 1.0, number / 10 + 0.05)
+    wait(turns, "a", now_s=10.0)
+    assert turns.is_light("a")
+
+
+@pytest.mark.parametrize(("pause_s", "is_light"), [(0.9, False), (1.1, True)])
+def test_a_pause_of_a_flood_is_no_calm_unless_it_lasts(pause_s, is_light):
+    turns = credits()
+    wait(turns, *"b" * 20, now_s=100.0)
+    for _ in range(20):  # the last of them after five seconds
+        turns.started("b", QUANTUM_MS, 105.0)
+    wait(turns, "b", now_s=105.0 + pause_s)
+    assert turns.is_light("b") is is_light
 
 
 def test_light_tenants_have_the_first_priority_only_while_others_wait():
@@ -235,7 +287,7 @@ def test_light_tenants_have_the_first_priority_only_while_others_wait():
     assert turns.priority("a") == 1
     wait(turns, "b")
     assert turns.priority("a") == 0
-    turns.started("a", QUANTUM_MS)
+    turns.started("a", QUANTUM_MS, 0.0)
     assert turns.priority("a") == 1
     assert turns.priority("b") == 1  # nobody else waits now
 
@@ -259,7 +311,7 @@ def test_one_alone_is_never_held_back(make):
     wait(turns, *["a"] * 50)
     for _ in range(50):
         assert list(turns.admissible(["a"])) == ["a"]
-        turns.started("a", 1e6)
+        turns.started("a", 1e6, 0.0)
 
 
 def test_who_leaves_is_not_charged():
@@ -278,7 +330,7 @@ def test_batch_waits_for_what_is_interactive_but_for_a_small_share(make):
     served = []
     for _ in range(2000):
         served.append(next(iter(turns.admissible(["now", "later"]))))
-        turns.started(served[-1], 10.0)
+        turns.started(served[-1], 10.0, 0.0)
     assert served.count("later") / len(served) == pytest.approx(BATCH_SHARE, rel=0.05)
 
 
@@ -287,7 +339,7 @@ def test_batch_alone_gets_everything_and_owes_nothing_for_it():
     wait(turns, *["later"] * 100, is_batch=True)
     for _ in range(50):
         assert list(turns.admissible(["later"])) == ["later"]
-        turns.started("later", 10.0)
+        turns.started("later", 10.0, 0.0)
     wait(turns, *["now"] * 100)
     assert list(turns.admissible(["now", "later"])) == ["now"]
 
@@ -299,7 +351,7 @@ def test_a_weight_holds_at_once_for_what_waits():
     served = []
     for _ in range(1000):
         served.append(next(iter(turns.admissible(["a", "b"]))))
-        turns.started(served[-1], 40.0)
+        turns.started(served[-1], 40.0, 0.0)
     assert served.count("b") / served.count("a") == pytest.approx(9, rel=0.05)
 
 
@@ -312,7 +364,7 @@ def test_who_gets_a_smaller_weight_keeps_no_more_than_that_allows():
     assert turns.standing("a", {}).credit_ms == 9 * QUANTUM_MS
     turns.stand("a", 1.0, is_batch=False)
     assert turns.standing("a", {}).credit_ms == QUANTUM_MS
-    turns.started("a", 8 * QUANTUM_MS)
+    turns.started("a", 8 * QUANTUM_MS, 0.0)
     assert not turns.is_light("a"), "what it may use beyond it shrinks as well"
 
 

@@ -68,7 +68,6 @@ engines = 2
 block_size = {BLOCK_TOKENS}
 max_num_seqs = {MAX_NUM_SEQS}
 max_num_batched_tokens = {{step_tokens}}
-long_prefill_token_threshold = {{prompt_step_tokens}}
 max_model_len = {MAX_MODEL_LEN}
 kv_blocks = {{kv_blocks}}
 extra_args = {{engine_args}}
@@ -116,12 +115,11 @@ def serving(
     fairness: str = "d2lpm",
     kv_blocks: int = 0,
     step_tokens: int = MAX_NUM_BATCHED_TOKENS,
-    prompt_step_tokens: int = 0,
     engine_args: Sequence[str] = (),
 ) -> Iterator[Daemon]:
     """A fresh daemon on two fresh engines of the demo model, whose files in `workshop` stay.
 
-    A step has at most `step_tokens`, and of one prompt `prompt_step_tokens` if there is room for them (0: all).
+    A step has at most `step_tokens`.
     """
     shutil.rmtree(workshop / "data", ignore_errors=True)
     model = ensure_demo_model(workshop, lambda text: print(text, file=sys.stderr))
@@ -136,7 +134,6 @@ def serving(
         fairness=fairness,
         kv_blocks=kv_blocks,
         step_tokens=step_tokens,
-        prompt_step_tokens=prompt_step_tokens,
         engine_args=json.dumps(list(engine_args)),
     )
     (workshop / "preble.toml").write_text(config)

@@ -5,7 +5,7 @@
 
 A lone neighbour sends a tenth of what the GPUs manage at the knee, the flooder twice that knee; what they send has
 nothing in common. The crowd is the workload `noisy_neighbour`. TTFT is that of whoever is not the flooder. Engines are
-as the calibration has them, and with shorter steps of which no prompt may take more than half.
+as the calibration has them, and with steps of half as many tokens.
 """
 
 import argparse
@@ -69,11 +69,8 @@ class Case:
         """Of its engines."""
         if not self.short:
             return FIT
-        steps = {
-            "max_num_batched_tokens": SHORT_STEP_TOKENS,
-            "long_prefill_token_threshold": SHORT_STEP_TOKENS // 2,
-        }
-        return msgspec.structs.replace(FIT, engine=msgspec.structs.replace(FIT.engine, **steps))
+        engine = msgspec.structs.replace(FIT.engine, max_num_batched_tokens=SHORT_STEP_TOKENS)
+        return msgspec.structs.replace(FIT, engine=engine)
 
     def requests(self) -> Iterator[SimRequest]:
         """In the order of their arrival."""

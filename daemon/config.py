@@ -63,7 +63,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     window_s: Positive = 180.0
     decode_imbalance_ratio: Annotated[float, msgspec.Meta(ge=1, le=_LARGEST)] = 1.5
     expected_output_tokens: Count = 64
-    prefill_lead_steps: Positive = 1.0
+    prefill_lead_tokens: CountOrZero = 0
     fairness: FairnessName = "d2lpm"
     quantum_s: Positive = 1.0
     cached_charge_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1

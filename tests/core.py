@@ -15,7 +15,7 @@ MODEL = ModelName("m")
 BLOCK = 4
 LIMITS = EngineLimits(block_size=BLOCK, kv_blocks=1000, max_num_seqs=8, max_num_batched_tokens=100, max_model_len=2000)
 TIMES = TimeModel(prefill_base_ms=1.0, prefill_ms_per_token=1.0, decode_ms_per_sequence=1.0)
-CONFIG = SchedulerConfig(window_s=180.0, expected_output_tokens=4, prefill_lead_steps=2.0, max_waiting_requests=50)
+CONFIG = SchedulerConfig(window_s=180.0, expected_output_tokens=4, prefill_lead_tokens=200, max_waiting_requests=50)
 PAPER = msgspec.structs.replace(CONFIG, policy="e2_paper")
 HASHER = BlockHasher(BLOCK)
 

@@ -52,7 +52,7 @@ class Engine:
         self.running: dict[AttemptId, Attempt] = {}
         self._requests = 0
         """That wait or run."""
-        self._prefills = Prefills(gpu, index, pool.turns)
+        self._prefills = Prefills(gpu, index, pool.turns, config)
         self._answers = Answers(limits.block_size)
         self._index = index
         self._evictable = index.evictable(gpu)
@@ -253,13 +253,7 @@ class Engine:
         _, held_blocks = self._index.computed_and_held(attempt.leaf, self.gpu)
         new_blocks = len(spec.prompt.block_keys) - held_blocks
         blocks = self._held_blocks() + new_blocks + attempt.private_blocks
-        prefill_bound = self._config.prefill_lead_steps * limits.max_num_batched_tokens
-        ahead_tokens = self._prefills.tokens
-        if ahead_tokens + unprefilled_tokens > prefill_bound and self._pool.turns.is_light(spec.lane):
-            ahead_tokens = self._prefills.tokens_of(spec.lane)
-            if self._pool.turns.priority(spec.lane) == 0:  # its next is to be there when its last has been computed
-                prefill_bound += limits.max_num_batched_tokens
-        if ahead_tokens and ahead_tokens + unprefilled_tokens > prefill_bound:
+        if not self._prefills.may_take(spec.lane, unprefilled_tokens, limits.max_num_batched_tokens):
             return False
         sequences = self._sequences + spec.n_sequences
         if sequences > limits.max_num_seqs or blocks > limits.kv_blocks:

@@ -1,11 +1,14 @@
 """What one engine has been sent and has yet to prefill, and what of that gives way to tenants that want little."""
 
+from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, TenantName
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.fairline import Turns
 from preble.daemon.sched.index import PrefixIndex
 from preble.daemon.sched.types import EngineLimits
 
+_LEAST_LEAD_TOKENS = 2048
+"""Steps may be shorter, and an engine is to have the next at hand when one ends."""
 _UNSEEN = 8
 """So often a request gives way though nothing has been reported of what was computed of it: a step may be under way."""
 
@@ -19,10 +22,11 @@ class Prefills:
     computed, so it comes to its end.
     """
 
-    def __init__(self, gpu: GpuId, index: PrefixIndex, turns: Turns) -> None:
+    def __init__(self, gpu: GpuId, index: PrefixIndex, turns: Turns, config: SchedulerConfig) -> None:
         self._gpu = gpu
         self._index = index
         self._turns = turns
+        self._lead_tokens = config.prefill_lead_tokens
         self._attempts: dict[AttemptId, Attempt] = {}
         self.tokens = 0
         """Prompt tokens that the engine has yet to compute."""
@@ -40,7 +44,20 @@ class Prefills:
         attempt.unprefilled_tokens = 0
         return True
 
-    def tokens_of(self, lane: TenantName) -> int:
+    def may_take(self, lane: TenantName, n_tokens: int, step_tokens: int) -> bool:
+        """Whether the engine may be sent so many more tokens to compute: any if it has none, else up to a bound.
+
+        Who wants little is not kept out by what others have there, and has its next request there when its last has
+        been computed.
+        """
+        before_tokens, most_tokens = self.tokens, self._lead_tokens or max(step_tokens, _LEAST_LEAD_TOKENS)
+        if before_tokens + n_tokens > most_tokens and self._turns.is_light(lane):
+            before_tokens = self._tokens_of(lane)
+            if self._turns.priority(lane) == 0:
+                most_tokens += step_tokens
+        return not before_tokens or before_tokens + n_tokens <= most_tokens
+
+    def _tokens_of(self, lane: TenantName) -> int:
         """Of a tenant, what the engine has yet to compute."""
         return sum(attempt.unprefilled_tokens for attempt in self._attempts.values() if attempt.spec.lane == lane)
 

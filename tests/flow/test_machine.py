@@ -67,6 +67,15 @@ def test_a_prompt_larger_than_the_bound_starts_alone():
     assert bench.dispatched() == ["r1"]
 
 
+@pytest.mark.parametrize(("step_tokens", "n_sent"), [(512, 4), (2048, 4), (4096, 8)])
+def test_an_engine_has_a_step_to_prefill_and_no_less_than_2048_tokens(step_tokens, n_sent):
+    limits = replace(LIMITS, kv_blocks=10_000, max_num_seqs=99, max_num_batched_tokens=step_tokens)
+    bench = Bench("a", limits=limits, config=msgspec.structs.replace(CONFIG, prefill_lead_tokens=0))
+    for number in range(12):
+        bench.arrive(f"r{number}", chr(97 + number) * 512)
+    assert len(bench.dispatched()) == n_sent
+
+
 def test_cached_prompts_do_not_wait_for_prefill():
     bench = Bench("a")
     bench(stored("a", "x" * 400))
@@ -83,7 +92,8 @@ def test_sequences_are_bounded_by_the_engine():
 
 
 def test_kv_blocks_are_bounded_by_the_engine_and_shared_ones_count_once():
-    bench = Bench("a", limits=replace(LIMITS, kv_blocks=60, max_num_batched_tokens=10_000))
+    config = msgspec.structs.replace(CONFIG, prefill_lead_tokens=10_000)
+    bench = Bench("a", limits=replace(LIMITS, kv_blocks=60), config=config)
     for number in range(5):
         bench.arrive(f"s{number}", "x" * 160)
     assert len(bench.dispatched()) == 5, "40 blocks are shared, and each takes one or two of its own"
@@ -92,7 +102,7 @@ def test_kv_blocks_are_bounded_by_the_engine_and_shared_ones_count_once():
 
 
 def test_what_waits_goes_in_order_of_arrival():
-    bench = Bench("a", config=msgspec.structs.replace(CONFIG, prefill_lead_steps=0.1))
+    bench = Bench("a", config=msgspec.structs.replace(CONFIG, prefill_lead_tokens=10))
     decisions = [bench.arrive(f"r{number}", chr(97 + number) * 90) for number in range(3)]
     for decision in decisions:
         bench.finish(decision)
@@ -112,7 +122,7 @@ def test_a_full_queue_refuses():
 
 def test_a_flood_leaves_places_for_others():
     bench = Bench(
-        "a", config=msgspec.structs.replace(CONFIG, max_waiting_requests=18, prefill_lead_steps=0.1, quantum_s=0.05)
+        "a", config=msgspec.structs.replace(CONFIG, max_waiting_requests=18, prefill_lead_tokens=10, quantum_s=0.05)
     )
 
     def waits(name, tenant):

@@ -124,7 +124,8 @@ async def test_a_request_without_output_runs_again_on_another_engine(house, stre
 async def test_what_gives_way_to_a_light_tenant_runs_again_and_is_answered_whole(house, stream):
     engine = house.engines["a"]
     engine.ms_per_prompt_token = 5
-    house.runtime = Runtime(Machine(msgspec.structs.replace(CONFIG, quantum_s=0.04)), on_step_s=lambda _: None)
+    config = msgspec.structs.replace(CONFIG, quantum_s=0.04, prefill_lead_tokens=32)
+    house.runtime = Runtime(Machine(config), on_step_s=lambda _: None)
     house.runtime.post(up("a", limits=replace(LIMITS, max_num_batched_tokens=16)))  # of which a prompt has 40
     answers = []
     for name, lane in (("r1", "flood"), ("r2", "flood"), ("r3", "light")):

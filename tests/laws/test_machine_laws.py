@@ -157,7 +157,7 @@ class Daemon(RuleBasedStateMachine):
         for view in self.bench.machine.views(self.bench.now_s):
             if view.running > 1:
                 assert view.sequences <= TIGHT.max_num_seqs
-                lead_tokens = max(100, CONFIG.prefill_lead_steps * TIGHT.max_num_batched_tokens)
+                lead_tokens = max(100, CONFIG.prefill_lead_tokens)
                 light_tokens = lead_tokens + TIGHT.max_num_batched_tokens
                 assert view.unprefilled_tokens <= lead_tokens + light_tokens
 

@@ -130,7 +130,7 @@ def test_a_flood_is_no_worse_for_who_had_the_engines_alone_before_it():
     assert np.percentile(flooded_s, 99) < 2 * np.percentile(alone_s, 99)
 
 
-SHORT = msgspec.structs.replace(FIT.engine, max_num_batched_tokens=1024, long_prefill_token_threshold=512)
+SHORT = msgspec.structs.replace(FIT.engine, max_num_batched_tokens=1024)
 """Short steps, of which a prompt takes half at most."""
 
 

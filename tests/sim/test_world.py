@@ -283,7 +283,7 @@ def test_a_long_prompt_gives_way_to_a_light_tenant_and_has_found_nothing_cached(
         return replace(request(name, at_ms, (content, 400)), tenant=TenantName("flood"))
 
     def seen(fairness):
-        fast = SchedulerConfig(expected_output_tokens=4, quantum_s=0.2, fairness=fairness)
+        fast = SchedulerConfig(expected_output_tokens=4, quantum_s=0.2, fairness=fairness, prefill_lead_tokens=10)
         loads = [flood("f1", 0, 1), flood("f2", 1, 2), request("small", 100, (3, 8))]
         return play(*loads, config=fast, dispatch_delay_s=0.002)
 

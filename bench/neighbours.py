@@ -4,8 +4,9 @@
     .venv/bin/python bench/neighbours.py --write    # and puts the tables into docs/fairness.md
 
 A lone neighbour sends a tenth of what the GPUs manage at the knee, the flooder twice that knee; what they send has
-nothing in common. The crowd is the workload `noisy_neighbour`. TTFT is that of whoever is not the flooder. Engines are
-as the calibration has them, and with steps of half as many tokens.
+nothing in common. The crowd is the workload `noisy_neighbour`. TTFT is that of whoever is not the flooder; served are
+all requests answered until the flood ended, as a share of those without fairness. Engines are as the calibration
+has them, and with steps of half as many tokens.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from preble.daemon.sim.oneshot import FLOODER
 from preble.daemon.sim.types import SimRequest
 from preble.daemon.sim.workloads import WORKLOADS
 from preble.daemon.sim.world import simulate
+from preble.daemon.wire.percents import percent
 
 DOCUMENT = Path(__file__).resolve().parent.parent / "docs/fairness.md"
 FIT = load_fit("a6000-mistral-7b")
@@ -72,16 +74,20 @@ class Case:
         engine = msgspec.structs.replace(FIT.engine, max_num_batched_tokens=SHORT_STEP_TOKENS)
         return msgspec.structs.replace(FIT, engine=engine)
 
+    @property
+    def seconds(self) -> float:
+        """For how long a flood comes."""
+        return CROWD_SECONDS if self.own == CROWD else SECONDS[self.own]
+
     def requests(self) -> Iterator[SimRequest]:
         """In the order of their arrival."""
         if self.own == CROWD:
             rate = CROWD_RATE * (1 if self.flood else CROWD_SHARE)
-            demand = Demand(requests=int(rate * CROWD_SECONDS), rate=rate, seed=self.seed, n_gpus=GPUS)
+            demand = Demand(requests=int(rate * self.seconds), rate=rate, seed=self.seed, n_gpus=GPUS)
             return WORKLOADS[CROWD].generate(replace(demand, flood_share=1 - CROWD_SHARE if self.flood else 0.0))
-        seconds = SECONDS[self.own]
-        loads = [load(OWN, self.own, SHARE, 1.3 * seconds, self.seed)]
+        loads = [load(OWN, self.own, SHARE, 1.3 * self.seconds, self.seed)]
         if self.flood is not None:
-            loads.append(load(FLOODER, self.flood, FLOOD, seconds, self.seed + 1))
+            loads.append(load(FLOODER, self.flood, FLOOD, self.seconds, self.seed + 1))
         return merge(*loads, key=lambda one: one.at_s)
 
 
@@ -99,16 +105,31 @@ def load(tenant: TenantName, workload: str, of_knee: float, seconds: float, seed
         )
 
 
-def p99_ttft_s(case: Case) -> float:
-    outcomes = simulate(
-        case.requests(),
-        fit=case.fit,
-        gpus=GPUS,
-        config=SchedulerConfig(fairness=case.fairness),
-        dispatch_delay_s=WAY_S,
+@dataclass(frozen=True)
+class Found:
+    """What became of a case."""
+
+    p99_ttft_s: float
+    served: int
+
+
+def play(case: Case) -> Found:
+    outcomes = list(
+        simulate(
+            case.requests(),
+            fit=case.fit,
+            gpus=GPUS,
+            config=SchedulerConfig(fairness=case.fairness),
+            dispatch_delay_s=WAY_S,
+        )
     )
-    answered = [one for one in outcomes if one.tenant != FLOODER and one.first_token_s is not None]
-    return float(np.percentile([one.first_token_s - one.arrived_s for one in answered], 99))
+    ttfts_s = [
+        one.first_token_s - one.arrived_s for one in outcomes if one.tenant != FLOODER and one.first_token_s is not None
+    ]
+    return Found(
+        p99_ttft_s=float(np.percentile(ttfts_s, 99)),
+        served=sum(one.complete and one.ended_s <= case.seconds for one in outcomes),
+    )
 
 
 def cases() -> Iterator[Case]:
@@ -120,15 +141,18 @@ def cases() -> Iterator[Case]:
                 yield Case(own, flood, "d2lpm", seed, short)
 
 
-def rows(found: dict[Case, float]) -> Iterator[list[str]]:
+def rows(found: dict[Case, Found]) -> Iterator[list[str]]:
     for own, flood in PAIRS:
+        unfair = [found[Case(own, flood, "none", seed)] for seed in SEEDS]
         row = ["seven small" if own == CROWD else own, "small" if own == CROWD else flood]
         for short in (False, True):
             alone = [found[Case(own, None, "d2lpm", seed, short)] for seed in SEEDS]
             flooded = [found[Case(own, flood, "d2lpm", seed, short)] for seed in SEEDS]
-            ratio = mean(some / other for some, other in zip(flooded, alone, strict=True))
-            row += [f"{mean(alone):.2f}", f"{mean(flooded):.2f}", f"{ratio:.1f}"]
-        yield [*row, f"{mean(found[Case(own, flood, 'none', seed)] for seed in SEEDS):.1f}"]
+            ratio = mean(some.p99_ttft_s / other.p99_ttft_s for some, other in zip(flooded, alone, strict=True))
+            served = sum(one.served for one in flooded) / sum(one.served for one in unfair)
+            row += [*(f"{mean(one.p99_ttft_s for one in some):.2f}" for some in (alone, flooded)), f"{ratio:.1f}"]
+            row.append(percent(served))
+        yield [*row, f"{mean(one.p99_ttft_s for one in unfair):.1f}"]
 
 
 def main() -> None:
@@ -138,8 +162,9 @@ def main() -> None:
     args = parser.parse_args()
     wanted = list(dict.fromkeys(cases()))
     with ProcessPoolExecutor(args.processes) as pool:
-        found = dict(zip(wanted, pool.map(p99_ttft_s, wanted), strict=True))
-    measures = [f"{what}{steps}" for steps in ("", ", short steps") for what in ("alone, s", "flooded, s", "ratio")]
+        found = dict(zip(wanted, pool.map(play, wanted), strict=True))
+    whats = ("alone, s", "flooded, s", "ratio", "served")
+    measures = [f"{what}{steps}" for steps in ("", ", short steps") for what in whats]
     lines = table(["neighbour", "flooder", *measures, "with none, s"], rows(found))
     print(lines)
     if args.write:

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import time
 
 import httpx
+import msgspec
 from tests.api.documented import Documented
 from tests.byte_model import model_files
 from tests.core import CONFIG, MODEL, up
@@ -106,7 +107,8 @@ class House:
         self.operator_key = self.make_key(None)
         self.up = True
         self.metrics = Metrics()
-        self.runtime = Runtime(Machine(CONFIG), on_step_s=lambda _: None)
+        config = msgspec.structs.replace(CONFIG, prefill_lead_tokens=LIMITS.max_num_batched_tokens)
+        self.runtime = Runtime(Machine(config), on_step_s=lambda _: None)
         self.runtime.post(up(GPU, limits=LIMITS))
         self.shelf = Shelf()
         self.base_url = ""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.core import BLOCK, CONFIG, LIMITS, MODEL, Bench, keys, removed, spec, stored, up
@@ -13,6 +14,7 @@ from preble.daemon.flow.machine import Machine
 
 GPUS = ("a", "b", "c")
 TIGHT = replace(LIMITS, kv_blocks=40, max_num_seqs=3, max_num_batched_tokens=40)
+CLOSE = msgspec.structs.replace(CONFIG, prefill_lead_tokens=80)
 
 
 class Daemon(RuleBasedStateMachine):
@@ -28,7 +30,7 @@ class Daemon(RuleBasedStateMachine):
 
     @initialize()
     def begin(self):
-        self.bench = Bench(*GPUS, limits=TIGHT)
+        self.bench = Bench(*GPUS, config=CLOSE, limits=TIGHT)
         self.log = [(up(gpu, limits=TIGHT), 0.0) for gpu in GPUS]
         self.arrived, self.ended, self.running, self.aborted = set(), [], {}, set()
         self.lost, self.pins = set(), []
@@ -157,7 +159,7 @@ class Daemon(RuleBasedStateMachine):
         for view in self.bench.machine.views(self.bench.now_s):
             if view.running > 1:
                 assert view.sequences <= TIGHT.max_num_seqs
-                lead_tokens = max(100, CONFIG.prefill_lead_tokens)
+                lead_tokens = max(100, CLOSE.prefill_lead_tokens)
                 light_tokens = lead_tokens + TIGHT.max_num_batched_tokens
                 assert view.unprefilled_tokens <= lead_tokens + light_tokens
 
@@ -177,14 +179,14 @@ class Daemon(RuleBasedStateMachine):
         for gpu in GPUS:
             self.do(events.DrainChanged(gpu=gpu, draining=False))
             self.engine_starts(gpu, 9)
-        for _ in range(CONFIG.max_attempts * len(self.arrived) + 1):
+        for _ in range(CLOSE.max_attempts * len(self.arrived) + 1):
             for dispatch in list(self.running.values()):
                 del self.running[dispatch.attempt_id]
                 self.do(events.Finished(attempt_id=dispatch.attempt_id, output_tokens=3))
         assert set(self.ended) == self.arrived
         for gpu, chain in self.pins:
             self.do(events.PinChanged(model=MODEL, gpu=gpu, keys=chain, pinned=False))
-        self.bench.now_s += CONFIG.window_s + 1
+        self.bench.now_s += CLOSE.window_s + 1
         for view in self.bench.machine.views(self.bench.now_s):
             assert (view.load_ms, view.outstanding_ms, view.running, view.waiting) == (0, 0, 0, 0)
             assert (view.sequences, view.held_blocks, view.unprefilled_tokens) == (0, 0, 0)
@@ -193,7 +195,7 @@ class Daemon(RuleBasedStateMachine):
         assert self.bench.machine.indexed_blocks("m") == 0
 
     def _same_events_same_effects(self):
-        again = Machine(CONFIG)
+        again = Machine(CLOSE)
         effects = [effect for event, now_s in self.log for effect in again.step(event, now_s)]
         assert effects == self.bench.seen
 

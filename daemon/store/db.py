@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
@@ -86,7 +86,12 @@ async def claimed(engine: AsyncEngine) -> AsyncIterator[None]:
         if not (await connection.execute(select(func.pg_try_advisory_lock(_CLAIM)))).scalar_one():
             raise ConfigError(f"database_url: {engine.url.render_as_string()} is in use by another Preble")
         await connection.commit()  # the lock is the connection's, not the transaction's
-        yield
+        try:
+            yield
+        finally:  # a server that is told of it lets the next in at once, and not when it sees that nobody is there
+            with suppress(DBAPIError):
+                await connection.execute(select(func.pg_advisory_unlock(_CLAIM)))
+                await connection.commit()
 
 
 def reason(error: DBAPIError) -> str:

@@ -27,7 +27,7 @@ def cached_blocks(stretches: Sequence[Stretch]) -> Counts:
     for node, n_blocks in stretches:
         start, end = end, end + n_blocks
         goes_on = False
-        for here in node.gpus.values() if node.sole is None else (node.sole,):
+        for here in node.counted:
             if start and found.get(here.gpu) != start:
                 continue
             if here.intended or here.resident >= n_blocks:

@@ -133,20 +133,29 @@ class _Front:
         self._weights, self._n_weighed = {}, 0
         self.told = {}
 
-    def lost_of_first(self, n_blocks: int) -> float:
-        """What evicting them would lose; of fewer, if there are no more."""
-        if self._n_weighed < n_blocks:
-            self._weigh_up_to(n_blocks)
+    def lost_of_first(self, n_blocks: int, spared: Collection[OnGpu] = ()) -> float:
+        """What evicting them would lose, those of nodes that are spared left out; of fewer, if there are no more."""
+        up_to = n_blocks + self.blocks_of(spared) if spared else n_blocks
+        if self._n_weighed < up_to:
+            self._weigh_up_to(up_to)
+        weights: Iterable[_Weight] = self._weights.values()
+        if spared:
+            weights = [weight for here, weight in self._weights.items() if here not in spared]
         lost, left = 0.0, n_blocks
-        for resident, chance, of_all in self._weights.values():
+        for resident, chance, of_all in weights:
             if resident >= left:
                 if chance:
                     lost += chance * self.loss.again_ms(left)
                 break
             lost += of_all
             left -= resident
-        self.told[n_blocks] = lost
+        if not spared:
+            self.told[n_blocks] = lost
         return lost
+
+    def blocks_of(self, nodes: Iterable[OnGpu]) -> int:
+        """How many some of its nodes have."""
+        return sum([self.blocks[here] for here in nodes])
 
     def _weigh_up_to(self, n_blocks: int) -> None:
         """Go on behind those that have been weighed."""
@@ -290,6 +299,9 @@ class Evictable:
             front.set(loss, moment)
         if not front.nodes.isdisjoint(keep):
             gpu = self._gpu
+            spared = [node.counted_on(gpu) for node in front.nodes.intersection(keep)]
+            if front.n_blocks - front.blocks_of(spared) >= n_blocks or front.last_tick == inf:
+                return front.lost_of_first(n_blocks, spared)
             return sum([front.weigh(node.counted_on(gpu), taken)[2] for node, taken in self.victims(n_blocks, keep)])
         lost = front.told.get(n_blocks)
         return front.lost_of_first(n_blocks) if lost is None else lost

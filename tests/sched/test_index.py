@@ -385,6 +385,20 @@ def test_a_loss_greater_than_all_there_is_to_evict_is_that_of_all():
     assert index.evictable(A).loss(5, [], LOSS) == 0
 
 
+def test_a_loss_passes_over_what_is_kept_to_what_goes_next():
+    index = PrefixIndex()
+    order = index.evictable(A)
+    for text in ("ab", "cd", "ef"):
+        leaf = index.insert(keys(text))
+        index.send(leaf, A)
+        index.acquire(leaf, A)
+        index.set_chain_resident(leaf, A)
+        index.release(leaf, A)
+    first = [node for node, _ in index.match(keys("ab"))]
+    assert order.loss(2, first, LOSS) == 2 * LOSS.again_ms(2)
+    assert order.loss(3, first, LOSS) == 2 * LOSS.again_ms(2) + 2 * LOSS.again_ms(1)
+
+
 def test_a_loss_follows_what_is_evicted_in_whole_or_in_part_and_what_is_used():
     index = PrefixIndex()
     order = index.evictable(A)

@@ -4,7 +4,7 @@
 chance in it, so the daemon and a simulation host the same code, and the same events give the same effects.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Preempt, Refusal, Refuse
@@ -63,15 +63,18 @@ class Machine:
         self._draining: set[GpuId] = set()
         self._browser, self._owners = Browser(), Owners()
         self._now_s = float("-inf")
+        self._effects: list[Effect] = []
+        """Of the step that is under way."""
 
     def step(self, event: Event, now_s: float) -> tuple[Effect, ...]:
         """Advance by one event. `now_s` is monotonic seconds and must not decrease."""
         assert now_s >= self._now_s, f"time went back from {self._now_s} to {now_s}"
         self._now_s = now_s
         self._scheduler.age(now_s)
-        effects = list(self._react(event))
+        self._effects = effects = []
+        self._react(event)
         for model in self._scheduler.waited_for:
-            effects += self._feed_idle(model)
+            self._feed_idle(model)
         return tuple(effects)
 
     def views(self, now_s: float) -> tuple[EngineView, ...]:
@@ -146,26 +149,26 @@ class Machine:
         """Blocks in the model's prefix index."""
         return len(self._scheduler.index(model))
 
-    def _react(self, event: Event) -> Iterator[Effect]:
+    def _react(self, event: Event) -> None:
         match event:
             case Arrived(request=spec):
-                yield from self._arrive(spec)
+                self._arrive(spec)
             case FirstToken(attempt_id=attempt_id):
-                yield from self._first_token(attempt_id)
+                self._first_token(attempt_id)
             case Finished() | Failed():
-                yield from self._attempt_ended(event)
+                self._attempt_ended(event)
             case ClientGone(request_id=request_id):
-                yield from self._client_gone(request_id)
+                self._client_gone(request_id)
             case KvReported():
-                yield from self._kv_reported(event)
+                self._kv_reported(event)
             case EngineUp():
-                yield from self._engine_up(event)
+                self._engine_up(event)
             case EngineDown(gpu=gpu):
-                yield from self._engine_down(gpu)
+                self._engine_down(gpu)
             case TenantStands() | PinChanged():
                 self._learn(event)
             case DrainChanged(gpu=gpu, draining=draining):
-                yield from self._drain_changed(gpu, draining)
+                self._drain_changed(gpu, draining)
 
     def _learn(self, told: TenantStands | PinChanged) -> None:
         if isinstance(told, TenantStands):
@@ -176,16 +179,16 @@ class Machine:
 
     # --- requests ---
 
-    def _arrive(self, spec: RequestSpec) -> Iterator[Effect]:
+    def _arrive(self, spec: RequestSpec) -> None:
         assert spec.request_id not in self._live, f"{spec.request_id} arrived twice"
         refusal = self._refusal(spec)
         if refusal is not None:
-            yield Refuse(request_id=spec.request_id, why=refusal)
-            yield Ended(request_id=spec.request_id, outcome=Outcome.REFUSED)
+            self._effects.append(Refuse(request_id=spec.request_id, why=refusal))
+            self._effects.append(Ended(request_id=spec.request_id, outcome=Outcome.REFUSED))
             return
         if spec.prompt.block_keys:
             self._owners.note(spec.prompt.block_keys[0], spec.tenant)
-        yield from self._place(spec, number=1)
+        self._place(spec, number=1)
 
     def _refusal(self, spec: RequestSpec) -> Refusal | None:
         engines = self._for(spec)
@@ -200,54 +203,54 @@ class Machine:
         engines = self._scheduler.serving(spec.model)
         return engines if spec.warms is None else [engine for engine in engines if engine.gpu == spec.warms]
 
-    def _place(self, spec: RequestSpec, number: int) -> Iterator[Effect]:
+    def _place(self, spec: RequestSpec, number: int) -> None:
         if spec.warms is not None:
             self._turns.stand(spec.lane, self._turns.weight(spec.tenant), is_batch=True)
-        yield from self._placed(self._scheduler.place(spec, number, self._now_s))
+        self._placed(self._scheduler.place(spec, number, self._now_s))
 
-    def _feed_idle(self, model: ModelName) -> Iterator[Effect]:
+    def _feed_idle(self, model: ModelName) -> None:
         """Take what waits to where nothing does."""
         while (attempt := self._scheduler.move_to_idle(model, self._now_s)) is not None:
             del self._by_attempt[self._live[attempt.spec.request_id].attempt_id]
-            yield from self._placed(attempt)
+            self._placed(attempt)
 
-    def _placed(self, attempt: Attempt) -> Iterator[Effect]:
+    def _placed(self, attempt: Attempt) -> None:
         self._live[attempt.spec.request_id] = attempt
         self._by_attempt[attempt.attempt_id] = attempt
-        yield Placed(decision=attempt.decision)
+        self._effects.append(Placed(decision=attempt.decision))
         engine = self._engine_of(attempt)
         if engine.could_start(attempt):
-            yield from self._launch(engine, attempt)
+            self._launch(engine, attempt)
             return
         engine.line_up(attempt)
         if len(engine.waiting) > 1:  # alone, it cannot start yet
-            yield from self._start_waiting(engine)
+            self._start_waiting(engine)
 
-    def _start_waiting(self, engine: Engine) -> Iterator[Effect]:
+    def _start_waiting(self, engine: Engine) -> None:
         """Hand over, in order, what the engine can start soon."""
         while (attempt := engine.next_to_start()) is not None:
-            yield from self._launch(engine, attempt)
+            self._launch(engine, attempt)
 
-    def _launch(self, engine: Engine, attempt: Attempt) -> Iterator[Effect]:
+    def _launch(self, engine: Engine, attempt: Attempt) -> None:
         priority = self._turns.priority(attempt.spec.lane)
         others = engine.giving_way() if priority == 0 else ()
         engine.launch(attempt, self._now_s)
         self._scheduler.started(attempt, self._now_s)
         gpu = attempt.decision.gpu
         request_id = attempt.spec.request_id
-        yield Dispatch(request_id=request_id, attempt_id=attempt.attempt_id, gpu=gpu, priority=priority)
+        self._effects.append(Dispatch(request_id=request_id, attempt_id=attempt.attempt_id, gpu=gpu, priority=priority))
         for other in others:
             other.gives_way = True
-            yield Preempt(request_id=other.spec.request_id, attempt_id=other.attempt_id, gpu=gpu)
+            self._effects.append(Preempt(request_id=other.spec.request_id, attempt_id=other.attempt_id, gpu=gpu))
 
-    def _first_token(self, attempt_id: AttemptId) -> Iterator[Effect]:
+    def _first_token(self, attempt_id: AttemptId) -> None:
         attempt = self._by_attempt.get(attempt_id)
         if attempt is not None and attempt.running:
             engine = self._engine_of(attempt)
             engine.first_token(attempt, self._now_s)
-            yield from self._start_waiting(engine)
+            self._start_waiting(engine)
 
-    def _attempt_ended(self, event: Finished | Failed) -> Iterator[Effect]:
+    def _attempt_ended(self, event: Finished | Failed) -> None:
         attempt = self._by_attempt.get(event.attempt_id)
         if attempt is None or not attempt.running:
             return
@@ -260,107 +263,108 @@ class Machine:
         gpu_ms = engine.end(attempt, self._now_s, output_tokens)
         self._gpu_ms[request_id] = self._gpu_ms.get(request_id, 0.0) + gpu_ms
         if attempt.cancelled:
-            yield self._end(attempt, Outcome.CANCELLED)
+            self._end(attempt, Outcome.CANCELLED)
         elif isinstance(event, Finished):
-            yield self._end(attempt, Outcome.FINISHED)
+            self._end(attempt, Outcome.FINISHED)
         elif event.retry and attempt.gives_way:
-            yield from self._run_again(attempt)
+            self._run_again(attempt)
         elif event.retry:
-            yield from self._retry(attempt)
+            self._retry(attempt)
         else:
-            yield self._end(attempt, Outcome.FAILED)
-        yield from self._start_waiting(engine)
+            self._end(attempt, Outcome.FAILED)
+        self._start_waiting(engine)
 
-    def _retry(self, attempt: Attempt) -> Iterator[Effect]:
+    def _retry(self, attempt: Attempt) -> None:
         if attempt.number >= self._config.max_attempts:
-            yield Refuse(request_id=attempt.spec.request_id, why=Refusal.ATTEMPTS_EXHAUSTED)
-            yield self._end(attempt, Outcome.FAILED)
+            self._effects.append(Refuse(request_id=attempt.spec.request_id, why=Refusal.ATTEMPTS_EXHAUSTED))
+            self._end(attempt, Outcome.FAILED)
         else:
-            yield from self._place_again(attempt, number=attempt.number + 1)
+            self._place_again(attempt, number=attempt.number + 1)
 
-    def _run_again(self, attempt: Attempt) -> Iterator[Effect]:
+    def _run_again(self, attempt: Attempt) -> None:
         """It gave way; where it was, much of its prompt is cached by now."""
-        yield from self._place_again(attempt, attempt.number)
+        self._place_again(attempt, attempt.number)
         again = self._live.get(attempt.spec.request_id)
         if again is not None:
             again.gave_way = attempt.gave_way + 1
 
-    def _place_again(self, attempt: Attempt, number: int) -> Iterator[Effect]:
+    def _place_again(self, attempt: Attempt, number: int) -> None:
         """Find another engine for a live request that has none, or park it until one is up.
 
         What was to warm an engine that is gone has nothing to do any more.
         """
         self._by_attempt.pop(attempt.attempt_id, None)
         if self._for(attempt.spec):
-            yield from self._place(attempt.spec, number)
+            self._place(attempt.spec, number)
         elif attempt.spec.warms is not None:
-            yield Refuse(request_id=attempt.spec.request_id, why=Refusal.NO_ENGINE)
-            yield self._end(attempt, Outcome.FAILED)
+            self._effects.append(Refuse(request_id=attempt.spec.request_id, why=Refusal.NO_ENGINE))
+            self._end(attempt, Outcome.FAILED)
         else:
             attempt.running = False
             attempt.number = number
             self._parked[attempt.spec.request_id] = attempt
 
-    def _client_gone(self, request_id: RequestId) -> Iterator[Effect]:
+    def _client_gone(self, request_id: RequestId) -> None:
         attempt = self._live.get(request_id)
         if attempt is None or attempt.cancelled:
             return
         if attempt.running:
             attempt.cancelled = True
-            yield Abort(request_id=request_id, attempt_id=attempt.attempt_id, gpu=attempt.decision.gpu)
+            self._effects.append(Abort(request_id=request_id, attempt_id=attempt.attempt_id, gpu=attempt.decision.gpu))
             return
         if self._parked.pop(request_id, None) is None:
             self._engine_of(attempt).withdraw(attempt, self._now_s)
-        yield self._end(attempt, Outcome.CANCELLED)
-        yield from self._start_waiting(self._engine_of(attempt))
+        self._end(attempt, Outcome.CANCELLED)
+        self._start_waiting(self._engine_of(attempt))
 
-    def _end(self, attempt: Attempt, outcome: Outcome) -> Ended:
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         self._by_attempt.pop(attempt.attempt_id, None)
         self._scheduler.ended(attempt.spec)
         request_id = attempt.spec.request_id
         del self._live[request_id]
-        return Ended(request_id=request_id, outcome=outcome, gpu_ms=self._gpu_ms.pop(request_id, 0.0))
+        gpu_ms = self._gpu_ms.pop(request_id, 0.0)
+        self._effects.append(Ended(request_id=request_id, outcome=outcome, gpu_ms=gpu_ms))
 
     def _engine_of(self, attempt: Attempt) -> Engine:
         return self._scheduler.engines[attempt.decision.gpu]
 
     # --- engines ---
 
-    def _engine_up(self, event: EngineUp) -> Iterator[Effect]:
+    def _engine_up(self, event: EngineUp) -> None:
         known = self._scheduler.engines.get(event.gpu)
         if known is not None and known.up:
-            yield from self._engine_down(event.gpu)
+            self._engine_down(event.gpu)
         engine = self._scheduler.engine_up(event.gpu, event.model, event.epoch, event.limits, event.time_model)
         self._scheduler.drain(engine, event.gpu in self._draining)
-        yield from self._unpark(event.model)
+        self._unpark(event.model)
 
-    def _engine_down(self, gpu: GpuId) -> Iterator[Effect]:
+    def _engine_down(self, gpu: GpuId) -> None:
         engine = self._scheduler.engines.get(gpu)
         if engine is None or not engine.up:
             return
         for attempt in self._scheduler.engine_down(engine, self._now_s):
-            yield from self._place_again(attempt, attempt.number)
+            self._place_again(attempt, attempt.number)
 
-    def _drain_changed(self, gpu: GpuId, draining: bool) -> Iterator[Effect]:
+    def _drain_changed(self, gpu: GpuId, draining: bool) -> None:
         (self._draining.add if draining else self._draining.discard)(gpu)
         engine = self._scheduler.engines.get(gpu)
         if engine is None:
             return
         self._scheduler.drain(engine, draining)
         if not draining:
-            yield from self._unpark(engine.model)
+            self._unpark(engine.model)
         elif self._scheduler.serving(engine.model):  # else what waits here runs here: nobody else could take it
             for attempt in list(engine.waiting):
-                yield from self._place_again(engine.withdraw(attempt, self._now_s), attempt.number)
+                self._place_again(engine.withdraw(attempt, self._now_s), attempt.number)
 
-    def _unpark(self, model: ModelName) -> Iterator[Effect]:
+    def _unpark(self, model: ModelName) -> None:
         if not self._scheduler.serving(model):
             return
         for attempt in [a for a in self._parked.values() if a.spec.model == model]:
             del self._parked[attempt.spec.request_id]
-            yield from self._place(attempt.spec, attempt.number)
+            self._place(attempt.spec, attempt.number)
 
-    def _kv_reported(self, report: KvReported) -> Iterator[Effect]:
+    def _kv_reported(self, report: KvReported) -> None:
         engine = self._scheduler.engines.get(report.gpu)
         if engine is None or not engine.up or engine.epoch != report.epoch:
             return
@@ -374,4 +378,4 @@ class Machine:
                 case BlocksCleared():
                     index.clear(engine.gpu)
         engine.note_reported_prefills(self._now_s)
-        yield from self._start_waiting(engine)
+        self._start_waiting(engine)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from preble.daemon.ids import AttemptId, GpuId, ModelName
 from preble.daemon.sched.index import Node
 from preble.daemon.sched.timefit import FitError
@@ -9,8 +11,7 @@ from preble.daemon.sched.types import Decision, RequestSpec, TimeModel
 from preble.daemon.sched.window import Given
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Attempt:
+class Attempt(msgspec.Struct, kw_only=True, eq=False):
     """One try of a request on one engine, from placement to its end. Mutable, and owned by its `Engine`."""
 
     attempt_id: AttemptId

@@ -6,20 +6,19 @@ Sums are whole microseconds and tokens, so that what was added is removed to the
 from collections import deque
 from math import inf
 
+import msgspec
+
 from preble.daemon.sched.node import Node
 from preble.daemon.sched.types import TimeModel
 
 
-class Given:
+class Given(msgspec.Struct, eq=False, gc=False):
     """One request given to the GPU. It counts until the window has passed it, or until it is taken back."""
 
-    __slots__ = ("at_s", "counts", "leaf", "prefill_us")
-
-    def __init__(self, at_s: float, prefill_us: int, leaf: Node | None) -> None:
-        self.at_s = at_s
-        self.prefill_us = prefill_us
-        self.leaf = leaf
-        self.counts = True
+    at_s: float
+    prefill_us: int
+    leaf: Node | None
+    counts: bool = True
 
 
 class LoadWindow:

@@ -6,7 +6,7 @@ It knows where requests should go and what that costs; the life of a request is 
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import count
-from math import ceil
+from math import ceil, floor
 
 import msgspec
 
@@ -30,6 +30,8 @@ _MOVABLE = 4
 
 _NEARLY = 0.95
 """Of the blocks of the longest cached prefix, what a GPU must have to be exploited."""
+_WINDOW_STEPS = 500
+"""A window passes in so many: what leaves it together takes less time, and most decisions take none for that."""
 _NO_ATTEMPT = AttemptId(0)
 """Of a decision that nothing follows; attempts are counted from 1."""
 
@@ -61,6 +63,7 @@ class Scheduler:
         self._serving: dict[ModelName, list[Engine]] = {}
         """Those that take new requests, as far as somebody has asked since one came, went or was drained."""
         self._attempt_ids = count(1)
+        self._step_s = config.window_s / _WINDOW_STEPS
         self._oldest_s = float("-inf")
         """No window counts anything older."""
 
@@ -132,9 +135,9 @@ class Scheduler:
     def age(self, now_s: float) -> None:
         """Let the windows pass, and give up returns that should have come: before anything else that happens then.
 
-        What is decided then does not depend on whether somebody has looked before.
+        What is decided then does not depend on whether somebody has looked before: windows pass at set times.
         """
-        passed_s = now_s - self._config.window_s
+        passed_s = self._step_s * floor(now_s / self._step_s) - self._config.window_s
         if self._oldest_s <= passed_s:
             oldest_s = now_s
             for engine in self.engines.values():

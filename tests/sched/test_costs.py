@@ -32,11 +32,23 @@ def test_load_is_prefill_of_the_missed_plus_decode_at_the_mean_output_length():
 
 def test_load_is_forgotten_after_the_window_and_not_before():
     bench = Bench("a")
+    bench.now_s = 1.0
     bench.run("r1", "x" * 40)
-    bench.now_s = CONFIG.window_s - 0.001
+    bench.now_s = 1.0 + CONFIG.window_s - 0.001
     assert bench.view("a").load_ms > 0
-    bench.now_s = CONFIG.window_s
+    bench.now_s = 1.0 + CONFIG.window_s + CONFIG.window_s / 500
     assert bench.view("a").load_ms == 0
+
+
+def test_the_window_passes_in_steps_whoever_looks_in_between():
+    bench = Bench("a")
+    for number, sent_s in enumerate((1.1, 1.4)):  # of 0.36 s: between the third and the fourth
+        bench.now_s = sent_s
+        bench.run(f"r{number}", "x" * 40)
+    both_ms = bench.view("a").load_ms
+    for since_s, load_ms in ((1.2, both_ms), (1.43, both_ms), (1.45, 0)):
+        bench.now_s = CONFIG.window_s + since_s
+        assert bench.view("a").load_ms == load_ms
 
 
 def test_the_expected_output_length_is_configured_until_one_is_seen():

@@ -128,10 +128,14 @@ class _Front:
             self.told = {}
 
     def set(self, loss: Loss, moment: Moment) -> None:
-        """Tell by these from now on."""
-        self.loss, self.moment = loss, moment
-        self._weights, self._n_weighed = {}, 0
-        self.told = {}
+        """Tell by these from now on. Who would not be missed will not be as time goes on, until it is used again."""
+        is_same, self.loss, self.moment, self.told = loss is self.loss, loss, moment, {}
+        if not is_same:
+            self._weights, self._n_weighed = {}, 0
+            return
+        for here, (n_blocks, chance, _) in self._weights.items():
+            if chance:
+                self._weights[here] = self.weigh(here, n_blocks)
 
     def lost_of_first(self, n_blocks: int, spared: Collection[OnGpu] = ()) -> float:
         """What evicting them would lose, those of nodes that are spared left out; of fewer, if there are no more."""

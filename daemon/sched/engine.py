@@ -258,10 +258,10 @@ class Engine:
         sequences = self._sequences + spec.n_sequences
         if sequences > limits.max_num_seqs or blocks > limits.kv_blocks:
             return False
-        reserve_ratio = self._config.light_reserve_ratio
+        config = self._config
         leaves_room = (
-            sequences <= limits.max_num_seqs - int(reserve_ratio * limits.max_num_seqs)
-            and blocks <= (1 - reserve_ratio) * limits.kv_blocks
+            sequences <= limits.max_num_seqs - int(config.light_sequences_ratio * limits.max_num_seqs)
+            and blocks <= (1 - config.light_kv_ratio) * limits.kv_blocks
         )
         return leaves_room or not self._pool.turns.leaves_room(spec.lane)
 

@@ -214,8 +214,8 @@ def n_at_once(house, tenant, n=12):
 
 
 def reserving(**limits):
-    """One engine of which a quarter is for those that want little, and a tenant that wants much."""
-    config = msgspec.structs.replace(CONFIG, light_reserve_ratio=0.25, quantum_s=0.001)
+    """One engine, of whose cache a quarter and of whose eight sequences three are for those that want little."""
+    config = msgspec.structs.replace(CONFIG, light_kv_ratio=0.25, light_sequences_ratio=0.375, quantum_s=0.001)
     house = Bench("a", config=config, limits=replace(LIMITS, **limits))
     for number in range(10):
         house.finish(house.arrive(f"before:{number}", f"{number}before", tenant="flooder"), output_tokens=16)
@@ -225,8 +225,8 @@ def reserving(**limits):
 def test_others_leave_room_for_a_light_tenant_that_has_come_of_late():
     house = reserving()
     house.finish(house.arrive("o", "other", tenant="other"))
-    assert n_at_once(house, "flooder") == 6
-    assert n_at_once(house, "other") == 2
+    assert n_at_once(house, "flooder") == 5
+    assert n_at_once(house, "other") >= 2
     assert n_at_once(reserving(), "flooder") == 8  # alone it gets everything
 
 

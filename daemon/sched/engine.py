@@ -260,7 +260,7 @@ class Engine:
             return False
         config = self._config
         leaves_room = (
-            sequences <= limits.max_num_seqs - int(config.light_sequences_ratio * limits.max_num_seqs)
+            self._sequences < limits.max_num_seqs - int(config.light_sequences_ratio * limits.max_num_seqs)
             and blocks <= (1 - config.light_kv_ratio) * limits.kv_blocks
         )
         return leaves_room or not self._pool.turns.leaves_room(spec.lane)

@@ -230,6 +230,14 @@ def test_others_leave_room_for_a_light_tenant_that_has_come_of_late():
     assert n_at_once(reserving(), "flooder") == 8  # alone it gets everything
 
 
+def test_one_that_has_more_sequences_than_others_are_left_waits_for_no_idle_engine():
+    house = reserving()
+    house.arrive("o", "other", tenant="other")
+    assert house.view("a").running == 1
+    house.arrive("many", "many", tenant="flooder", n_sequences=7)
+    assert house.view("a").sequences == 8
+
+
 def test_room_is_left_for_a_minute():
     house = reserving()
     house.finish(house.arrive("o", "other", tenant="other"))

@@ -71,7 +71,8 @@ class Machine:
         assert now_s >= self._now_s, f"time went back from {self._now_s} to {now_s}"
         self._now_s = now_s
         self._scheduler.age(now_s)
-        self._effects = effects = []
+        effects: list[Effect] = []
+        self._effects = effects
         self._react(event)
         for model in self._scheduler.waited_for:
             self._feed_idle(model)

@@ -258,10 +258,11 @@ class Engine:
         sequences = self._sequences + spec.n_sequences
         if sequences > limits.max_num_seqs or blocks > limits.kv_blocks:
             return False
-        config = self._config
+        reserve_ratio = self._config.light_reserve_ratio
         leaves_room = (
-            self._sequences < limits.max_num_seqs - int(config.light_sequences_ratio * limits.max_num_seqs)
-            and blocks <= (1 - config.light_kv_ratio) * limits.kv_blocks
+            sequences <= limits.max_num_seqs - int(reserve_ratio * limits.max_num_seqs)
+            and blocks <= (1 - reserve_ratio) * limits.kv_blocks
+            and self._shares.running(spec.lane) < self._config.heavy_sequences_ratio * limits.max_num_seqs
         )
         return leaves_room or not self._pool.turns.leaves_room(spec.lane)
 

@@ -174,6 +174,7 @@ class PrefixIndex:
             for here in lower.counted:
                 above = upper.counted_on(here.gpu)
                 self._orders.of(here.gpu).join(above, here)
+                self._computed[here.gpu].pop(upper, None)
                 if here.active:
                     self._active.join(here)
             self._table.join(upper, lower)

@@ -228,3 +228,17 @@ def lost(index, gpu, n_blocks):
     victims = [(node.counted_on(gpu), taken) for node, taken in index.evictable(gpu).victims(n_blocks)]
     chances = [LOSS.sure(1) if here.pins else LOSS.chance(here.uses, 0.0) for here, _ in victims]
     return sum(chance * LOSS.again_ms(taken) for chance, (_, taken) in zip(chances, victims, strict=True))
+
+
+def test_what_was_told_of_a_node_before_it_took_another_in_is_forgotten():
+    index = PrefixIndex()
+    index.store(A, None, keys("ab"))
+    first, both = index.insert(keys("a")), index.insert(keys("ab"))
+    for leaf in (first, both):
+        index.send(leaf, A)
+    assert index.computed_and_held(first, A) == (1, 0)
+    for leaf in (first, both):
+        index.fulfil(leaf, A)
+        index.disuse(leaf, A)
+    assert index.insert(keys("ab")) is first, "it has taken in the other"
+    assert index.computed_and_held(first, A) == (2, 0)

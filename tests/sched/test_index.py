@@ -39,14 +39,20 @@ def test_prompts_that_diverge_share_one_node_above():
     ]
 
 
-def test_lru_evicts_the_oldest_first_and_children_before_parents():
-    index = PrefixIndex()
-    for text in ("abcd", "abxy", "mn"):
+def compute_in_turn(index, *texts):
+    """Of prompts that ran one after the other, the end of the last."""
+    for text in texts:
         leaf = index.insert(keys(text))
         index.send(leaf, A)
         index.acquire(leaf, A)
         index.set_chain_resident(leaf, A)
         index.release(leaf, A)
+    return leaf
+
+
+def test_lru_evicts_the_oldest_first_and_children_before_parents():
+    index = PrefixIndex()
+    compute_in_turn(index, "abcd", "abxy", "mn")
     order = [victim.node.keys for victim in index.evictable(A).victims(100)]
     assert order == [keys("abcd")[2:], keys("abxy")[2:], keys("ab"), keys("mn")]
 
@@ -388,12 +394,7 @@ def test_a_loss_greater_than_all_there_is_to_evict_is_that_of_all():
 def test_a_loss_passes_over_what_is_kept_to_what_goes_next():
     index = PrefixIndex()
     order = index.evictable(A)
-    for text in ("ab", "cd", "ef"):
-        leaf = index.insert(keys(text))
-        index.send(leaf, A)
-        index.acquire(leaf, A)
-        index.set_chain_resident(leaf, A)
-        index.release(leaf, A)
+    compute_in_turn(index, "ab", "cd", "ef")
     first = [node for node, _ in index.match(keys("ab"))]
     assert order.loss(2, first, LOSS) == 2 * LOSS.again_ms(2)
     assert order.loss(3, first, LOSS) == 2 * LOSS.again_ms(2) + 2 * LOSS.again_ms(1)
@@ -402,12 +403,7 @@ def test_a_loss_passes_over_what_is_kept_to_what_goes_next():
 def test_a_loss_follows_what_is_evicted_in_whole_or_in_part_and_what_is_used():
     index = PrefixIndex()
     order = index.evictable(A)
-    for text in ("ab", "cd", "ef", "gh"):
-        leaf = index.insert(keys(text))
-        index.send(leaf, A)
-        index.acquire(leaf, A)
-        index.set_chain_resident(leaf, A)
-        index.release(leaf, A)
+    leaf = compute_in_turn(index, "ab", "cd", "ef", "gh")
     whole = 2 * LOSS.again_ms(2)
     assert order.loss(4, [], LOSS) == 2 * whole
     index.remove(A, *reversed(keys("ab")))

@@ -71,12 +71,11 @@ class Machine:
         assert now_s >= self._now_s, f"time went back from {self._now_s} to {now_s}"
         self._now_s = now_s
         self._scheduler.age(now_s)
-        effects: list[Effect] = []
-        self._effects = effects
+        self._effects = []
         self._react(event)
         for model in self._scheduler.waited_for:
             self._feed_idle(model)
-        return tuple(effects)
+        return tuple(self._effects)
 
     def views(self, now_s: float) -> tuple[EngineView, ...]:
         """Every engine that was ever up, as it is now. Ages the load windows, and changes nothing else."""

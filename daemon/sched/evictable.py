@@ -129,10 +129,9 @@ class _Front:
 
     def set(self, loss: Loss, moment: Moment) -> None:
         """Tell by these from now on. Who would not be missed will not be as time goes on, until it is used again."""
-        is_same, self.loss, self.moment, self.told = loss is self.loss, loss, moment, {}
-        if not is_same:
-            self._weights, self._n_weighed = {}, 0
-            return
+        if loss is not self.loss:
+            self.loss, self._weights, self._n_weighed = loss, {}, 0
+        self.moment, self.told = moment, {}
         for here, (n_blocks, chance, _) in self._weights.items():
             if chance:
                 self._weights[here] = self.weigh(here, n_blocks)

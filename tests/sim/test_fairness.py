@@ -131,7 +131,7 @@ def test_a_flood_is_no_worse_for_who_had_the_engines_alone_before_it():
 
 
 SHORT = msgspec.structs.replace(FIT.engine, max_num_batched_tokens=1024)
-"""Short steps, of which a prompt takes half at most."""
+"""Short steps."""
 
 
 def crowd(engine, rate, flood_share, fairness="d2lpm"):

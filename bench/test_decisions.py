@@ -6,7 +6,7 @@
 import time
 
 import pytest
-from bench.sched import WORKLOADS, Load
+from bench.sched_loads import WORKLOADS, Load
 
 from preble.daemon.flow.events import EngineDown
 

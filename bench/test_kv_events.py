@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from bench.sched import Reporter, chains, removed, stored
+from bench.sched_loads import Reporter, chains, removed, stored
 
 N_BLOCKS = 50_000
 processor_time = pytest.mark.benchmark(timer=time.thread_time)

@@ -15,6 +15,7 @@ timed before and after every fifty requests, and where it took much more than it
     core       what a turn of that loop took, in ns: how fast the core was
     kept       of the requests that were timed, how many count
     decision   `Machine.step(Arrived)`: where a request goes, and whether it starts
+    upkeep     what the daemon does between events (`Runtime.upkeep`): load windows, garbage; mean per request
     life       everything else of a request: two reports, the first token, its end
     gpu_dies   `Machine.step(EngineDown)` of a GPU whose cache is full
     stored     blocks per second from an engine's raw messages to the index, and back out of it
@@ -66,7 +67,7 @@ class Turns:
         self._took_ns: list[dict[str, list[int]]] = []
         for _ in range(0, n_requests, TURN):
             before_ns = core_ns()
-            load.took_ns = {"decision": [], "life": []}
+            load.took_ns = {what: [] for what in load.took_ns}
             load.arrive(TURN)
             self._core_ns.append(max(before_ns, core_ns()))
             self._took_ns.append(load.took_ns)
@@ -104,6 +105,7 @@ def measure_decisions(workload: str, n_blocks: int, n_gpus: int, n_requests: int
     decision_ns = turns.took_ns("decision")
     row |= turns.core() | percentiles(decision_ns, "decision")
     row |= {"decisions_per_s": round(1e9 * len(decision_ns) / sum(decision_ns))}
+    row |= {"upkeep_us": round(float(np.mean(turns.took_ns("upkeep"))) / 1000, 1)}
     row |= percentiles(turns.took_ns("life"), "life")
     row["gpu_dies_ms"] = round(load.step(EngineDown(gpu=next(iter(load.caches)))) / 1e6, 1)
     return row

@@ -134,8 +134,9 @@ async def open_daemon(
             recognised=templates.recogniser.of,
         )
         live = partial(engines.live, limiter=limiter, books=books)
-        await stack.enter_async_context(engines.running())
         runtime = engines.runtime
+        await stack.enter_async_context(runtime.upkeep())
+        await stack.enter_async_context(engines.running())
         desk = GpuDesk(engines.fleet, runtime.views, books.ttft_p50_ms, runtime.returns, runtime.foresee)
         metrics.track_gpus(desk.gauges)
         metrics.track_returns(engines.returns)

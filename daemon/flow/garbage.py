@@ -17,3 +17,10 @@ def collect_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)
+
+
+def collect_early() -> None:
+    """Look for cycles at half the usual number of new objects: for a host, at a moment at which no request waits."""
+    young, middle, old = gc.get_count()
+    if young >= _YOUNG // 2:
+        gc.collect(2 if old >= _OLD else 1 if middle >= _MIDDLE else 0)

@@ -77,9 +77,18 @@ class Machine:
             self._feed_idle(model)
         return tuple(self._effects)
 
+    @property
+    def window_step_s(self) -> float:
+        """Load windows pass in steps of so long."""
+        return self._scheduler.window_step_s
+
+    def age(self, now_s: float) -> None:
+        """Let the load windows pass. Every event does that first; done in between, no request has to wait for it."""
+        self._scheduler.age(max(now_s, self._now_s))
+
     def views(self, now_s: float) -> tuple[EngineView, ...]:
         """Every engine that was ever up, as it is now. Ages the load windows, and changes nothing else."""
-        self._scheduler.age(max(now_s, self._now_s))
+        self.age(now_s)
         return tuple(engine.view() for engine in self._scheduler.engines.values())
 
     def preview(self, spec: RequestSpec, now_s: float) -> Decision | Refusal:

@@ -1,7 +1,8 @@
 """The only owner of the machine in the daemon: gives it events with the time, and does what it asks for."""
 
-from asyncio import Future, Task, get_running_loop
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from asyncio import Future, Task, create_task, get_running_loop, sleep
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -11,6 +12,7 @@ from preble.daemon.errors import ApiError, EngineFailed, InvalidRequest, Unavail
 from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Preempt, Refusal, Refuse
 from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.foresight import Foresight
+from preble.daemon.flow.garbage import collect_early
 from preble.daemon.flow.machine import Machine
 from preble.daemon.flow.prefixes import Listing
 from preble.daemon.flow.recording import Record, no_record
@@ -23,6 +25,8 @@ from preble.daemon.tenancy.standing import Standing
 from preble.daemon.wire.live import PrefixPage
 
 _RETRY_SOON_S = 1.0
+_LEAST_SLEEP_S = 0.01
+"""However short a step of the windows is."""
 _log = structlog.get_logger(__name__)
 
 
@@ -105,6 +109,23 @@ class Runtime:
         self.post(Arrived(request=spec))
         self._on_step_s(perf_counter() - started_s)
         return ticket
+
+    @asynccontextmanager
+    async def upkeep(self) -> AsyncIterator[None]:
+        """Meanwhile windows pass, and cycles are looked for, between events, so that requests seldom wait for that."""
+        passing = create_task(self._keep_up())
+        passing.add_done_callback(self._reap)
+        try:
+            yield
+        finally:
+            passing.cancel()
+
+    async def _keep_up(self) -> None:
+        step_s = self._machine.window_step_s
+        while True:
+            self._machine.age(self._clock())
+            collect_early()
+            await sleep(max(_LEAST_SLEEP_S, step_s - self._clock() % step_s))  # until the next one
 
     def preview(self, spec: RequestSpec) -> Decision:
         """What the machine would decide about a request now. Raises the `ApiError` that would end it instead."""

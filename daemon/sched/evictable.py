@@ -43,11 +43,13 @@ class Clock:
         self.moment = Moment(1, 1)
         """About now: what was added up for one holds for 1 / `_MOMENTS` of a window."""
 
-    def advance(self) -> None:
-        """A request lets go of its blocks."""
+    def advance(self) -> bool:
+        """A request lets go of its blocks; whether that makes it another moment."""
         self.tick += 1
-        if _MOMENTS * (self.tick - self.moment.tick) >= self.window_ticks:
-            self.moment = Moment(self.tick, max(1, self.window_ticks))
+        if _MOMENTS * (self.tick - self.moment.tick) < self.window_ticks:
+            return False
+        self.moment = Moment(self.tick, max(1, self.window_ticks))
+        return True
 
 
 class Victim(NamedTuple):
@@ -294,12 +296,11 @@ class Evictable:
 
     def loss(self, n_blocks: int, keep: Collection[Node], loss: Loss) -> float:
         """The sum of `loss` over these victims. As long as it is the same object, it must say the same."""
-        moment = self._clock.moment
         front = self._front
         if front is None or (front.n_blocks < n_blocks and front.last_tick != inf):
             front = self._front = self._first(_FRONT * n_blocks)
-        if front.loss is not loss or front.moment is not moment:
-            front.set(loss, moment)
+        if front.loss is not loss:
+            front.set(loss, self._clock.moment)
         if not front.nodes.isdisjoint(keep):
             gpu = self._gpu
             spared = [node.counted_on(gpu) for node in front.nodes.intersection(keep)]
@@ -308,6 +309,11 @@ class Evictable:
             return sum([front.weigh(node.counted_on(gpu), taken)[2] for node, taken in self.victims(n_blocks, keep)])
         lost = front.told.get(n_blocks)
         return front.lost_of_first(n_blocks) if lost is None else lost
+
+    def reweigh(self) -> None:
+        """It is another moment."""
+        if self._front is not None:
+            self._front.set(self._front.loss, self._clock.moment)
 
     def _first(self, n_blocks: int) -> _Front:
         front = _Front()
@@ -332,6 +338,12 @@ class Orders:
         if order is None:
             order = self._of[gpu] = Evictable(gpu, self.clock)
         return order
+
+    def advance(self) -> None:
+        """A request lets go of its blocks. What that changes is weighed now, so that none that comes waits for it."""
+        if self.clock.advance():
+            for order in self._of.values():
+                order.reweigh()
 
     def oldest(self) -> tuple[Node, GpuId] | None:
         """What some GPU let go longest ago."""

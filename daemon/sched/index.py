@@ -393,6 +393,6 @@ class PrefixIndex:
         What nobody holds any more becomes the GPU's most recently used.
         """
         self._computed.pop(gpu, None)
-        self._orders.clock.advance()
+        self._orders.advance()
         self._orders.of(gpu).mark(self._active.let_go(leaf, gpu))
         self.prune(leaf)

@@ -63,7 +63,7 @@ class Scheduler:
         self._serving: dict[ModelName, list[Engine]] = {}
         """Those that take new requests, as far as somebody has asked since one came, went or was drained."""
         self._attempt_ids = count(1)
-        self._step_s = config.window_s / _WINDOW_STEPS
+        self.window_step_s = config.window_s / _WINDOW_STEPS
         self._oldest_s = float("-inf")
         """No window counts anything older."""
 
@@ -137,7 +137,7 @@ class Scheduler:
 
         What is decided then does not depend on whether somebody has looked before: windows pass at set times.
         """
-        passed_s = self._step_s * floor(now_s / self._step_s) - self._config.window_s
+        passed_s = self.window_step_s * floor(now_s / self.window_step_s) - self._config.window_s
         if self._oldest_s <= passed_s:
             oldest_s = now_s
             for engine in self.engines.values():

@@ -177,11 +177,11 @@ def test_what_was_to_warm_an_engine_that_is_gone_does_not_run_again():
     )
 
 
-def test_a_light_tenant_may_have_a_step_more_under_way_while_others_wait():
+def test_a_light_tenant_may_have_two_steps_more_under_way_while_others_wait():
     bench = flooded()
-    for number in range(5):
+    for number in range(6):
         small(bench, f"o{number}", 100)
-    assert bench.dispatched() == ["flood0", "o0", "o1", "o2"]  # two steps as anybody, and one to follow
+    assert bench.dispatched() == ["flood0", "o0", "o1", "o2", "o3"]  # two steps as anybody, and two to follow
 
 
 def test_a_light_tenant_without_credit_starts_where_those_with_credit_cannot():
@@ -199,7 +199,7 @@ def test_a_light_tenant_without_credit_starts_where_those_with_credit_cannot():
     assert bench.dispatched()[-6:] == ["flood0", "o0", "o1", "o2", "o3", "o4"]
 
 
-def test_beside_short_prompts_a_light_tenant_without_credit_waits_for_its_turn():
+def test_beside_short_prompts_a_light_tenant_waits_for_its_turn():
     bench = Bench("a", config=msgspec.structs.replace(CONFIG, quantum_s=0.1))
     bench(events.TenantStands(tenant="flood", weight=10.0, is_batch=False))
     for number in range(20):
@@ -213,8 +213,9 @@ def test_beside_short_prompts_a_light_tenant_without_credit_waits_for_its_turn()
             break
         computed(bench, f"o{number}")
         n_started += 1
-    assert n_started == 3  # a quantum's worth
-    assert bench.machine.standings(["flood"])["flood"].credit_ms > 0
+    assert n_started == 4
+    credit_ms = {name: one.credit_ms for name, one in bench.machine.standings(["flood", "other"]).items()}
+    assert credit_ms["flood"] / 10 > credit_ms["other"]  # for its weight: it comes next, and has no room
 
 
 def test_the_index_tells_how_far_a_chain_is_computed():

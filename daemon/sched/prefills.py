@@ -9,9 +9,9 @@ from preble.daemon.sched.types import EngineLimits
 
 _LEAST_LEAD_TOKENS = 2048
 """Steps may be shorter, and an engine is to have the next at hand when one ends."""
-_LIGHT_STEPS = 2
-"""So much more an engine is sent of a tenant that wants little while others wait: with less, its own long prompt, which
-takes several steps beside theirs, keeps out its next one."""
+_LIGHT_LEADS = 3
+"""So many times the bound an engine is sent of a tenant that wants little while others wait: with less, its own long
+prompt, which takes several steps beside theirs, keeps out its next one."""
 _UNSEEN = 8
 """So often a request gives way though nothing has been reported of what was computed of it: a step may be under way."""
 
@@ -57,7 +57,7 @@ class Prefills:
         if before_tokens + n_tokens > most_tokens and self._turns.is_light(lane):
             before_tokens = self._tokens_of(lane)
             if self._turns.priority(lane) == 0:
-                most_tokens += _LIGHT_STEPS * step_tokens
+                most_tokens *= _LIGHT_LEADS
         return not before_tokens or before_tokens + n_tokens <= most_tokens
 
     def _tokens_of(self, lane: TenantName) -> int:

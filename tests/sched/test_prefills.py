@@ -177,11 +177,11 @@ def test_what_was_to_warm_an_engine_that_is_gone_does_not_run_again():
     )
 
 
-def test_a_light_tenant_may_have_two_steps_more_under_way_while_others_wait():
+def test_a_light_tenant_may_have_three_times_as_much_under_way_while_others_wait():
     bench = flooded()
-    for number in range(6):
+    for number in range(8):
         small(bench, f"o{number}", 100)
-    assert bench.dispatched() == ["flood0", "o0", "o1", "o2", "o3"]  # two steps as anybody, and two to follow
+    assert bench.dispatched() == ["flood0", "o0", "o1", "o2", "o3", "o4", "o5"]
 
 
 def test_a_light_tenant_without_credit_starts_where_those_with_credit_cannot():

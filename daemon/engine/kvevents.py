@@ -6,6 +6,7 @@ Every message of the engine is turned into changes exactly once and in order. Wh
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import chain, groupby
 from typing import Never
 
 import msgspec
@@ -58,18 +59,23 @@ _decoder = msgspec.msgpack.Decoder(_Batch)
 def decode(payload: bytes) -> list[Told]:
     """Read one message of an engine: changes of the prefix cache on its GPU; other media do not count.
 
+    An engine evicts block by block, and says so of each: what it evicts before it stores anything is one change.
     Raises `msgspec.ValidationError` or `msgspec.DecodeError` if the payload is not what vLLM sends.
     """
     changes: list[Told] = []
-    for event in _decoder.decode(payload).events:
-        match event:
-            case _Stored() if _on_gpu(event) and event.kv_cache_spec_kind in (None, "full_attention"):
-                if (stored := _stored(event)) is not None:
-                    changes.append(stored)
-            case _Removed() if _on_gpu(event):
-                changes.append(Removed(_names(event.block_hashes)))
-            case _Cleared():
-                changes.append(BlocksCleared())
+    for kind, run in groupby(_decoder.decode(payload).events, key=type):
+        if kind is _Removed:
+            removed = [event.block_hashes for event in run if isinstance(event, _Removed) and _on_gpu(event)]
+            if names := _names(chain.from_iterable(removed)):
+                changes.append(Removed(names))
+            continue
+        for event in run:
+            match event:
+                case _Stored() if _on_gpu(event) and event.kv_cache_spec_kind in (None, "full_attention"):
+                    if (stored := _stored(event)) is not None:
+                        changes.append(stored)
+                case _Cleared():
+                    changes.append(BlocksCleared())
     return changes
 
 
@@ -100,7 +106,7 @@ def _stored(event: _Stored) -> Stored | None:
     )
 
 
-def _names(hashes: tuple[int | bytes, ...]) -> tuple[int, ...]:
+def _names(hashes: Iterable[int | bytes]) -> tuple[int, ...]:
     return tuple(map(_name, hashes))
 
 

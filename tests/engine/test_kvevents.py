@@ -31,6 +31,16 @@ def test_what_vllm_sends():
     ]
 
 
+def test_blocks_evicted_one_after_the_other_are_one_change():
+    elsewhere = removed(14, medium="CPU")
+    assert decode(pack(removed(13), elsewhere, removed(12, 11), stored(21), elsewhere, removed(21), stored(22))) == [
+        Removed(hashes=(13, 12, 11)),
+        Stored(hashes=(21,), parent_hash=None, token_ids=(0, 1), lora="", salt=""),
+        Removed(hashes=(21,)),
+        Stored(hashes=(22,), parent_hash=None, token_ids=(0, 1), lora="", salt=""),
+    ]
+
+
 @pytest.mark.parametrize(
     ("extra_keys", "lora_name", "lora", "salt"),
     [

@@ -1,6 +1,6 @@
 """The only owner of the machine in the daemon: gives it events with the time, and does what it asks for."""
 
-from asyncio import Future, Task, create_task, get_running_loop, sleep
+from asyncio import Future, Task, create_task, get_running_loop, sleep, wait
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
@@ -119,6 +119,7 @@ class Runtime:
             yield
         finally:
             passing.cancel()
+            await wait((passing,))
 
     async def _keep_up(self) -> None:
         step_s = self._machine.window_step_s

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from tests.core import CONFIG, Bench, keys, spec, stored
+from tests.core import CONFIG, LIMITS, Bench, keys, spec, stored
 
 from preble.daemon.flow import events
 from preble.daemon.flow.effects import Dispatch, Ended, Outcome, Placed, Preempt, Refusal, Refuse
@@ -200,21 +200,23 @@ def test_a_light_tenant_without_credit_starts_where_those_with_credit_cannot():
 
 
 def test_beside_short_prompts_a_light_tenant_waits_for_its_turn():
-    bench = Bench("a", config=msgspec.structs.replace(CONFIG, quantum_s=0.1))
+    config = msgspec.structs.replace(CONFIG, quantum_s=0.1)
+    bench = Bench("a", config=config, limits=replace(LIMITS, max_num_seqs=64))
     bench(events.TenantStands(tenant="flood", weight=10.0, is_batch=False))
     for number in range(20):
         bench.run(f"busy{number}", "x" * 90, tenant="busy")
-    for number in range(5):
+    for number in range(9):
         bench.arrive(f"flood{number}", f"{number}" * 90, tenant="flood")
     n_started = 0
-    for number in range(6):
+    for number in range(9):
         small(bench, f"o{number}", 30)
         if bench.dispatched()[-1] != f"o{number}":
             break
         computed(bench, f"o{number}")
         n_started += 1
-    assert n_started == 4
+    assert n_started == 6
     credit_ms = {name: one.credit_ms for name, one in bench.machine.standings(["flood", "other"]).items()}
+    assert credit_ms["flood"] > 0
     assert credit_ms["flood"] / 10 > credit_ms["other"]  # for its weight: it comes next, and has no room
 
 

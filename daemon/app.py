@@ -1,7 +1,7 @@
 """The composition root: the only place that knows which store, engines, clock and server are in use."""
 
 import os
-from asyncio import create_task, sleep, wait
+from asyncio import sleep, wait
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ from preble.daemon.api.inference import InferenceService
 from preble.daemon.api.models import ServedModel
 from preble.daemon.api.pins import PinService
 from preble.daemon.api.templates import TemplateService
+from preble.daemon.background import alongside
 from preble.daemon.config import DEMO_MODEL, AuthConfig, Config
 from preble.daemon.engine.demo_model import ensure_demo_model
 from preble.daemon.engine.fleet import Fleet
@@ -310,11 +311,10 @@ class Engines:
     async def running(self) -> AsyncIterator[None]:
         """Start the engines; at the end let cut-off requests be settled, then end the engines."""
         await self.fleet.start()
-        remembering = create_task(self._remember_times_often())
         try:
-            yield
+            async with alongside(self._remember_times_often()):
+                yield
         finally:
-            remembering.cancel()
             await self._remember_times()
             if self.runtime.spawned:
                 await wait(self.runtime.spawned, timeout=_SEE_OUT_S)

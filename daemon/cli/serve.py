@@ -12,6 +12,7 @@ import uvloop
 
 from preble.daemon.api.server import make_server
 from preble.daemon.app import Daemon, Say, open_daemon
+from preble.daemon.background import alongside
 from preble.daemon.cli.listening import take_address
 from preble.daemon.config import Config, load
 from preble.daemon.flow.garbage import collect_rarely
@@ -51,11 +52,10 @@ async def _serve(config: Config, sockets: list[socket.socket], say: Say, record_
         server = make_server(daemon.app, config.server)
         collect_rarely()
         serving = loop.create_task(server.serve(sockets))
-        announcing = loop.create_task(_announce(url, daemon, say))
         ended = loop.create_task(stopping.wait())
-        await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
+        async with alongside(_announce(url, daemon, say)):
+            await asyncio.wait((serving, ended), return_when=asyncio.FIRST_COMPLETED)
         say("ending: no new requests; running ones may finish")
-        announcing.cancel()
         daemon.end_feeds()  # the server would wait for them
         server.should_exit = True
         await serving

@@ -1,6 +1,6 @@
 """Keeps pinned templates in GPUs' caches: looks whenever engines have news, and warms what is missing."""
 
-from asyncio import create_task, sleep, timeout, wait
+from asyncio import sleep, timeout
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic, time
@@ -8,6 +8,7 @@ from time import monotonic, time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from preble.daemon.background import alongside
 from preble.daemon.errors import ApiError, EngineError
 from preble.daemon.flow.call import Settled
 from preble.daemon.flow.events import PinChanged
@@ -61,12 +62,8 @@ class Keeper:
         """Keep them for as long as the block runs."""
         for pin in await self._store.load():
             self._pins.put(pin)
-        working = create_task(self._run())
-        try:
+        async with alongside(self._run()):
             yield
-        finally:
-            working.cancel()
-            await wait((working,))
 
     async def _run(self) -> None:
         while True:

@@ -1,14 +1,15 @@
 """The live feed, put together for the daemon."""
 
 import socket
-from asyncio import create_task, get_running_loop, wait
+from asyncio import get_running_loop
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from threading import get_ident
 from time import monotonic, time
 from uuid import uuid4
 
 from preble.daemon import __version__
+from preble.daemon.background import alongside
 from preble.daemon.config import Config
 from preble.daemon.flow.livehost import DaemonHost
 from preble.daemon.obs.live.board import Board, Identity
@@ -38,13 +39,9 @@ async def feeding(board: Board, config: Config, tail: LogTail | None) -> AsyncIt
     feed = LiveFeed(board, config.live)
     if tail is not None:
         _listen(tail, board)
-    running = create_task(feed.run())
-    try:
-        yield feed
-    finally:
-        feed.close()
-        running.cancel()
-        await wait((running,))
+    async with alongside(feed.run()):
+        with closing(feed):
+            yield feed
 
 
 def _listen(tail: LogTail, board: Board) -> None:

@@ -1,13 +1,12 @@
 """The only owner of the machine in the daemon: gives it events with the time, and does what it asks for."""
 
-from asyncio import Future, Task, create_task, get_running_loop, sleep, wait
+from asyncio import Future, Task, get_running_loop, sleep
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic, perf_counter
 from typing import Any
 
-import structlog
-
+from preble.daemon.background import alongside, tell_failure
 from preble.daemon.errors import ApiError, EngineFailed, InvalidRequest, Unavailable
 from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Preempt, Refusal, Refuse
 from preble.daemon.flow.events import Arrived, Event
@@ -27,7 +26,6 @@ from preble.daemon.wire.live import PrefixPage
 _RETRY_SOON_S = 1.0
 _LEAST_SLEEP_S = 0.01
 """However short a step of the windows is."""
-_log = structlog.get_logger(__name__)
 
 
 class Cancelled(ApiError):
@@ -113,13 +111,8 @@ class Runtime:
     @asynccontextmanager
     async def upkeep(self) -> AsyncIterator[None]:
         """Meanwhile windows pass, and cycles are looked for, between events, so that requests seldom wait for that."""
-        passing = create_task(self._keep_up())
-        passing.add_done_callback(self._reap)
-        try:
+        async with alongside(self._keep_up()):
             yield
-        finally:
-            passing.cancel()
-            await wait((passing,))
 
     async def _keep_up(self) -> None:
         step_s = self._machine.window_step_s
@@ -199,8 +192,7 @@ class Runtime:
 
     def _reap(self, task: Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("background_work_failed", exc_info=error)
+        tell_failure(task)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

@@ -1,6 +1,6 @@
 """Every store of a daemon, on one database."""
 
-from asyncio import create_task, sleep
+from asyncio import sleep
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from time import time
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from preble.daemon.background import alongside
 from preble.daemon.config import Config, LedgerConfig
 from preble.daemon.store.accounts import Accounts
 from preble.daemon.store.bootstrap import ensure_first_keys, ensure_master_key
@@ -63,8 +64,7 @@ async def open_stores(config: Config, data_dir: Path) -> AsyncIterator[Stores]:
         stack.push_async_callback(ledger.close)
         evictions = await EvictionLog.load(database, flush_s, time())
         stack.push_async_callback(evictions.close)
-        forgetting = create_task(forget_often(ledger, evictions, config.ledger))
-        stack.callback(forgetting.cancel)
+        await stack.enter_async_context(alongside(forget_often(ledger, evictions, config.ledger)))
         templates = await TemplateStore.load(database, accounts.audit, accounts.directory)
         time_models = await TimeModels.load(database)
         pins = PinStore(database, accounts.audit)

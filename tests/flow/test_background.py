@@ -10,18 +10,22 @@ from preble.daemon.background import alongside
 DEADLINE_S = 10.0
 
 
+async def for_ever():
+    await asyncio.Event().wait()
+
+
 async def test_the_work_ends_with_the_block():
     ended = asyncio.Event()
 
     async def work():
         try:
-            await asyncio.sleep(DEADLINE_S)
+            await for_ever()
         finally:
             await asyncio.sleep(0)
             ended.set()
 
     with capture_logs() as logs:
-        async with alongside(work()):
+        async with asyncio.timeout(DEADLINE_S), alongside(work()):
             await asyncio.sleep(0)
         assert ended.is_set(), "the block's end waits for that of the work"
         await asyncio.sleep(0)
@@ -30,7 +34,7 @@ async def test_the_work_ends_with_the_block():
 
 async def test_the_work_ends_with_a_block_that_fails():
     with pytest.raises(ZeroDivisionError):
-        async with alongside(asyncio.sleep(DEADLINE_S)):
+        async with asyncio.timeout(DEADLINE_S), alongside(for_ever()):
             raise ZeroDivisionError
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

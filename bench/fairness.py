@@ -6,7 +6,7 @@
 The tenant sends its few requests alone, and again while a flooder sends several times what the engines can do. Both
 send prompts of the workload `tools`, each with tools of its own. Each kind of fairness has a daemon with two engines,
 idle but while it is its turn, in an order drawn for each seed. What was disturbed is played again. OUT gets
-`fairness.json`. `--kinds none,d2lpm --seconds 40` has fewer kinds, and more requests of each.
+`fairness.json`. `--kinds none d2lpm --seconds 40` has fewer kinds, and more requests of each.
 """
 
 import argparse
@@ -120,17 +120,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--seconds", type=float, default=20.0, help="for how long requests come in each run")
-    parser.add_argument("--kinds", default=",".join(KINDS), help=f"of fairness: some of {', '.join(KINDS)}")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="of fairness")
     parser.add_argument("--busy", type=float, default=BUSY_CORES, help="cores that others may keep busy")
     parser.add_argument("--write", action="store_true", help="put the table into docs/")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     done: list[Numbers] = []
     left_out: list[str] = []
-    kinds = args.kinds.split(",")
-    if unknown := set(kinds) - set(KINDS):
-        parser.error(f"--kinds: {', '.join(sorted(unknown))} is none of {', '.join(KINDS)}")
-    ways = {kind: {"kv_blocks": KV_BLOCKS + 1, **KINDS[kind]} for kind in kinds}
+    ways = {kind: {"kv_blocks": KV_BLOCKS + 1, **KINDS[kind]} for kind in args.kinds}
     with tempfile.TemporaryDirectory() as workshop, serving_each(Path(workshop), ways) as daemons:
         for seed in range(1, args.seeds + 1):
             for each in of_seed(seed, args.seconds, args.busy, daemons):

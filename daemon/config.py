@@ -68,8 +68,7 @@ class SchedulerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     quantum_s: Positive = 1.0
     cached_charge_ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
     batch_service_ratio: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.05
-    light_reserve_ratio: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.05
-    heavy_sequences_ratio: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.65
+    light_reserve_ratio: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
     max_waiting_requests: Count = 4096
     max_indexed_blocks: Count = 5_000_000
     max_attempts: Count = 3

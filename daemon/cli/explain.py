@@ -83,8 +83,7 @@ def _outcome(explanation: Explanation, actual: Actual, chosen: CandidateRow) -> 
     lines.append(("time", _times(actual, chosen.prefill_ms)))
     lines.append(("output", _output(actual.output_tokens, explanation.predicted_output_tokens)))
     if explanation.attempts > 1:
-        gave_way = f"{explanation.gave_way} gave way to tenants that want little; " if explanation.gave_way else ""
-        lines.append(("attempts", f"{explanation.attempts}; {gave_way}this is the last of them"))
+        lines.append(("attempts", f"{explanation.attempts}; this is the last of them"))
     return lines
 
 

@@ -20,6 +20,9 @@ _IN_SCHEDULER_PROCESS = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """As on one GPU. On CPUs vLLM has a worker process by itself, to bind its threads to cores, and its scheduler's process
 spins while that computes; where there is one thread to bind, the core that this costs is worth more."""
 
+_SCHEDULER = "preble.daemon.engine.vllm_scheduler.make_scheduler"
+"""Named, for nothing here is to import vLLM."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineSpec:
@@ -145,6 +148,7 @@ def command(spec: EngineSpec, sockets: Sockets) -> list[str]:
         "--max-num-seqs": model.max_num_seqs,
         "--max-num-batched-tokens": model.max_num_batched_tokens,
         "--scheduling-policy": "priority",
+        "--scheduler-cls": _SCHEDULER,
         "--kv-events-config": _kv_events_config(sockets),
     }
     if model.long_prefill_token_threshold:

@@ -65,8 +65,6 @@ class Settled:
     """Seconds since the epoch."""
     decision: Decision | None
     attempts: int
-    gave_way: int
-    """Of the attempts, those that were taken out of their engine for a tenant that wants little."""
     prompt_tokens: int
     """As engines count: 0 unless there was output."""
     cached_tokens: int | None

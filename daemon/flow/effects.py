@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from preble.daemon.ids import AttemptId, GpuId, RequestId
+from preble.daemon.priority import Priority
 from preble.daemon.sched.types import Decision
 
 
@@ -20,23 +21,11 @@ class Dispatch(msgspec.Struct, frozen=True, kw_only=True):
     request_id: RequestId
     attempt_id: AttemptId
     gpu: GpuId
-    priority: int
-    """Among what waits in the engine: the lowest comes first."""
+    priority: Priority
 
 
 class Abort(msgspec.Struct, frozen=True, kw_only=True):
     """Stop an attempt in its engine; the host reports `Finished` or `Failed` once it has ended."""
-
-    request_id: RequestId
-    attempt_id: AttemptId
-    gpu: GpuId
-
-
-class Preempt(msgspec.Struct, frozen=True, kw_only=True):
-    """Stop an attempt before its first token, for a tenant that wants little; the request runs again.
-
-    The host reports `Failed` with `retry` once it has ended, and nothing of what it may have put out meanwhile.
-    """
 
     request_id: RequestId
     attempt_id: AttemptId
@@ -78,4 +67,4 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """GPU time that its tenant was charged for, of all its attempts: 0 if it never ran."""
 
 
-Effect = Placed | Dispatch | Abort | Preempt | Refuse | Ended
+Effect = Placed | Dispatch | Abort | Refuse | Ended

@@ -25,7 +25,7 @@ def explain(settled: Settled, decision: Decision) -> Explanation:
         status=settled.status,
     )
     known = _explanation(decision, settled.received_at_s, settled.attempts, actual)
-    return replace(known, tenant=settled.call.tenant, gave_way=settled.gave_way)
+    return replace(known, tenant=settled.call.tenant)
 
 
 def foretell(decision: Decision, decided_at_s: float) -> Explanation:
@@ -50,7 +50,6 @@ def suppose(known: Explanation, without: Collection[str], config: SchedulerConfi
         predicted_cached_tokens=choice.chosen.cached_tokens,
         candidates=[_candidate_row(candidate) for candidate in left],
         attempts=0,
-        gave_way=0,
         actual=None,
     )
 

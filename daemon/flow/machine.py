@@ -7,7 +7,7 @@ chance in it, so the daemon and a simulation host the same code, and the same ev
 from collections.abc import Collection, Sequence
 
 from preble.daemon.config import SchedulerConfig
-from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Preempt, Refusal, Refuse
+from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
 from preble.daemon.flow.events import (
     Arrived,
     BlocksCleared,
@@ -242,15 +242,11 @@ class Machine:
 
     def _launch(self, engine: Engine, attempt: Attempt) -> None:
         priority = self._turns.priority(attempt.spec.lane)
-        others = engine.giving_way() if priority == 0 else ()
         engine.launch(attempt, self._now_s)
         self._scheduler.started(attempt, self._now_s)
         gpu = attempt.decision.gpu
         request_id = attempt.spec.request_id
         self._effects.append(Dispatch(request_id=request_id, attempt_id=attempt.attempt_id, gpu=gpu, priority=priority))
-        for other in others:
-            other.gives_way = True
-            self._effects.append(Preempt(request_id=other.spec.request_id, attempt_id=other.attempt_id, gpu=gpu))
 
     def _first_token(self, attempt_id: AttemptId) -> None:
         attempt = self._by_attempt.get(attempt_id)
@@ -275,8 +271,6 @@ class Machine:
             self._end(attempt, Outcome.CANCELLED)
         elif isinstance(event, Finished):
             self._end(attempt, Outcome.FINISHED)
-        elif event.retry and attempt.gives_way:
-            self._run_again(attempt)
         elif event.retry:
             self._retry(attempt)
         else:
@@ -289,13 +283,6 @@ class Machine:
             self._end(attempt, Outcome.FAILED)
         else:
             self._place_again(attempt, number=attempt.number + 1)
-
-    def _run_again(self, attempt: Attempt) -> None:
-        """It gave way; where it was, much of its prompt is cached by now."""
-        self._place_again(attempt, attempt.number)
-        again = self._live.get(attempt.spec.request_id)
-        if again is not None:
-            again.gave_way = attempt.gave_way + 1
 
     def _place_again(self, attempt: Attempt, number: int) -> None:
         """Find another engine for a live request that has none, or park it until one is up.
@@ -328,7 +315,6 @@ class Machine:
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         self._by_attempt.pop(attempt.attempt_id, None)
-        self._scheduler.ended(attempt.spec)
         request_id = attempt.spec.request_id
         del self._live[request_id]
         gpu_ms = self._gpu_ms.pop(request_id, 0.0)

@@ -4,7 +4,7 @@ However a request ends (answered, refused, cut off by its client, by time or by 
 to the machine once and its usage is recorded once.
 """
 
-from asyncio import Lock, Timeout, TimerHandle, get_running_loop, sleep, timeout
+from asyncio import Timeout, TimerHandle, get_running_loop, sleep, timeout
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from time import monotonic, time
@@ -16,11 +16,11 @@ from preble.daemon.errors import ApiError, EngineError, EngineFailed, RateLimite
 from preble.daemon.flow.allowance import Allowance
 from preble.daemon.flow.call import Answer, Call, Settled
 from preble.daemon.flow.door import EngineDoor, Upstream, engine_refusal
-from preble.daemon.flow.effects import Abort, Dispatch, Preempt
+from preble.daemon.flow.effects import Abort, Dispatch
 from preble.daemon.flow.encode import encoded
 from preble.daemon.flow.events import ClientGone, Failed, Finished, FirstToken
 from preble.daemon.flow.runtime import Cancelled, Runtime, Ticket
-from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, was_aborted, without_cached_tokens
+from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, without_cached_tokens
 from preble.daemon.ids import AttemptId, GpuId
 from preble.daemon.sched.types import RequestSpec
 from preble.daemon.tenancy.ledger import Status
@@ -29,10 +29,6 @@ from preble.daemon.tenancy.limits import Limiter, Tokens
 _ABORT_INTERVAL_S = 0.2  # an abort can overtake the request it is for, so it is repeated until the engine is done
 _ABORT_PATIENCE_S = 5.0  # then the connection is cut, which engines take as an abort too, but without telling usage
 _log = structlog.get_logger(__name__)
-
-
-class _GaveWay(Exception):
-    """The attempt was taken out of its engine before its first token, and runs again."""
 
 
 class RequestLife:
@@ -62,12 +58,6 @@ class RequestLife:
         self._ticket: Ticket | None = None
         self._attempt: AttemptId | None = None
         """The attempt that is running in an engine, until its end has been reported."""
-        self._giving_way: AttemptId | None = None
-        """The attempt that the machine wanted to run again, if it ever did."""
-        self._gave_way = 0
-        """How many attempts did run again for that."""
-        self._aborting = Lock()
-        """Held while an abort is on its way, so that it cannot meet the next attempt, which has the same name."""
         self._upstream: Upstream | None = None
         self._reaching: Timeout | None = None
         """Set until there is an answer to hand out: an engine sends nothing at all before it has one."""
@@ -89,7 +79,7 @@ class RequestLife:
             if self._why_abandoned is not None:
                 raise self._why_abandoned
             self._spec = self._charged(self._spec)
-            self._ticket = self._runtime.submit(self._spec, self._on_stop)
+            self._ticket = self._runtime.submit(self._spec, self._on_abort)
             return await self._run()
         except ApiError as error:
             await self._stack.aclose()
@@ -134,27 +124,14 @@ class RequestLife:
                     return await self._try(dispatch)
             except (EngineError, TimeoutError) as error:
                 _log.warning("attempt_failed", gpu=dispatch.gpu, error=str(error) or "does not obey an abort")
-                await self._fall_back()
-            except _GaveWay:
-                _log.info("attempt_gave_way", gpu=dispatch.gpu)
-                self._gave_way += 1
-                await self._fall_back()
+                await self._stack.aclose()
+                self._tap = self._new_tap()
+                self._report_failed(retry=True)
             finally:
                 self._reaching = None
 
-    async def _fall_back(self) -> None:
-        """Nothing of the attempt was handed out: the request may run again."""
-        await self._stack.aclose()
-        self._tap = self._new_tap()
-        async with self._aborting:
-            self._report_failed(retry=True)
-
     def _new_tap(self) -> SseTap:
         return SseTap(hide_usage=self._call.hide_usage, hide_cached_tokens=self._call.hide_cache)
-
-    @property
-    def _gives_way(self) -> bool:
-        return self._attempt is not None and self._attempt == self._giving_way
 
     async def _try(self, dispatch: Dispatch) -> Answer:
         call = self._call
@@ -171,8 +148,6 @@ class RequestLife:
 
     async def _whole_body(self, upstream: Upstream) -> Answer:
         body = await _read(upstream)
-        if self._gives_way and was_aborted(body):
-            raise _GaveWay
         usage = usage_of(body)
         if usage is None:
             raise EngineError("the engine's answer has no usage")
@@ -186,9 +161,6 @@ class RequestLife:
 
     async def _first_event(self, upstream: Upstream) -> Answer:
         first = await self._next_events()
-        if self._gives_way:
-            await _read(upstream)  # to its end: then the engine is done with it
-            raise _GaveWay
         if not first or self._tap.error is not None:
             raise EngineError(f"the engine ended the stream before any output: {self._tap.error!r}")
         if self._why_abandoned is not None:
@@ -270,20 +242,16 @@ class RequestLife:
     def _time_out(self) -> None:
         self.abandon(TimedOut())
 
-    def _on_stop(self, effect: Abort | Preempt) -> None:
-        if isinstance(effect, Preempt):
-            self._giving_way = effect.attempt_id
-        else:
-            self._why_abandoned = self._why_abandoned or Cancelled("The request was cancelled.")
+    def _on_abort(self, effect: Abort) -> None:
+        self._why_abandoned = self._why_abandoned or Cancelled("The request was cancelled.")
         self._runtime.spawn(self._abort(effect))
 
-    async def _abort(self, effect: Abort | Preempt) -> None:
+    async def _abort(self, effect: Abort) -> None:
         door = self._door(effect.gpu)
         try:
             async with timeout(_ABORT_PATIENCE_S):
                 while self._attempt == effect.attempt_id:
-                    async with self._aborting:
-                        await door.abort(self._call.engine_ids)
+                    await door.abort(self._call.engine_ids)
                     await sleep(_ABORT_INTERVAL_S)
         except (EngineError, TimeoutError):
             if self._reaching is not None:
@@ -311,7 +279,6 @@ class RequestLife:
             received_at_s=self._received_at_s,
             decision=ticket.decision if ticket else None,
             attempts=ticket.attempts if ticket else 0,
-            gave_way=self._gave_way,
             prompt_tokens=asked_tokens if output_tokens else 0,
             cached_tokens=usage.cached_tokens if usage and output_tokens else None,
             output_tokens=output_tokens,

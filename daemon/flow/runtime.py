@@ -8,7 +8,7 @@ from typing import Any
 
 from preble.daemon.background import alongside, tell_failure
 from preble.daemon.errors import ApiError, EngineFailed, InvalidRequest, Unavailable
-from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Preempt, Refusal, Refuse
+from preble.daemon.flow.effects import Abort, Dispatch, Effect, Ended, Outcome, Placed, Refusal, Refuse
 from preble.daemon.flow.events import Arrived, Event
 from preble.daemon.flow.foresight import Foresight
 from preble.daemon.flow.garbage import collect_early
@@ -39,9 +39,9 @@ class Cancelled(ApiError):
 class Ticket:
     """One request's line to the machine, from submission to its end."""
 
-    def __init__(self, spec: RequestSpec, on_stop: Callable[[Abort | Preempt], None]) -> None:
+    def __init__(self, spec: RequestSpec, on_abort: Callable[[Abort], None]) -> None:
         self.spec = spec
-        self.on_stop = on_stop
+        self.on_abort = on_abort
         self.decision: Decision | None = None
         """The latest one."""
         self.attempts = 0
@@ -100,9 +100,9 @@ class Runtime:
         for effect in effects:
             self._perform(effect)
 
-    def submit(self, spec: RequestSpec, on_stop: Callable[[Abort | Preempt], None]) -> Ticket:
-        """Give the machine a request. `on_stop` is called when its running attempt is to be stopped."""
-        ticket = self._tickets[spec.request_id] = Ticket(spec, on_stop)
+    def submit(self, spec: RequestSpec, on_abort: Callable[[Abort], None]) -> Ticket:
+        """Give the machine a request. `on_abort` is called when its running attempt is to be aborted."""
+        ticket = self._tickets[spec.request_id] = Ticket(spec, on_abort)
         started_s = perf_counter()
         self.post(Arrived(request=spec))
         self._on_step_s(perf_counter() - started_s)
@@ -203,8 +203,8 @@ class Runtime:
                 ticket = self._tickets[effect.request_id]
                 ticket.attempts += 1
                 ticket.dispatch(effect)
-            case Abort() | Preempt():
-                self._tickets[effect.request_id].on_stop(effect)
+            case Abort():
+                self._tickets[effect.request_id].on_abort(effect)
             case Refuse(request_id=request_id, why=why):
                 self._tickets[request_id].end(_refusal(why))
             case Ended(request_id=request_id, outcome=outcome, gpu_ms=gpu_ms):

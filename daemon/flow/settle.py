@@ -56,7 +56,6 @@ class Bookkeeper:
         self._record_usage(usage)
         if settled.decision is not None:
             self._record_explanation(explain(settled, settled.decision))
-            self._metrics.gave_way(usage.model, usage.tenant, settled.gave_way)
             if settled.ttft_ms is not None:
                 self._ttfts_ms[settled.decision.gpu].append(settled.ttft_ms)
         if settled.limit is not None:

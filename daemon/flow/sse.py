@@ -39,16 +39,7 @@ class _Body(msgspec.Struct, frozen=True):
     choices: list[msgspec.Raw] = []
 
 
-class _Choice(msgspec.Struct, frozen=True):
-    finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    choices: list[_Choice] = []
-
-
 _decode = msgspec.json.Decoder(_Body).decode
-_decode_answer = msgspec.json.Decoder(_Answer).decode
 _NO_USAGE = _Body()
 
 
@@ -63,14 +54,6 @@ def usage_of(body: bytes) -> Usage | None:
 def calls_tools(output: bytes) -> bool:
     """Whether a response body, or a part of a stream, calls a tool."""
     return _TOOL_CALLS in output
-
-
-def was_aborted(body: bytes) -> bool:
-    """Whether a response body that was not streamed says that the engine was told to end it."""
-    try:
-        return any(choice.finish_reason == "abort" for choice in _decode_answer(body).choices)
-    except msgspec.DecodeError:
-        return False
 
 
 def without_cached_tokens(body: bytes) -> bytes:

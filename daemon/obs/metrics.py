@@ -58,9 +58,6 @@ class Metrics:
         self._mismatched = self._counter(
             "prompt_length_mismatches", "Requests whose prompt the engine counted otherwise than the daemon.", ["model"]
         )
-        self._gave_way = self._counter(
-            "preemptions", "Attempts taken out of an engine for tenants that want little, and run again.", by_tenant
-        )
         self._limited = self._counter("limited_requests", "Requests refused by a limit.", ["tenant", "limit"])
         self._templated = self._counter("template_requests", "Requests that began with a template.", ["tenant", "hit"])
         self._saved = self._counter("template_saved_tokens", "Tokens of templates found cached.", ["tenant"])
@@ -119,10 +116,6 @@ class Metrics:
     def tokens_mismatch(self, model: str) -> None:
         """An engine counted a prompt otherwise than the daemon did."""
         self._mismatched.labels(model).inc()
-
-    def gave_way(self, model: str, tenant: str, times: int) -> None:
-        """A request of the tenant was so often taken out of an engine for others that want little."""
-        self._gave_way.labels(model, tenant).inc(times)
 
     def template_used(self, tenant: str, tokens: int, cached_tokens: int) -> None:
         """A request began with a template of which so much could have been found cached, and so much was."""

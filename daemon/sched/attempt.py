@@ -26,10 +26,6 @@ class Attempt(msgspec.Struct, kw_only=True, eq=False):
     """When this try began to wait, wherever that was."""
     running: bool = False
     cancelled: bool = False
-    gives_way: bool = False
-    """It is being taken out of its engine for a tenant that wants little, to run again."""
-    gave_way: int = 0
-    """How many earlier tries did."""
     unprefilled_tokens: int = 0
     """Uncached prompt tokens that the engine has yet to compute, while it runs."""
     computed_tokens: int = 0

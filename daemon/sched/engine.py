@@ -136,8 +136,8 @@ class Engine:
         if requests > n_running:
             before_us, kept_waiting = self.waiting.before(lane, int(1000 * prefill_ms))
         wait_us = self._prefill_us - self.waiting.work
-        if self._prefills.tokens > limits.max_num_batched_tokens:  # else nothing gives way
-            wait_us -= self._prefills.passed_us(lane, limits)
+        if self._prefills.tokens > limits.max_num_batched_tokens:  # else nobody is passed over
+            wait_us -= self._prefills.passed_us(lane, limits.max_num_batched_tokens)
         wait_ms = (wait_us + before_us) / 1000
         if traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
@@ -229,8 +229,9 @@ class Engine:
         attempt = self.waiting.first() if self.up else None
         if attempt is None or not self.running or self._fits(attempt):
             return attempt
-        is_long = self._uncomputed_tokens(attempt) > self.limits.max_num_batched_tokens
-        other = self.waiting.first_light(attempt.spec.lane) if is_long or self.giving_way() else None
+        step_tokens = self.limits.max_num_batched_tokens
+        is_held_up = self._uncomputed_tokens(attempt) > step_tokens or self._prefills.holds_up(step_tokens)
+        other = self.waiting.first_light(attempt.spec.lane) if is_held_up else None
         return other if other is not None and self._fits(other) else None
 
     @property
@@ -262,7 +263,6 @@ class Engine:
         leaves_room = (
             sequences <= limits.max_num_seqs - int(reserve_ratio * limits.max_num_seqs)
             and blocks <= (1 - reserve_ratio) * limits.kv_blocks
-            and self._shares.running(spec.lane) < self._config.heavy_sequences_ratio * limits.max_num_seqs
         )
         return leaves_room or not self._pool.turns.leaves_room(spec.lane)
 
@@ -327,10 +327,6 @@ class Engine:
         for attempt in self._prefills.computed():
             self.prefilled(attempt, now_s)
 
-    def giving_way(self) -> list[Attempt]:
-        """What leaves the engine, and runs again, if a tenant that wants little starts now."""
-        return self._prefills.giving_way(self.limits)
-
     def end(self, attempt: Attempt, now_s: float, output_tokens: int | None) -> float:
         """It has left the engine. None: nobody knows with how many tokens. The GPU time it took, in ms."""
         del self.running[attempt.attempt_id]
@@ -340,8 +336,6 @@ class Engine:
             self._observer.ended(attempt.attempt_id, now_s, (output_tokens or 0) if is_telling else 0)
             self._serve(attempt, self._service.spent_ms(attempt, output_tokens, self.time_model, now_s), now_s)
             self._leave(attempt, now_s, output_tokens)
-            if attempt.gives_way and output_tokens is None:
-                self._uncount(attempt)
             self._observe(now_s)
         return attempt.charged_ms
 

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Generic, Protocol, TypeVar
 
 from preble.daemon.ids import TenantName
+from preble.daemon.priority import Priority
 from preble.daemon.sched.order import WaitingLine
 from preble.daemon.sched.weights import Weights
 
@@ -31,14 +32,11 @@ class Turns(Protocol):
     def left(self, tenant: TenantName, now_s: float) -> None:
         """A request waits no more, and was not started."""
 
-    def started(self, tenant: TenantName, expected_ms: float, now_s: float, prepaid_ms: float = 0.0) -> None:
-        """A request that waited starts, and is expected to take so long; for so much of it it was charged before."""
+    def started(self, tenant: TenantName, expected_ms: float, now_s: float) -> None:
+        """A request that waited starts, and is expected to take so long."""
 
     def ended(self, tenant: TenantName, more_ms: float, now_s: float) -> None:
         """A request that was started has ended; it took so much more than was expected, or less."""
-
-    def refund(self, tenant: TenantName, charged_ms: float) -> None:
-        """It was charged for service that it will not have."""
 
     def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         """Which of these, who all wait, may be served next: never nobody. Changes nothing."""
@@ -49,8 +47,8 @@ class Turns(Protocol):
     def leaves_room(self, tenant: TenantName) -> bool:
         """Whether engines are not to be filled with what it has, since others that want little have come of late."""
 
-    def priority(self, tenant: TenantName) -> int:
-        """In an engine, of a request that starts now: the lowest comes first."""
+    def priority(self, tenant: TenantName) -> Priority:
+        """In an engine, of a request that starts now."""
 
     def rank(self, tenant: TenantName) -> float:
         """Of those who may be served and have as much cached, the lowest comes first."""

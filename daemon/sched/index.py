@@ -99,13 +99,6 @@ class PrefixIndex:
         """Whether the whole chain that ends with `leaf` is in the GPU's cache."""
         return leaf.resident_on(gpu) == leaf.n_blocks
 
-    def resident_end(self, leaf: Node, gpu: GpuId) -> int:
-        """Leading blocks of the chain that ends with `leaf` in the GPU's cache: engines compute them in order."""
-        for node in leaf.path():
-            if n_blocks := node.resident_on(gpu):
-                return node.start + n_blocks
-        return 0
-
     # --- growing and shrinking ---
 
     def insert(self, keys: Sequence[BlockKey]) -> Node | None:

@@ -1,9 +1,8 @@
 """The requests that wait and run at the engines of one model, as tenants are charged for them."""
 
-from preble.daemon.ids import RequestId, TenantName
+from preble.daemon.ids import TenantName
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.fairline import Turns
-from preble.daemon.sched.types import RequestSpec
 
 _MOST_OF_THE_FREE = 8
 """A tenant may have so many times as many places as are free: alone it gets 8 of 9, two get 8 of 17 each."""
@@ -17,8 +16,6 @@ class Pool:
         self.waiting = 0
         """Requests that wait at any of the engines."""
         self._waiting_of: dict[TenantName, int] = {}
-        self._prepaid_ms: dict[RequestId, float] = {}
-        """Of requests that gave way, what they were charged for and have not had: it is for when they run again."""
 
     def has_place(self, tenant: TenantName, places: int) -> bool:
         """Whether another request of the tenant may wait, of so many in all. A flood leaves some for others."""
@@ -39,22 +36,12 @@ class Pool:
         """It starts, and is charged for what is expected."""
         self._waits_no_more(attempt.spec.tenant)
         attempt.charged_ms = expected_ms
-        prepaid_ms = self._prepaid_ms.pop(attempt.spec.request_id, 0.0)
-        self.turns.started(attempt.spec.lane, expected_ms, attempt.started_s, prepaid_ms)
+        self.turns.started(attempt.spec.lane, expected_ms, attempt.started_s)
 
     def ended(self, attempt: Attempt, service_ms: float, now_s: float) -> None:
         """It has left its engine, which spent so long on it."""
         more_ms, attempt.charged_ms = service_ms - attempt.charged_ms, service_ms
-        if attempt.gives_way:
-            self._prepaid_ms[attempt.spec.request_id] = -more_ms
-            more_ms = 0.0
         self.turns.ended(attempt.spec.lane, more_ms, now_s)
-
-    def forget(self, spec: RequestSpec) -> None:
-        """It will not run again."""
-        prepaid_ms = self._prepaid_ms.pop(spec.request_id, 0.0)
-        if prepaid_ms:
-            self.turns.refund(spec.lane, prepaid_ms)
 
     def _waits_no_more(self, tenant: TenantName) -> None:
         self.waiting -= 1

@@ -1,28 +1,23 @@
-"""What one engine has been sent and has yet to prefill, and what of that gives way to tenants that want little."""
+"""What one engine has been sent and has yet to prefill, and how much more it may be sent."""
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, TenantName
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.fairline import Turns
 from preble.daemon.sched.index import PrefixIndex
-from preble.daemon.sched.types import EngineLimits
 
 _LEAST_LEAD_TOKENS = 2048
 """Steps may be shorter, and an engine is to have the next at hand when one ends."""
 _LIGHT_LEADS = 3
 """So many times the bound an engine is sent of a tenant that wants little while others wait: with less, its own long
 prompt, which takes several steps beside theirs, keeps out its next one."""
-_UNSEEN = 8
-"""So often a request gives way though nothing has been reported of what was computed of it: a step may be under way."""
 
 
 class Prefills:
     """Attempts that run and whose prompts have not been computed as far as is known.
 
-    An engine finishes a prompt that it has begun before it begins another, whatever their priorities. So a prompt that
-    takes many steps keeps out a tenant that wants little, unless it gives way: it is taken out of the engine, where
-    what has been computed of it stays cached, and runs again. After some times it does so only once more of it has been
-    computed, so it comes to its end.
+    A tenant that wants little hardly waits for what others have there: its engine computes its prompts before theirs,
+    also before those it has begun (`Priority`).
     """
 
     def __init__(self, gpu: GpuId, index: PrefixIndex, turns: Turns, config: SchedulerConfig) -> None:
@@ -72,34 +67,20 @@ class Prefills:
             if attempt.leaf is not None and self._index.is_resident(attempt.leaf, self._gpu)
         ]
 
-    def passed_us(self, lane: TenantName, limits: EngineLimits) -> int:
-        """GPU time that a tenant need not wait for if it wants little: of what gives way all but a step."""
+    def passed_us(self, lane: TenantName, step_tokens: int) -> int:
+        """GPU time that a tenant need not wait for if it wants little: of others' prompts all but a step."""
         if not self._turns.is_light(lane):
             return 0
-        step_tokens = limits.max_num_batched_tokens
-        return sum(
-            attempt.prefill_us * (attempt.unprefilled_tokens - step_tokens) // attempt.unprefilled_tokens
-            for attempt in self._attempts.values()
-            if self._may_give_way(attempt, step_tokens)
-        )
+        others = self._of_others()
+        n_tokens = sum(attempt.unprefilled_tokens for attempt in others)
+        if n_tokens <= step_tokens:
+            return 0
+        return sum(attempt.prefill_us for attempt in others) * (n_tokens - step_tokens) // n_tokens
 
-    def giving_way(self, limits: EngineLimits) -> list[Attempt]:
-        """Those that are to give way to a tenant that wants little: a step would not finish them."""
-        step_tokens = limits.max_num_batched_tokens
-        if self.tokens <= step_tokens:
-            return []
-        return [
-            attempt
-            for attempt in self._attempts.values()
-            if self._may_give_way(attempt, step_tokens) and self._is_long(attempt, step_tokens, limits.block_size)
-        ]
+    def holds_up(self, step_tokens: int) -> bool:
+        """Whether a prompt of who does not want little takes more than a step."""
+        return any(attempt.unprefilled_tokens > step_tokens for attempt in self._of_others())
 
-    def _may_give_way(self, attempt: Attempt, step_tokens: int) -> bool:
-        is_asked = attempt.gives_way or attempt.cancelled
-        return attempt.unprefilled_tokens > step_tokens and not is_asked and not self._turns.is_light(attempt.spec.lane)
-
-    def _is_long(self, attempt: Attempt, step_tokens: int, block_size: int) -> bool:
-        """Whether much is left of it, and some was done if it gave way often."""
-        computed_tokens = block_size * self._index.resident_end(attempt.leaf, self._gpu) if attempt.leaf else 0
-        left_tokens = min(attempt.unprefilled_tokens, attempt.spec.prompt.n_tokens - computed_tokens)
-        return left_tokens > step_tokens and (left_tokens < attempt.unprefilled_tokens or attempt.gave_way < _UNSEEN)
+    def _of_others(self) -> list[Attempt]:
+        """Of those that do not want little."""
+        return [attempt for attempt in self._attempts.values() if not self._turns.is_light(attempt.spec.lane)]

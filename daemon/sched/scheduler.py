@@ -244,10 +244,6 @@ class Scheduler:
                 node.queueing = Queueing(self._config.window_s / 2, self._config.replicate_wait_ratio, now_s)
             node.queueing.waited(wait_ms, now_s)
 
-    def ended(self, spec: RequestSpec) -> None:
-        """A request that was placed will not run again."""
-        self._pools[spec.model].forget(spec)
-
     def returns(self, model: ModelName) -> ReturnCounts:
         """Of sessions that called tools."""
         return self._returns[model].counts if model in self._returns else ReturnCounts(0, 0, 0, 0)

@@ -32,10 +32,6 @@ class Shares:
             del self._running[tenant]
             self._weights.remove(tenant)
 
-    def running(self, tenant: TenantName) -> int:
-        """How many are the tenant's."""
-        return self._running.get(tenant, 0)
-
     def counting(self, tenant: TenantName) -> float:
         """Which part of the running requests counts as delayed by another one of the tenant's, 0 to 1.
 

@@ -3,8 +3,9 @@
 It follows vLLM's V1 scheduler with priorities. A step serves the running sequences first, in the order of their start,
 one token each or the next chunk of a prompt begun, then starts waiting ones, by priority and arrival, while tokens,
 sequences and blocks allow; a sequence starts only if its whole prompt fits. When blocks run out the last in line is
-preempted, and recomputed later. A prompt's blocks can be hit from the step on that computes them. A test holds it to
-vLLM's own scheduler.
+preempted, and recomputed later. A prompt's blocks can be hit from the step on that computes them. Light prompts are
+computed alone, and steps are short where all prompts yield (`daemon/engine/vllm_scheduler.py`). A test holds it to
+vLLM's own scheduler with that.
 
 Steps that only decode are not gone through one by one: from one notable moment to the next they are a *run*, whose
 length is a closed formula. Times are whole picoseconds, so that a run ends to the last unit where its steps would.
@@ -18,23 +19,14 @@ What is not as in vLLM:
 """
 
 from bisect import insort
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from preble.daemon.flow.events import KvChange
 from preble.daemon.ids import AttemptId
+from preble.daemon.priority import YIELDING_STEP_RATIO, Priority
 from preble.daemon.sim.fits import Fit
 from preble.daemon.sim.kvcache import KvCache
-from preble.daemon.sim.steps import Decoding, Job, Run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class News:
-    """What a run has brought."""
-
-    kv_changes: tuple[KvChange, ...]
-    first_tokens: tuple[AttemptId, ...]
-    ended: tuple[Job, ...]
-    """Complete or aborted."""
+from preble.daemon.sim.steps import Decoding, Job, News, Run
 
 
 class ModelledEngine:
@@ -58,7 +50,11 @@ class ModelledEngine:
         self._decoding = Decoding(fit.limits.block_size)
         """The other running ones, except for those whose prompt's last chunk is in the run, or that it passes over."""
         self._passed_over: list[Job] = []
-        """They decode, but prompts that were begun before them, or a lack of blocks, leave them nothing of the run."""
+        """They decode, but not in the run: for prompts begun before them, a lack of blocks, or a light prompt."""
+        self._n_aside = 0
+        """Of those that run, how many stand back while a step is planned."""
+        self._steps_alone = 0
+        """In a row, in which nothing that yields decoded."""
         self._run: Run | None = None
         self._aborted: list[AttemptId] = []
 
@@ -184,23 +180,72 @@ class ModelledEngine:
         """Plan the next run, if none is under way and there is something to do."""
         if self.ends_ps is not None or not (self._running or self._waiting):
             return
-        most = self._most_of_a_prompt()
+        with self._others_aside():
+            is_of_nothing = not self._plan(now_ps)
+        if is_of_nothing:
+            self._resume()
+            self.start(now_ps)
+
+    @contextmanager
+    def _others_aside(self) -> Iterator[None]:
+        """While a light prompt is computed, or can be begun, others are not, and what yields decodes in between."""
+        if not self._has_light_prompt():
+            self._steps_alone = 0
+            yield
+            return
+        before, after = self._running, self._steps_alone
+        running = {
+            name: job
+            for name, job in before.items()
+            if job.priority.stands_back(prefills=job.end_step is None, after=after)
+        }
+        prefilling = {name: job for name, job in self._prefilling.items() if name in running}
+        waiting = [job for job in self._waiting if job.priority != Priority.LIGHT]
+        decoding = [job for job in running.values() if job.end_step is not None]
+        self._steps_alone = self._steps_alone + 1 if decoding else 0
+        for job in decoding:
+            self._decoding.remove(job)
+        self._passed_over += decoding
+        self._running = {name: job for name, job in before.items() if name not in running}
+        self._prefilling = {name: job for name, job in self._prefilling.items() if name not in running}
+        self._waiting = self._waiting[: len(self._waiting) - len(waiting)]
+        self._n_aside = len(running)
+        yield
+        kept = {name: job for name, job in before.items() if name in running or name in self._running}
+        self._running = kept | self._running
+        prefilling |= self._prefilling
+        self._prefilling = {name: job for name, job in self._running.items() if name in prefilling}
+        for job in waiting:
+            self._wait(job)
+        self._n_aside = 0
+
+    def _has_light_prompt(self) -> bool:
+        """Whether one has been begun, or the first in line is one and there is room for it."""
+        if any(job.priority == Priority.LIGHT for job in self._prefilling.values()):
+            return True
+        first = self._waiting[0] if self._waiting else None
+        has_room = first is not None and self._blocks(first.n_known) <= self.kv.n_available
+        return has_room and first.priority == Priority.LIGHT and len(self._running) < self._limits.max_num_seqs
+
+    def _plan(self, now_ps: int) -> bool:
+        """Begin a run; False if whoever was first to be served was preempted, and nobody else can be."""
+        most, budget = self._bounds()
         n_preempted, growing = 0, self._decoding.blocks_for(1)
-        chunks = self._next_chunks(most)
+        chunks = self._next_chunks(most, budget)
         n_tokens = self._decoding.n + sum(n for _, n in chunks)
-        if n_tokens <= self._limits.max_num_batched_tokens and self._fits(chunks, growing):
+        if n_tokens <= budget and self._fits(chunks, growing):
             self.kv.take(growing)
             for job, n in chunks:
                 self._compute(job, n)
         else:
-            chunks, n_preempted = self._serve_one_by_one(most)
+            chunks, n_preempted = self._serve_one_by_one(most, budget)
         if not n_preempted:
-            self._begin_waiting(chunks, most)
-        elif not chunks and not self._decoding.n:  # it was first to be served: a step of nothing, which takes no time
-            self._resume()
-            self.start(now_ps)
-            return
-        self._begin_run(now_ps, chunks, growing, is_one_step=bool(chunks or n_preempted or self._one_by_one))
+            self._begin_waiting(chunks, most, budget - self._decoding.n - sum(n for _, n in chunks))
+        elif not chunks and not self._decoding.n:
+            return False
+        is_one_step = bool(chunks or n_preempted or self._n_aside or self._one_by_one)
+        self._begin_run(now_ps, chunks, growing, is_one_step=is_one_step)
+        return True
 
     def _begin_run(self, now_ps: int, chunks: list[tuple[Job, int]], growing: int, *, is_one_step: bool) -> None:
         n_decoding = self._decoding.n
@@ -230,16 +275,21 @@ class ModelledEngine:
         at_most = (n_steps // self._limits.block_size + 1) * self._decoding.n
         return n_steps if at_most <= n_blocks else min(n_steps, self._decoding.steps_within(n_blocks))
 
-    def _most_of_a_prompt(self) -> int:
-        """Tokens of one prompt that a step may compute, however many there is room for."""
-        threshold = self._fit.engine.long_prefill_token_threshold
+    def _bounds(self) -> tuple[int, int]:
+        """Tokens of one prompt that a step may compute, and of all that it does: fewer where all prompts yield."""
+        budget = self._limits.max_num_batched_tokens
         is_alone = len(self._running) + len(self._waiting) == 1
-        return threshold if threshold and not is_alone else self._limits.max_num_batched_tokens
+        most = budget if is_alone else self._fit.engine.long_prefill_token_threshold or budget
+        prompts = [*self._prefilling.values(), *self._waiting]
+        if not prompts or not all(job.priority.yields for job in prompts):
+            return most, budget
+        of_prompts = int(YIELDING_STEP_RATIO * budget)
+        return min(most, of_prompts), min(budget, self._decoding.n + of_prompts)
 
-    def _next_chunks(self, most: int) -> list[tuple[Job, int]]:
+    def _next_chunks(self, most: int, budget: int) -> list[tuple[Job, int]]:
         """Of the prompts begun, what the next step computes after what decodes, if that leaves enough for all."""
         if len(self._prefilling) == 1 and next(reversed(self._running)) in self._prefilling:
-            most = min(most, self._limits.max_num_batched_tokens - self._decoding.n)
+            most = min(most, budget - self._decoding.n)
         return [(job, min(job.n_known - job.computed, most)) for job in self._prefilling.values()]
 
     def _fits(self, chunks: list[tuple[Job, int]], growing: int) -> bool:
@@ -247,13 +297,13 @@ class ModelledEngine:
         needed = sum(self._blocks(job.computed + n) - job.n_blocks for job, n in chunks)
         return growing + needed <= self.kv.n_available
 
-    def _serve_one_by_one(self, most: int) -> tuple[list[tuple[Job, int]], int]:
+    def _serve_one_by_one(self, most: int, budget: int) -> tuple[list[tuple[Job, int]], int]:
         """Serve what runs in the order of its start, and preempt the last in line as long as one lacks blocks.
 
         Returns the chunks of prompts, and how many were preempted. Whoever is preempted for its own lack ends the step
         for those behind it.
         """
-        budget, n_preempted = self._limits.max_num_batched_tokens, 0
+        n_preempted = 0
         served: dict[AttemptId, tuple[Job, int, int]] = {}
         """Jobs with their tokens, and blocks taken beyond those they know of."""
         for job in list(self._running.values()):
@@ -291,10 +341,9 @@ class ModelledEngine:
         job.preemptions += 1
         self._wait(job)
 
-    def _begin_waiting(self, chunks: list[tuple[Job, int]], most: int) -> None:
+    def _begin_waiting(self, chunks: list[tuple[Job, int]], most: int, budget: int) -> None:
         """Start what the step has room for, and add its chunks."""
-        budget = self._limits.max_num_batched_tokens - self._decoding.n - sum(n for _, n in chunks)
-        while budget > 0 and self._waiting and len(self._running) < self._limits.max_num_seqs:
+        while budget > 0 and self._waiting and len(self._running) + self._n_aside < self._limits.max_num_seqs:
             job = self._waiting[0]
             if not self._begin(job):
                 break

@@ -28,20 +28,6 @@ class Live:
     first_token_ps: int | None = None
     job: Job | None = None
     """In an engine, or on the way there, or the last that was."""
-    found_tokens: int | None = None
-    """Of its prompt, what the first engine that began it had cached, if it was taken out of that one again."""
-
-    def give_way(self, job: Job) -> None:
-        """It was taken out of its engine, to run again."""
-        if self.found_tokens is None and job.computed:
-            self.found_tokens = job.cached_tokens
-
-    @property
-    def _cached_tokens(self) -> int:
-        """What it then finds of its own computing was not cached for it."""
-        if self.found_tokens is not None:
-            return self.found_tokens
-        return self.job.cached_tokens if self.job else 0
 
     def outcome(self, ended_ps: int, *, complete: bool) -> Outcome:
         """What has become of it."""
@@ -56,7 +42,7 @@ class Live:
             ended_s=to_s(ended_ps),
             prompt_tokens=self.request.prompt_tokens,
             predicted_tokens=self.predicted_tokens,
-            cached_tokens=self._cached_tokens,
+            cached_tokens=job.cached_tokens if job else 0,
             output_tokens=job.produced if job else 0,
             preemptions=job.preemptions if job else 0,
             returned=self.returned,

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import isqrt
 
+from preble.daemon.flow.events import KvChange
 from preble.daemon.ids import AttemptId, BlockKey
+from preble.daemon.priority import Priority
 from preble.daemon.sim.kvcache import Chain
 
 
@@ -18,8 +20,7 @@ class Job:
     """Of the full blocks of its prompt and its answer."""
     prompt_tokens: int
     output_tokens: int
-    priority: int = 0
-    """The lowest is started first, and preempted last."""
+    priority: Priority = Priority.USUAL
     number: int = 0
     """Of equal priority, the lowest is started first; its engine counts."""
     produced: int = 0
@@ -86,6 +87,16 @@ class Run:
             while n * (n * growth + linear) < elapsed:
                 n += 1
         return min(self.n_steps, max(1, n))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """What a run has brought."""
+
+    kv_changes: tuple[KvChange, ...]
+    first_tokens: tuple[AttemptId, ...]
+    ended: tuple[Job, ...]
+    """Complete or aborted."""
 
 
 class Decoding:

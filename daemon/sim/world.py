@@ -11,7 +11,7 @@ from functools import partial
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.flow import effects
-from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed, Preempt
+from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed
 from preble.daemon.flow.events import (
     Arrived,
     ClientGone,
@@ -94,8 +94,6 @@ class World:
         self._next: SimRequest | None = None
         self._live: dict[RequestId, Live] = {}
         self._by_attempt: dict[AttemptId, Live] = {}
-        self._giving_way: set[AttemptId] = set()
-        """Whatever these may put out before they are gone, they run again."""
         self._touched: dict[Station, None] = {}
         """Whose engines may have something to begin at the end of this instant."""
         self._outcomes: list[Outcome] = []
@@ -233,15 +231,9 @@ class World:
         if news.kv_changes:
             self._tell(KvReported(gpu=station.gpu, epoch=station.epoch, changes=news.kv_changes))
         for attempt_id in news.first_tokens:
-            if attempt_id not in self._giving_way:
-                self._by_attempt[attempt_id].first_token_ps = self._agenda.now_ps
-                self._tell(FirstToken(attempt_id=attempt_id))
+            self._by_attempt[attempt_id].first_token_ps = self._agenda.now_ps
+            self._tell(FirstToken(attempt_id=attempt_id))
         for job in news.ended:
-            if job.attempt_id in self._giving_way:
-                self._giving_way.remove(job.attempt_id)
-                self._by_attempt[job.attempt_id].give_way(job)
-                self._fail(job)
-                continue
             calls_tools = self._by_attempt[job.attempt_id].request.calls_tools
             self._tell(Finished(attempt_id=job.attempt_id, output_tokens=job.produced, calls_tools=calls_tools))
 
@@ -306,9 +298,7 @@ class World:
                     live.gpu, live.predicted_tokens = decision.gpu, decision.cached_tokens
                 case Dispatch():
                     self._dispatch(effect)
-                case Abort(gpu=gpu, attempt_id=attempt_id) | Preempt(gpu=gpu, attempt_id=attempt_id):
-                    if isinstance(effect, Preempt):
-                        self._giving_way.add(attempt_id)
+                case Abort(gpu=gpu, attempt_id=attempt_id):
                     self._after_delay(partial(self._abort, self._by_gpu[gpu], attempt_id))
                 case Ended(request_id=request_id, outcome=outcome):
                     self._end(self._live[request_id], outcome)

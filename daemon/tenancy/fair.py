@@ -18,6 +18,7 @@ from math import floor
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import GpuId, TenantName
+from preble.daemon.priority import Priority
 from preble.daemon.tenancy.standing import Standing
 
 _HALF_LIFE_S = 60.0
@@ -107,12 +108,10 @@ class _Accounts:
         self._waits_no_more(tenant, account, now_s)
         account.idle_since_s = now_s
 
-    def started(self, tenant: TenantName, expected_ms: float, now_s: float, prepaid_ms: float = 0.0) -> None:
-        """A request that waited starts, and is expected to take so long; for so much of it it was charged before."""
+    def started(self, tenant: TenantName, expected_ms: float, now_s: float) -> None:
+        """A request that waited starts, and is expected to take so long."""
         account = self._accounts[tenant]
-        if not prepaid_ms:  # else it had its turn
-            self._admit(account)
-        expected_ms -= prepaid_ms
+        self._admit(account)
         if self._waiting[True] and self._waiting[False]:
             self._owed_to_batch_ms += -expected_ms if account.is_batch else self._owed_per_ms * expected_ms
         self._waits_no_more(tenant, account, now_s)
@@ -126,10 +125,6 @@ class _Accounts:
         account.running -= 1
         self._charge(account, more_ms)
         account.idle_since_s = now_s
-
-    def refund(self, tenant: TenantName, charged_ms: float) -> None:
-        """It was charged for service that it will not have."""
-        self._charge(self._accounts[tenant], -charged_ms)
 
     def admissible(self, tenants: Collection[TenantName]) -> Collection[TenantName]:
         """Which of these, who all wait, may be served next: never nobody. Changes nothing."""
@@ -151,12 +146,15 @@ class _Accounts:
         """Whether engines are not to be filled with what it has, since others that want little have come of late."""
         return False
 
-    def priority(self, tenant: TenantName) -> int:
-        """In an engine, of a request that starts now: 0 if it is light and others wait, 2 if it is batch, else 1."""
+    def priority(self, tenant: TenantName) -> Priority:
+        """In an engine, of a request that starts now."""
+        yields = self.leaves_room(tenant)
         if self._accounts[tenant].is_batch:
-            return 2
+            return Priority.YIELDING_BATCH if yields else Priority.BATCH
+        if yields:
+            return Priority.YIELDING
         others_wait = len(self._backlogged) > (tenant in self._backlogged)
-        return 0 if others_wait and self.is_light(tenant) else 1
+        return Priority.LIGHT if others_wait and self.is_light(tenant) else Priority.USUAL
 
     def standing(self, tenant: TenantName, served_ms: Mapping[GpuId, float]) -> Standing | None:
         """How a tenant stands that was served so much by each engine; None if it was never heard of."""

@@ -158,8 +158,6 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Of all its sequences; None in explanations from before this was kept."""
     tenant: str | None = None
     """Whose it is; None in explanations from before this was kept."""
-    gave_way: int = 0
-    """Of the attempts, those that were taken out of their engine for a tenant that wants little."""
 
 
 class CancelledRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ VIOLATIONS = {
     "What goes over the wire stands alone": ("daemon/wire/live.py", "import preble.daemon.tenancy.model"),
     "What consoles are told is counted without a clock": ("daemon/obs/live/rows.py", "import time"),
     "The daemon never sees the console": ("daemon/obs/__init__.py", "import textual"),
+    "What vLLM loads is for vLLM": ("daemon/app.py", "import preble.daemon.engine.vllm_scheduler"),
     "The daemon process never loads an engine": ("daemon/engine/__init__.py", "def f() -> None:\n    import vllm"),
 }
 

@@ -5,11 +5,9 @@ import json
 import click
 import pytest
 from click.testing import CliRunner
-from tests.admin_app import explanation
 from tests.cli.running import data, preble
 from tests.core import MODEL
 
-from preble.daemon.cli.explain import render
 from preble.daemon.cli.main import main
 from preble.daemon.cli.output import Exit
 
@@ -155,13 +153,6 @@ def test_an_explanation_from_before_answers_were_predicted_shows_what_it_has(dae
     text = preble("explain", "req_old").stdout
     assert "61 tokens\n" in text
     assert "predicted" not in text.partition("output")[2]
-
-
-def test_an_explanation_says_how_many_of_its_attempts_gave_way(capsys):
-    render(explanation(attempts=4, gave_way=3))
-    assert "4; 3 gave way to tenants that want little; this is the last of them" in capsys.readouterr().out
-    render(explanation(attempts=2))
-    assert "2; this is the last of them" in capsys.readouterr().out
 
 
 # --- dry runs ---

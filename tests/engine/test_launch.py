@@ -1,5 +1,6 @@
 """Which engines a machine gets, and what they are started with."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -103,6 +104,8 @@ def test_the_command_of_a_cpu_engine():
     }
     assert "--enforce-eager" in words
     assert option(words, "--scheduling-policy") == "priority"
+    module, _, name = option(words, "--scheduler-cls").rpartition(".")
+    assert f"def {name}(" in Path(find_spec(module).origin).read_text()  # not imported here, as it imports vLLM
     unset = {"--tensor-parallel-size", "--max-model-len", "--num-gpu-blocks-override", "--long-prefill-token-threshold"}
     assert not unset & set(words)
     assert words[-2:] == ["--seed", "3"]

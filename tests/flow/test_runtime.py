@@ -18,7 +18,7 @@ async def test_the_window_passes_though_nothing_happens():
     runtime = Runtime(machine, on_step_s=lambda _: None)
     runtime.post(up("a"))
     async with runtime.upkeep():
-        ticket = runtime.submit(spec("r1", "x" * 40), on_stop=lambda _: None)
+        ticket = runtime.submit(spec("r1", "x" * 40), on_abort=lambda _: None)
         dispatch = await ticket.dispatched()
         runtime.post(Failed(attempt_id=dispatch.attempt_id, retry=False))
         assert machine.indexed_blocks(MODEL) == 10, "its use in the window is all that keeps them"

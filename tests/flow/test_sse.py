@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, was_aborted, without_cached_tokens
+from preble.daemon.flow.sse import DONE, SseTap, calls_tools, usage_of, without_cached_tokens
 
 TOKEN = b'data: {"choices":[{"text":"say \\"usage\\":{} and [DONE]"}]}\n\n'
 COUNTS = b'{"prompt_tokens":7,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":4}}'
@@ -57,14 +57,6 @@ def test_usage_of_a_whole_body():
     assert usage_of(b'{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":1}}').prompt_tokens == 3
     assert usage_of(b'{"choices":[]}') is None
     assert usage_of(b"not json") is None
-
-
-def test_an_aborted_body_says_so():
-    assert was_aborted(b'{"choices":[{"finish_reason":"length"},{"finish_reason": "abort"}]}')
-    assert not was_aborted(b'{"choices":[{"finish_reason":"stop","text":"\\"finish_reason\\":\\"abort\\""}]}')
-    assert not was_aborted(b'{"choices":[{"finish_reason":null}]}')
-    assert not was_aborted(b'{"choices":["abort"]}')
-    assert not was_aborted(b"not json")
 
 
 def test_tool_calls_are_seen_in_streams_and_bodies():

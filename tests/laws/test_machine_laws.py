@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.core import BLOCK, CONFIG, LIMITS, MODEL, Bench, keys, removed, spec, stored, up
 
 from preble.daemon.flow import events
-from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed, Preempt
+from preble.daemon.flow.effects import Abort, Dispatch, Ended, Placed
 from preble.daemon.flow.machine import Machine
 
 GPUS = ("a", "b", "c")
@@ -53,7 +53,7 @@ class Daemon(RuleBasedStateMachine):
                     assert effect.gpu in self.alive
                     assert effect.attempt_id not in self.running
                     self.running[effect.attempt_id] = effect
-                case Abort() | Preempt():
+                case Abort():
                     assert effect.attempt_id in self.running
                     self.aborted.add(effect.attempt_id)
                 case Ended():

@@ -29,7 +29,6 @@ COUNTED_THINGS = (
     "_pins",
     "_returns",
     "_evictions",
-    "_preemptions",
 )
 LABELS = {"model", "tenant", "gpu", "mode", "status", "found", "hit", "kept", "limit"}
 
@@ -87,7 +86,6 @@ def settled(*, request_id="r1", tenant="acme", gpu="cpu0", mode=Mode.EXPLOIT, st
         "error": None,
         "received_at_s": 0.0,
         "attempts": 1,
-        "gave_way": 0,
         "prompt_tokens": 100,
         "cached_tokens": 48,
         "output_tokens": 5,
@@ -169,12 +167,6 @@ def test_refusals_are_counted_by_the_limit_and_whose_it_is(metrics, books):
         books.settle(settled(request_id=name, status=Status.REFUSED, decision=None, limit=limit))
     assert value(metrics, "limited_requests_total", tenant="acme", limit="requests_per_minute") == 2
     assert sum(one for key, one in samples(metrics).items() if key[0] == "preble_limited_requests_total") == 2
-
-
-def test_how_often_requests_gave_way_is_counted_by_whose_they_are(metrics, books):
-    for name, times in (("r1", 2), ("r2", 0), ("r3", 1)):
-        books.settle(settled(request_id=name, attempts=1 + times, gave_way=times))
-    assert value(metrics, "preemptions_total", model="m", tenant="acme") == 3
 
 
 def test_a_finished_request_is_on_the_page_in_base_units(metrics, books):
@@ -275,7 +267,7 @@ def test_requests_make_no_series_of_their_own(metrics, books):
 
     n_series = settle("a")
     assert settle("b") == n_series
-    by_tenant, by_gpu = 2 * (len(Status) + 6), 2 * (len(Mode) + 1 + 3 * 2)
+    by_tenant, by_gpu = 2 * (len(Status) + 5), 2 * (len(Mode) + 1 + 3 * 2)
     assert n_series == by_tenant + by_gpu + 1 + 2  # and strangers, and the time of decisions
 
 

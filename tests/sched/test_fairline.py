@@ -8,6 +8,7 @@ from hypothesis import given
 from tests.core import CONFIG, LIMITS, Bench, spec, up
 
 from preble.daemon.flow import events
+from preble.daemon.priority import Priority
 from preble.daemon.sched.fairline import FairLine
 
 
@@ -168,10 +169,10 @@ def test_in_an_engine_too_a_light_tenant_comes_before_the_others_and_batch_behin
         dispatched = [effect for effect in house.seen if type(effect).__name__ == "Dispatch"]
         return {effect.request_id.partition(":")[0]: effect.priority for effect in dispatched}
 
-    assert priorities(flooded(quantum_s=0.25)) == {"flooder": 1, "other": 0}
+    assert priorities(flooded(quantum_s=0.25)) == {"flooder": Priority.USUAL, "other": Priority.LIGHT}
     batch = flooded(other=(1.0, True))
     starts(batch, 45)
-    assert priorities(batch) == {"flooder": 1, "other": 2}
+    assert priorities(batch) == {"flooder": Priority.USUAL, "other": Priority.YIELDING_BATCH}
 
 
 def test_who_comes_after_a_flood_does_not_wait_for_its_end():
@@ -213,9 +214,9 @@ def n_at_once(house, tenant, n=12):
     return n_started(house, tenant) - before
 
 
-def reserving(heavy=1.0, **limits):
+def reserving(**limits):
     """One engine of which a quarter is for those that want little, and a tenant that wants much."""
-    config = msgspec.structs.replace(CONFIG, light_reserve_ratio=0.25, heavy_sequences_ratio=heavy, quantum_s=0.001)
+    config = msgspec.structs.replace(CONFIG, light_reserve_ratio=0.25, quantum_s=0.001)
     house = Bench("a", config=config, limits=replace(LIMITS, **limits))
     for number in range(10):
         house.finish(house.arrive(f"before:{number}", f"{number}before", tenant="flooder"), output_tokens=16)
@@ -228,13 +229,6 @@ def test_others_leave_room_for_a_light_tenant_that_has_come_of_late():
     assert n_at_once(house, "flooder") == 6
     assert n_at_once(house, "other") == 2
     assert n_at_once(reserving(), "flooder") == 8  # alone it gets everything
-
-
-def test_no_other_tenant_runs_more_than_its_part_meanwhile():
-    house = reserving(heavy=0.5)
-    house.finish(house.arrive("o", "other", tenant="other"))
-    assert n_at_once(house, "flooder") == 4
-    assert n_at_once(reserving(heavy=0.5), "flooder") == 8
 
 
 def test_room_is_left_for_a_minute():

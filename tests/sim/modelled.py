@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from preble.daemon.ids import AttemptId, ModelName, RequestId, TenantName
+from preble.daemon.priority import Priority
 from preble.daemon.sim.engine import ModelledEngine
 from preble.daemon.sim.fits import Engine, Fit, Step
 from preble.daemon.sim.prompts import BlockKeys
@@ -49,14 +50,14 @@ def keys(*pieces: tuple[int, int]):
     return KEYS.keys([Piece(content, n_tokens) for content, n_tokens in pieces])
 
 
-def job(number: int, *pieces: tuple[int, int], output: int = 1, priority: int = 0) -> Job:
+def job(number: int, *pieces: tuple[int, int], output: int = 1, priority: int = Priority.USUAL) -> Job:
     """A request whose prompt has these (content, tokens); its answer is content 1000 and its number."""
     return Job(
         attempt_id=AttemptId(number),
         keys=keys(*pieces, (1000 + number, output)),
         prompt_tokens=sum(n for _, n in pieces),
         output_tokens=output,
-        priority=priority,
+        priority=Priority(priority),
     )
 
 

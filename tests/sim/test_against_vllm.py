@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 from tests.sim.modelled import BLOCK, bench, job
 
+from preble.daemon.priority import Priority
 from preble.daemon.sim.prompts import token_ids
 from preble.daemon.sim.types import Piece
 
 N_PLANS = 400
+USUAL = Priority.USUAL
 
 
 def plans():
     """Crowded ones: few blocks, much that is shared, some prompts twice; half have priorities, and some a threshold.
 
-    With a threshold nothing is shared: prompts side by side would compute the same blocks, and the model keeps one.
+    With a threshold, or where some stand back, nothing is shared: prompts side by side would compute the same blocks,
+    and the model keeps one.
     """
     for seed in range(N_PLANS):
         rng = random.Random(seed)
@@ -31,15 +34,26 @@ def plans():
             "max_model_len": 64,
             "threshold": rng.choice([0, rng.randint(1, 12)]) if seed % 2 else 0,
         }
+        priorities = ([USUAL], [USUAL], [USUAL, Priority.BATCH], list(Priority))[seed % 4]
         at_ms, requests = 0, []
         for number in range(1, rng.randint(6, 24)):
             at_ms += rng.choice([0, 0, 5, 17, 40, 90])
-            own = 99 if rng.random() < 0.3 else 100 + number
-            shared = rng.randint(0, 2) if not limits["threshold"] else 200 + number
+            own = 99 if rng.random() < 0.3 and not seed % 2 else 100 + number
+            shared = 200 + number if seed % 2 else rng.randint(0, 2)
             pieces = (shared, rng.randint(4, 28)), (own, rng.randint(1, 12))
-            priority = rng.choice([0, 1, 2]) if seed % 4 > 1 else 0
-            requests.append((at_ms, number, pieces, rng.randint(1, 24), priority))
+            requests.append((at_ms, number, pieces, rng.randint(1, 24), rng.choice(priorities)))
         yield limits, requests
+
+
+PREEMPTED_AS_PLANNED = (
+    {"kv_blocks": 16, "max_num_seqs": 5, "budget": 16, "max_model_len": 64, "threshold": 0},
+    [
+        (0, 1, ((2, 24), (101, 5)), 24, USUAL),
+        (0, 2, ((2, 7), (102, 7)), 15, Priority.LIGHT),
+        (40, 3, ((0, 10), (103, 6)), 2, Priority.LIGHT),
+    ],
+)
+"""The third lacks a block in the step in which the last of the first's prompt was to be computed, and takes it."""
 
 
 def modelled(limits, requests) -> dict:
@@ -81,7 +95,7 @@ def vllms(model: Path, some_plans) -> list[dict]:
 @pytest.mark.engines
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 def test_the_model_does_what_vllm_does(demo_model):
-    some_plans = list(plans())
+    some_plans = [*plans(), PREEMPTED_AS_PLANNED]
     seen = [modelled(*plan) for plan in some_plans]
     for plan, ours, theirs in zip(some_plans, seen, vllms(demo_model, some_plans), strict=True):
         assert ours == theirs, plan

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from tests.sim.modelled import BLOCK, MS, bench, job, keys
 
 from preble.daemon.flow.events import BlocksRemoved, BlocksStored
+from preble.daemon.priority import Priority
 from preble.daemon.sim.steps import Run
 
 
@@ -219,6 +220,62 @@ def test_aborting_what_has_ended_changes_nothing():
     assert seen.end_ms == {1: 14}
 
 
+# --- who stands back ---
+
+LIGHT, USUAL, YIELDING = Priority.LIGHT, Priority.USUAL, Priority.YIELDING
+
+
+def test_a_light_prompt_is_computed_alone_while_what_yields_stands_back():
+    seen = bench().play(
+        (0, job(1, (1, 4), output=10, priority=YIELDING)), (15, job(2, (2, 8), output=3, priority=LIGHT))
+    )
+    assert seen.first_ms == {1: 14, 2: 14 + 11 + 18}  # the step under way, and one without the other's token
+    assert seen.end_ms == {2: 43 + 12 + 12, 1: 43 + 2 * 12 + 6 * 11}  # then both decode
+
+
+def test_what_does_not_yield_decodes_beside_it():
+    seen = bench().play((0, job(1, (1, 4), output=10)), (15, job(2, (2, 8), output=3, priority=LIGHT)))
+    assert seen.first_ms == {1: 14, 2: 14 + 11 + 19}
+
+
+@pytest.mark.parametrize("other", [USUAL, YIELDING])
+def test_a_prompt_begun_is_passed_over_for_a_light_one(other):
+    n_step = {USUAL: 16, YIELDING: 8}[other]
+    seen = bench().play((0, job(1, (1, 30), priority=other)), (1, job(2, (2, 20), priority=LIGHT)))
+    light_ms = 10 + n_step + 26 + 14
+    assert seen.first_ms[2] == light_ms
+    assert seen.first_ms[1] == light_ms + 30 - n_step + 10 * {USUAL: 1, YIELDING: 3}[other]
+    assert seen.jobs[1].preemptions == 0
+
+
+def test_after_four_steps_of_light_prompts_what_yields_has_a_part_in_one():
+    seen = bench(kv_blocks=200, max_model_len=200).play(
+        (0, job(1, (1, 4), output=3, priority=YIELDING)), (1, job(2, (2, 6 * 16), priority=LIGHT))
+    )
+    assert seen.end_ms[2] == 14 + 6 * 26 + 11  # of the fifth step one token is the other's: a seventh has what is left
+    assert seen.end_ms[1] == seen.end_ms[2] + 11
+
+
+def test_prompts_that_yield_have_half_of_a_step():
+    seen = bench().play((0, job(1, (1, 12), output=9, priority=YIELDING)), (1, job(2, (2, 20), priority=YIELDING)))
+    # 8 and 4 of the first, with 4 of the second; then 8 of it, beside a token of the first, twice
+    assert seen.first_ms == {1: 18 + 18, 2: 18 + 18 + 19 + 19}
+
+
+def test_whoever_is_there_too_and_does_not_yield_makes_steps_whole():
+    seen = bench().play((0, job(1, (1, 20), priority=YIELDING)), (1, job(2, (2, 8))))
+    assert seen.first_ms == {1: 18 + 26, 2: 18 + 26 + 14}  # all 12 that are left of it, and 4 of the other
+
+
+def test_nobody_stands_back_for_a_light_prompt_that_has_no_room():
+    seen = bench(kv_blocks=6, max_model_len=24).play(
+        (0, job(1, (1, 12), output=5, priority=YIELDING)), (37, job(2, (2, 16), priority=LIGHT))
+    )
+    first_ms = 18 + 14
+    assert seen.end_ms[1] == first_ms + 4 * 11
+    assert seen.first_ms[2] == seen.end_ms[1] + 26
+
+
 # --- whatever happens ---
 
 REQUESTS = st.lists(
@@ -229,7 +286,7 @@ REQUESTS = st.lists(
         st.integers(1, 20),  # tokens of its own
         st.integers(1, 24),  # of its answer
         st.none() | st.integers(0, 200),  # when it is aborted
-        st.sampled_from([0, 0, 1]),  # its priority
+        st.sampled_from([*Priority, Priority.LIGHT]),
     ),
     min_size=1,
     max_size=14,

@@ -60,14 +60,10 @@ class Watched:
         self._now_s = now_s
         self._turns.joined(tenant, now_s)
 
-    def started(self, tenant, expected_ms, now_s, prepaid_ms=0.0):
-        self._turns.started(tenant, expected_ms, now_s, prepaid_ms)
-        self.largest_ms = max(self.largest_ms, expected_ms - prepaid_ms)
-        self._charge(tenant, expected_ms - prepaid_ms)
-
-    def refund(self, tenant, charged_ms):
-        self._turns.refund(tenant, charged_ms)
-        self._charge(tenant, -charged_ms)
+    def started(self, tenant, expected_ms, now_s):
+        self._turns.started(tenant, expected_ms, now_s)
+        self.largest_ms = max(self.largest_ms, expected_ms)
+        self._charge(tenant, expected_ms)
 
     def ended(self, tenant, more_ms, now_s):
         self._now_s = now_s

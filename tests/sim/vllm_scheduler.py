@@ -1,4 +1,6 @@
-"""Plays plans on vLLM's own scheduler without a model: a step takes 10 ms and 1 ms a token, tokens come as planned.
+"""Plays plans on the scheduler that vLLM has in our engines, without a model: tokens come as planned.
+
+A step takes 10 ms and 1 ms a token.
 
 A process of its own, since vLLM is heavy: `python vllm_scheduler.py MODEL_FOLDER`, plans in as JSON, and out, for each,
 what became of its requests. It uses vLLM's internals, as its own tests do.
@@ -12,14 +14,15 @@ from vllm import SamplingParams
 from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
-from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
+from preble.daemon.engine.vllm_scheduler import YieldingScheduler, make_scheduler
 
-def make_scheduler(model: str, plan: dict) -> Scheduler:
+
+def scheduler_of(model: str, plan: dict) -> YieldingScheduler:
     limits, block_size = plan["limits"], plan["block_size"]
     vllm_config = VllmConfig(
         model_config=ModelConfig(model=model, dtype="float32", max_model_len=limits["max_model_len"]),
@@ -38,7 +41,7 @@ def make_scheduler(model: str, plan: dict) -> Scheduler:
     n_blocks = vllm_config.cache_config.num_gpu_blocks = limits["kv_blocks"] + 1  # one is vLLM's placeholder
     spec = FullAttentionSpec(block_size=block_size, num_kv_heads=1, head_size=1, dtype=torch.float32)
     groups = [KVCacheGroupSpec(["layer"], spec)]
-    return Scheduler(
+    return make_scheduler(
         vllm_config=vllm_config,
         kv_cache_config=KVCacheConfig(num_blocks=n_blocks, kv_cache_tensors=[], kv_cache_groups=groups),
         block_size=block_size,
@@ -47,7 +50,7 @@ def make_scheduler(model: str, plan: dict) -> Scheduler:
 
 
 def play(model: str, plan: dict) -> dict:
-    scheduler, hasher = make_scheduler(model, plan), get_request_block_hasher(plan["block_size"], sha256)
+    scheduler, hasher = scheduler_of(model, plan), get_request_block_hasher(plan["block_size"], sha256)
     coming, requests, answers = list(plan["requests"]), {}, {}
     produced, first_ms, end_ms, cached = {}, {}, {}, {}
     now_ms = 0

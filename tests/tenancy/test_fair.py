@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from preble.daemon.priority import Priority
 from preble.daemon.tenancy.fair import Counters, Credits, Everybody
 
 QUANTUM_MS = 100.0
@@ -195,18 +196,6 @@ def test_asking_whose_turn_it_is_gives_nobody_a_quantum():
     assert turns.standing("a", {}).credit_ms == credit_ms < 0
 
 
-def test_what_gave_way_needs_no_turn_to_run_again():
-    turns = credits()
-    wait(turns, *"a" * 3)
-    turns.started("a", 10 * QUANTUM_MS, 0.0)
-    turns.ended("a", 0.0, 0.0)
-    credit_ms = turns.standing("a", {}).credit_ms
-    turns.started("a", 7 * QUANTUM_MS, 0.0, prepaid_ms=6 * QUANTUM_MS)
-    assert turns.standing("a", {}).credit_ms == credit_ms - QUANTUM_MS
-    turns.refund("a", QUANTUM_MS)
-    assert turns.standing("a", {}).credit_ms == credit_ms
-
-
 def test_who_has_something_waiting_all_the_time_wants_more_than_little():
     turns = credits()
     wait(turns, "a", "a", *"b" * 90)
@@ -284,12 +273,26 @@ def test_a_pause_of_a_flood_is_no_calm_unless_it_lasts(pause_s, is_light):
 def test_light_tenants_have_the_first_priority_only_while_others_wait():
     turns = credits()
     wait(turns, "a")
-    assert turns.priority("a") == 1
+    assert turns.priority("a") == Priority.USUAL
     wait(turns, "b")
-    assert turns.priority("a") == 0
-    turns.started("a", QUANTUM_MS, 0.0)
-    assert turns.priority("a") == 1
-    assert turns.priority("b") == 1  # nobody else waits now
+    assert turns.priority("a") == Priority.LIGHT
+    turns.started("a", QUANTUM_MS / 2, 0.0)
+    assert turns.is_light("b")
+    assert turns.priority("b") == Priority.USUAL  # nobody else waits now
+
+
+@pytest.mark.parametrize(
+    ("is_batch", "before", "after"),
+    [(False, Priority.USUAL, Priority.YIELDING), (True, Priority.BATCH, Priority.YIELDING_BATCH)],
+)
+def test_others_yield_once_a_light_tenant_has_come(is_batch, before, after):
+    turns = credits()
+    wait(turns, *"b" * 50, is_batch=is_batch)
+    for _ in range(40):
+        turns.started("b", QUANTUM_MS, 0.0)
+    assert turns.priority("b") == before
+    wait(turns, "a")
+    assert (turns.priority("a"), turns.priority("b")) == (Priority.LIGHT, after)
 
 
 def test_nobody_who_is_batch_is_light():

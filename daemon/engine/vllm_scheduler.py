@@ -20,10 +20,14 @@ from preble.daemon.priority import YIELDING_STEP_RATIO, Priority
 class YieldingScheduler(Scheduler):
     """What vLLM does, with those who yield standing back. A request's priority is one of `Priority`."""
 
+    running: list[Request]
+    max_num_active_reqs: int
+    max_num_scheduled_tokens: int
+
     def __init__(self, vllm_config: VllmConfig, **more: Any) -> None:
         super().__init__(vllm_config=vllm_config, **more)
-        self._step_tokens: int = self.max_num_scheduled_tokens
-        self._active_reqs: int = self.max_num_active_reqs
+        self._step_tokens = self.max_num_scheduled_tokens
+        self._active_reqs = self.max_num_active_reqs
         self._prompt_tokens: int = self.scheduler_config.long_prefill_token_threshold
         self._steps_alone = 0
         """In a row, in which nothing that yields decoded."""
@@ -108,4 +112,4 @@ def _stands_back(request: Request, steps_alone: int) -> bool:
 
 def _missing_tokens(request: Request) -> int:
     """What a step is to compute of a request that decodes."""
-    return request.num_tokens_with_spec + request.num_output_placeholders - request.num_computed_tokens
+    return int(request.num_tokens_with_spec + request.num_output_placeholders - request.num_computed_tokens)

@@ -223,9 +223,10 @@ class ModelledEngine:
         """Whether one has been begun, or the first in line is one and there is room for it."""
         if any(job.priority == Priority.LIGHT for job in self._prefilling.values()):
             return True
-        first = self._waiting[0] if self._waiting else None
-        has_room = first is not None and self._blocks(first.n_known) <= self.kv.n_available
-        return has_room and first.priority == Priority.LIGHT and len(self._running) < self._limits.max_num_seqs
+        if not self._waiting or self._waiting[0].priority != Priority.LIGHT:
+            return False
+        has_room = self._blocks(self._waiting[0].n_known) <= self.kv.n_available
+        return has_room and len(self._running) < self._limits.max_num_seqs
 
     def _plan(self, now_ps: int) -> bool:
         """Begin a run; False if whoever was first to be served was preempted, and nobody else can be."""

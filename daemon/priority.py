@@ -5,9 +5,9 @@
 
 from enum import IntEnum
 
-YIELDING_STEP_RATIO = 0.5
+_YIELDING_STEP_RATIO = 0.5
 """Of a step's tokens, what prompts that yield may have of it together: whoever comes waits for the step under way."""
-MOST_STEPS_ALONE = 4
+_MOST_STEPS_ALONE = 4
 """So many steps in a row are for light prompts alone, before what yields decodes in one again."""
 
 
@@ -36,4 +36,9 @@ class Priority(IntEnum):
 
         `prefills` is whether its prompt has yet to be computed.
         """
-        return self != Priority.LIGHT if prefills else self.yields and after < MOST_STEPS_ALONE
+        return self != Priority.LIGHT if prefills else self.yields and after < _MOST_STEPS_ALONE
+
+
+def most_yielding_tokens(step_tokens: int) -> int:
+    """Tokens of prompts in a step of at most `step_tokens`, where all prompts that are there yield."""
+    return int(_YIELDING_STEP_RATIO * step_tokens)

@@ -14,7 +14,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request
 
-from preble.daemon.priority import YIELDING_STEP_RATIO, Priority
+from preble.daemon.priority import Priority, most_yielding_tokens
 
 
 class YieldingScheduler(Scheduler):
@@ -78,7 +78,7 @@ class YieldingScheduler(Scheduler):
         self.max_num_scheduled_tokens = self._step_tokens
         self.scheduler_config.long_prefill_token_threshold = self._prompt_tokens
         if prompts and all(Priority(request.priority).yields for request in prompts):
-            of_prompts = int(YIELDING_STEP_RATIO * self._step_tokens)
+            of_prompts = most_yielding_tokens(self._step_tokens)
             decoding = sum(_missing_tokens(request) for request in self.running if not request.is_prefill_chunk)
             self.max_num_scheduled_tokens = min(self._step_tokens, decoding + of_prompts)
             self.scheduler_config.long_prefill_token_threshold = min(self._prompt_tokens or of_prompts, of_prompts)

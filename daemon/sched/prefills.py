@@ -2,6 +2,7 @@
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, TenantName
+from preble.daemon.priority import Priority
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.fairline import Turns
 from preble.daemon.sched.index import PrefixIndex
@@ -51,7 +52,7 @@ class Prefills:
         before_tokens, most_tokens = self.tokens, self._lead_tokens or max(step_tokens, _LEAST_LEAD_TOKENS)
         if before_tokens + n_tokens > most_tokens and self._turns.is_light(lane):
             before_tokens = self._tokens_of(lane)
-            if self._turns.priority(lane) == 0:
+            if self._turns.priority(lane) == Priority.LIGHT:
                 most_tokens *= _LIGHT_LEADS
         return not before_tokens or before_tokens + n_tokens <= most_tokens
 

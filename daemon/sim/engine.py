@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from preble.daemon.ids import AttemptId
-from preble.daemon.priority import YIELDING_STEP_RATIO, Priority
+from preble.daemon.priority import Priority, most_yielding_tokens
 from preble.daemon.sim.fits import Fit
 from preble.daemon.sim.kvcache import KvCache
 from preble.daemon.sim.steps import Decoding, Job, News, Run
@@ -284,7 +284,7 @@ class ModelledEngine:
         prompts = [*self._prefilling.values(), *self._waiting]
         if not prompts or not all(job.priority.yields for job in prompts):
             return most, budget
-        of_prompts = int(YIELDING_STEP_RATIO * budget)
+        of_prompts = most_yielding_tokens(budget)
         return min(most, of_prompts), min(budget, self._decoding.n + of_prompts)
 
     def _next_chunks(self, most: int, budget: int) -> list[tuple[Job, int]]:

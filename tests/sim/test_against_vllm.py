@@ -35,11 +35,12 @@ def plans():
             "threshold": rng.choice([0, rng.randint(1, 12)]) if seed % 2 else 0,
         }
         priorities = ([USUAL], [USUAL], [USUAL, Priority.BATCH], list(Priority))[seed % 4]
+        is_apart = limits["threshold"] > 0 or Priority.LIGHT in priorities
         at_ms, requests = 0, []
         for number in range(1, rng.randint(6, 24)):
             at_ms += rng.choice([0, 0, 5, 17, 40, 90])
-            own = 99 if rng.random() < 0.3 and not seed % 2 else 100 + number
-            shared = 200 + number if seed % 2 else rng.randint(0, 2)
+            own = 99 if rng.random() < 0.3 and not is_apart else 100 + number
+            shared = 200 + number if is_apart else rng.randint(0, 2)
             pieces = (shared, rng.randint(4, 28)), (own, rng.randint(1, 12))
             requests.append((at_ms, number, pieces, rng.randint(1, 24), rng.choice(priorities)))
         yield limits, requests

@@ -277,7 +277,6 @@ def test_gpus_may_differ_but_not_in_block_size():
 
 
 def test_a_light_tenant_does_not_wait_for_a_long_prompt_that_was_begun():
-
     def flood(name, at_ms, content):
         return replace(request(name, at_ms, (content, 400)), tenant=TenantName("flood"))
 
@@ -290,3 +289,5 @@ def test_a_light_tenant_does_not_wait_for_a_long_prompt_that_was_begun():
     assert first_come["small"].first_token_s > 0.6
     assert fair["small"].first_token_s < 0.1 + 0.03 + 0.03  # the step under way, and its own
     assert all(outcome.complete and not outcome.cached_tokens for outcome in fair.values())
+    halved_s = 25 * 0.01  # steps have half as many of its tokens, so it takes as many more
+    assert fair["f2"].ended_s < first_come["f2"].ended_s + halved_s + 0.03

@@ -281,6 +281,11 @@ def test_light_tenants_have_the_first_priority_only_while_others_wait():
     assert turns.priority("b") == Priority.USUAL  # nobody else waits now
 
 
+@pytest.mark.parametrize("number", [-3, 7])
+def test_any_other_number_is_as_the_usual_priority(number):
+    assert Priority(number) is Priority.USUAL
+
+
 @pytest.mark.parametrize(
     ("is_batch", "before", "after"),
     [(False, Priority.USUAL, Priority.YIELDING), (True, Priority.BATCH, Priority.YIELDING_BATCH)],

@@ -231,7 +231,7 @@ class Engine:
             return attempt
         step_tokens = self.limits.max_num_batched_tokens
         is_held_up = self._uncomputed_tokens(attempt) > step_tokens or self._prefills.holds_up(step_tokens)
-        other = self.waiting.first_light(attempt.spec.lane) if is_held_up else None
+        other = self.waiting.first_light(attempt.spec.lane, also_indebted=is_held_up)
         return other if other is not None and self._fits(other) else None
 
     @property

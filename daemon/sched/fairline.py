@@ -44,6 +44,9 @@ class Turns(Protocol):
     def is_light(self, tenant: TenantName) -> bool:
         """Whether it wants so little that what others have in an engine need not keep it from there."""
 
+    def may_borrow(self, tenant: TenantName) -> bool:
+        """Whether it may start out of turn where whose turn it is cannot."""
+
     def leaves_room(self, tenant: TenantName) -> bool:
         """Whether engines are not to be filled with what it has, since others that want little have come of late."""
 
@@ -141,9 +144,13 @@ class FairLine(Generic[_T]):
         tenant = min(tenants, key=self._rank) if len(tenants) > 1 else next(iter(tenants))
         return self._lines[tenant].first()
 
-    def first_light(self, other_than: TenantName) -> _T | None:
-        """The next to start of other tenants that want little, with credit or not. None if none of them waits."""
-        light = [tenant for tenant in self._lines if tenant != other_than and self._turns.is_light(tenant)]
+    def first_light(self, other_than: TenantName, *, also_indebted: bool) -> _T | None:
+        """The next to start, out of turn, of other tenants that want little. None if none of them waits.
+
+        Who owes more than it may borrow counts only if `also_indebted`.
+        """
+        may_start = self._turns.is_light if also_indebted else self._turns.may_borrow
+        light = [tenant for tenant in self._lines if tenant != other_than and may_start(tenant)]
         return self._lines[min(light, key=self._rank)].first() if light else None
 
     def _rank(self, tenant: TenantName) -> tuple[int, float, int]:

@@ -142,6 +142,10 @@ class _Accounts:
         """Whether it wants so little that others' work should hardly be felt by it."""
         return False
 
+    def may_borrow(self, tenant: TenantName) -> bool:
+        """Whether it may start without credit, where those who have some cannot."""
+        return False
+
     def leaves_room(self, tenant: TenantName) -> bool:
         """Whether engines are not to be filled with what it has, since others that want little have come of late."""
         return False
@@ -239,13 +243,18 @@ class Credits(_Accounts):
         return -account.balance_ms / account.weight
 
     def is_light(self, tenant: TenantName) -> bool:
-        """Whether it has credit, and has used less than three quarters of its quanta of late."""
+        """Whether it has used less than three quarters of its quanta of late."""
         account = self._accounts.get(tenant)
         if account is None:
             return True
         if account.is_batch or self._spare_ms(account) <= 0:
             return False
         return not account.waiting or self._rounds - account.woke_round <= _LIGHT_ROUNDS
+
+    def may_borrow(self, tenant: TenantName) -> bool:
+        """Whether it wants little, and owes less than a quantum: what it saves it needs in bursts."""
+        account = self._accounts[tenant]
+        return self.is_light(tenant) and account.balance_ms > -self._quantum_of(account)
 
     def leaves_room(self, tenant: TenantName) -> bool:
         """Whether it wants more than little, and others that do not have come within the last minute."""

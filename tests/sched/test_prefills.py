@@ -51,40 +51,42 @@ def test_a_light_tenant_may_have_three_times_as_much_under_way_while_others_wait
     assert bench.dispatched() == ["flood0", "o0", "o1", "o2", "o3", "o4", "o5"]
 
 
-def test_a_light_tenant_without_credit_starts_where_those_with_credit_cannot():
-    bench = Bench("a", config=msgspec.structs.replace(CONFIG, quantum_s=0.1))
-    bench(events.TenantStands(tenant="flood", weight=10.0, is_batch=False))
-    for number in range(20):  # rounds of quanta, of which "other" wants none
-        bench.run(f"busy{number}", "x" * 90, tenant="busy")
-    for number in range(2):
-        bench.arrive(f"flood{number}", f"{number}{LONG}", tenant="flood")
-    for number in range(5):
-        small(bench, f"o{number}", 30)
-        computed(bench, f"o{number}")
-    credit_ms = {name: one.credit_ms for name, one in bench.machine.standings(["flood", "other"]).items()}
-    assert credit_ms["flood"] > 0 > credit_ms["other"]
-    assert bench.dispatched()[-6:] == ["flood0", "o0", "o1", "o2", "o3", "o4"]
-
-
-def test_beside_short_prompts_a_light_tenant_waits_for_its_turn():
+def crowded(prompt):
+    """A flooder that has credit, and whose next prompt has no room; "other" has saved quanta."""
     config = msgspec.structs.replace(CONFIG, quantum_s=0.1)
     bench = Bench("a", config=config, limits=replace(LIMITS, max_num_seqs=64))
     bench(events.TenantStands(tenant="flood", weight=10.0, is_batch=False))
-    for number in range(20):
+    for number in range(20):  # rounds of quanta, of which "other" wants none
         bench.run(f"busy{number}", "x" * 90, tenant="busy")
     for number in range(9):
-        bench.arrive(f"flood{number}", f"{number}" * 90, tenant="flood")
-    n_started = 0
+        bench.arrive(f"flood{number}", f"{number}{prompt}", tenant="flood")
+    return bench
+
+
+def owed_ms(bench):
+    return -bench.machine.standings(["other"])["other"].credit_ms
+
+
+def test_a_light_tenant_starts_until_it_owes_a_quantum_where_those_with_credit_cannot():
+    bench, owed = crowded("x" * 90), []
+    while True:
+        small(bench, f"o{len(owed)}", 30)
+        if bench.dispatched()[-1] != f"o{len(owed)}":
+            break
+        computed(bench, f"o{len(owed)}")
+        owed.append(owed_ms(bench))
+    assert bench.machine.standings(["flood"])["flood"].credit_ms > 0
+    assert owed[0] < 0
+    assert owed[-2] < 100 <= owed[-1]
+
+
+def test_beside_long_prompts_a_light_tenant_starts_whatever_it_owes():
+    bench = crowded(LONG)
     for number in range(9):
         small(bench, f"o{number}", 30)
-        if bench.dispatched()[-1] != f"o{number}":
-            break
+        assert bench.dispatched()[-1] == f"o{number}"
         computed(bench, f"o{number}")
-        n_started += 1
-    assert n_started == 6
-    credit_ms = {name: one.credit_ms for name, one in bench.machine.standings(["flood", "other"]).items()}
-    assert credit_ms["flood"] > 0
-    assert credit_ms["flood"] / 10 > credit_ms["other"]  # for its weight: it comes next, and has no room
+    assert owed_ms(bench) > 100
 
 
 def test_the_index_tells_how_far_a_chain_is_computed():

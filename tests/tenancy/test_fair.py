@@ -186,6 +186,21 @@ def test_who_uses_less_than_its_quanta_comes_first_and_may_do_so_in_bursts():
     assert sorted(turns.admissible(["a", "b"])) == ["a", "b"]  # like any other, until it has used less for a while
 
 
+def test_who_wants_little_may_borrow_less_than_a_quantum():
+    turns = credits()
+    wait(turns, *"b" * 12)
+    for _ in range(12):
+        turns.started("b", QUANTUM_MS, 0.0)
+    wait(turns, *"aaabc")  # "c" has credit all the time, so nobody is given more
+    assert (turns.may_borrow("a"), turns.may_borrow("b")) == (True, False)
+    turns.started("a", 1.9 * QUANTUM_MS, 0.0)
+    assert turns.standing("a", {}).credit_ms < 0
+    assert turns.may_borrow("a")
+    turns.started("a", 0.2 * QUANTUM_MS, 0.0)
+    assert turns.is_light("a")
+    assert not turns.may_borrow("a")
+
+
 def test_asking_whose_turn_it_is_gives_nobody_a_quantum():
     turns = credits()
     wait(turns, *"a" * 5)
@@ -311,6 +326,7 @@ def test_only_credits_know_who_is_light(make):
     turns = make()
     wait(turns, "a")
     assert not turns.is_light("a")
+    assert not turns.may_borrow("a")
 
 
 @each

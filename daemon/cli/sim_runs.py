@@ -125,7 +125,9 @@ def simulate(job: Job, tell: Tell) -> Done:
         if not loads.at_s or load.at_s > loads.at_s[-1]:
             loads.at_s.append(load.at_s)
         loads.requests.setdefault(load.gpu, []).append(load.waiting + load.queued + load.running)
-    return Done(run=summarise(job.setting, outcomes, fit.time_model(), 0.0, job.weights), loads=loads)
+    cached_charge_ratio = job.config.cached_charge_ratio
+    run = summarise(job.setting, outcomes, fit.time_model(), 0.0, job.weights, cached_charge_ratio)
+    return Done(run=run, loads=loads)
 
 
 def bound(source: Source, rate: float | None, seed: int, fit: Fit, tell: Tell) -> float:

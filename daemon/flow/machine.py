@@ -242,7 +242,7 @@ class Machine:
 
     def _launch(self, engine: Engine, attempt: Attempt) -> None:
         priority = self._turns.priority(attempt.spec.lane)
-        engine.launch(attempt, self._now_s)
+        engine.launch(attempt, priority, self._now_s)
         self._scheduler.started(attempt, self._now_s)
         gpu = attempt.decision.gpu
         request_id = attempt.spec.request_id

@@ -4,6 +4,7 @@ from math import ceil
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, ModelName, TenantName
+from preble.daemon.priority import Priority
 from preble.daemon.sched.answers import Answers
 from preble.daemon.sched.asked import Asked
 from preble.daemon.sched.attempt import Attempt, EngineView
@@ -99,7 +100,7 @@ class Engine:
         for attempt in self.running.values():
             if not attempt.lost:  # by an end before, of which its host has not heard yet
                 self._leave(attempt, now_s)
-                self._serve(attempt, self._service.spent_ms(attempt, None, self.time_model, now_s), now_s)
+                self._serve(attempt, None, now_s)
                 attempt.lost = True
         self._index.clear(self.gpu)
         return [self.withdraw(attempt, now_s) for attempt in list(self.waiting)]
@@ -135,10 +136,8 @@ class Engine:
         before_us, kept_waiting = 0.0, 0.0
         if requests > n_running:
             before_us, kept_waiting = self.waiting.before(lane, int(1000 * prefill_ms))
-        wait_us = self._prefill_us - self.waiting.work
-        if self._prefills.tokens > limits.max_num_batched_tokens:  # else nobody is passed over
-            wait_us -= self._prefills.passed_us(lane, limits.max_num_batched_tokens)
-        wait_ms = (wait_us + before_us) / 1000
+        passed_us = self._prefills.passed_us(lane, limits.max_num_batched_tokens)
+        wait_ms = (self._prefill_us - self.waiting.work - passed_us + before_us) / 1000
         if traits.counts_others:
             # What it would add to the latency of all requests, its own included. It waits for what comes first; about
             # half of those who run here and count, or wait and have no turn before it, then wait for it. So computing
@@ -280,8 +279,8 @@ class Engine:
         n_tokens = attempt.spec.prompt.n_tokens
         return n_tokens - reusable_tokens(n_tokens, computed_blocks, self.limits.block_size)
 
-    def launch(self, attempt: Attempt, now_s: float) -> None:
-        """It goes to the engine now."""
+    def launch(self, attempt: Attempt, priority: Priority, now_s: float) -> None:
+        """It goes to the engine now, which serves it by its priority."""
         spec = attempt.spec
         if spec.request_id in self.waiting:
             self.waiting.start(spec.request_id)
@@ -299,7 +298,7 @@ class Engine:
         self._private_blocks += attempt.private_blocks
         if attempt.leaf is not None:
             self._index.acquire(attempt.leaf, self.gpu)
-        self._observer.launched(attempt.attempt_id, now_s, attempt.unprefilled_tokens)
+        self._observer.launched(attempt.attempt_id, now_s, attempt.unprefilled_tokens, priority)
         self._observe(now_s)
 
     def _observe(self, now_s: float) -> None:
@@ -332,15 +331,17 @@ class Engine:
         del self.running[attempt.attempt_id]
         self._requests -= 1
         if not attempt.lost:
+            self._serve(attempt, output_tokens, now_s)
             is_telling = attempt.spec.n_sequences == 1 and not attempt.cancelled
             self._observer.ended(attempt.attempt_id, now_s, (output_tokens or 0) if is_telling else 0)
-            self._serve(attempt, self._service.spent_ms(attempt, output_tokens, self.time_model, now_s), now_s)
             self._leave(attempt, now_s, output_tokens)
             self._observe(now_s)
         return attempt.charged_ms
 
-    def _serve(self, attempt: Attempt, service_ms: float, now_s: float) -> None:
-        """It took so much of the GPU's time, and not what its tenant was charged for."""
+    def _serve(self, attempt: Attempt, output_tokens: int | None, now_s: float) -> None:
+        """It is over: its tenant is charged for the GPU time that it took, and not for what was expected."""
+        attempt.batch = self._observer.mean_batch(attempt.attempt_id, now_s) or attempt.batch
+        service_ms = self._service.spent_ms(attempt, output_tokens, self.time_model, now_s)
         self.served_ms[attempt.spec.tenant] += service_ms - attempt.charged_ms
         self._pool.ended(attempt, service_ms, now_s)
 

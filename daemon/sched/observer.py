@@ -1,13 +1,15 @@
 """Takes the times of what an engine does, and tells its fit what can be learnt from them.
 
 A request's time in an engine is that of many things at once. Observed is only what is nearly alone: a prefill that was
-begun when no other was under way, and a decoding during which next to nothing was prefilled.
+begun when no other was under way, and that none went before since, and a decoding during which next to nothing was
+prefilled. Where a prompt yields its steps are short: only one that fits into a step tells how long whole ones take.
 """
 
 from dataclasses import dataclass
 from math import ceil
 
 from preble.daemon.ids import AttemptId
+from preble.daemon.priority import Priority, most_yielding_tokens
 from preble.daemon.sched.timefit import TimeFit
 
 _LEAST_STEPS = 8
@@ -20,7 +22,7 @@ _MOST_PREFILL = 0.1
 class _Seen:
     launched_s: float
     prefill_tokens: int
-    """0 if its prefill was not alone."""
+    """0 if its prefill was not alone, or tells nothing."""
     others: int
     """Sequences that decoded beside its prefill."""
     first_token_s: float | None = None
@@ -36,6 +38,8 @@ class Observer:
         self._fit = fit
         self._step_tokens = max_num_batched_tokens
         self._seen: dict[AttemptId, _Seen] = {}
+        self._passable: _Seen | None = None
+        """The last whose prefill was begun when no other was under way, if prompts of who wants little go before it."""
         self._changed_s = 0.0
         self._sequences = 0
         self._prefills = False
@@ -51,10 +55,15 @@ class Observer:
         self._prefill_s += passed_s * self._prefills
         self._changed_s, self._sequences, self._prefills = now_s, sequences, prefills
 
-    def launched(self, attempt: AttemptId, now_s: float, prefill_tokens: int) -> None:
+    def launched(self, attempt: AttemptId, now_s: float, prefill_tokens: int, priority: Priority) -> None:
         """It was sent to the engine, to prefill so many tokens; to be told before `now` tells of it."""
-        alone_tokens = 0 if self._prefills else prefill_tokens
-        self._seen[attempt] = _Seen(now_s, alone_tokens, self._sequences)
+        is_short = priority.yields and prefill_tokens > most_yielding_tokens(self._step_tokens)
+        seen = _Seen(now_s, 0 if self._prefills or is_short else prefill_tokens, self._sequences)
+        self._seen[attempt] = seen
+        if priority != Priority.LIGHT:
+            self._passable = self._passable if self._prefills else seen
+        elif self._passable is not None:
+            self._passable.prefill_tokens = 0
 
     def first_token(self, attempt: AttemptId, now_s: float) -> None:
         """Its prompt has been computed."""
@@ -64,17 +73,30 @@ class Observer:
         self.now(now_s, self._sequences, self._prefills)
         seen.first_token_s, seen.sequence_s, seen.prefill_s = now_s, self._sequence_s, self._prefill_s
         if seen.prefill_tokens:
-            steps = ceil(seen.prefill_tokens / self._step_tokens)
-            beside_ms = steps * seen.others * self._fit.model.decode_ms_per_sequence
-            self._fit.prefilled(seen.prefill_tokens, 1000 * (now_s - seen.launched_s) - beside_ms)
+            self._fit.prefilled(seen.prefill_tokens, 1000 * (now_s - seen.launched_s), self._others_ms(seen))
+
+    def _others_ms(self, seen: _Seen) -> float:
+        """Of its TTFT: half of the step that was under way when it came, in the mean, and others' part in its own."""
+        if not seen.others:
+            return 0.0
+        model, steps = self._fit.model, ceil(seen.prefill_tokens / self._step_tokens)
+        step_ms = model.decode_base_ms + seen.others * model.decode_ms_per_sequence
+        return step_ms / 2 + steps * seen.others * model.decode_ms_per_sequence
+
+    def mean_batch(self, attempt: AttemptId, now_s: float) -> float | None:
+        """Sequences that ran at once, its own among them, since its first token. None if there was no time for that."""
+        seen = self._seen.get(attempt)
+        if seen is None or seen.first_token_s is None or now_s <= seen.first_token_s:
+            return None
+        self.now(now_s, self._sequences, self._prefills)
+        return (self._sequence_s - seen.sequence_s) / (now_s - seen.first_token_s)
 
     def ended(self, attempt: AttemptId, now_s: float, output_tokens: int = 0) -> None:
         """It left the engine; `output_tokens` are those of its one sequence, or 0 if there is nothing to learn."""
+        batch = self.mean_batch(attempt, now_s)
         seen = self._seen.pop(attempt, None)
-        if seen is None or seen.first_token_s is None or output_tokens <= _LEAST_STEPS:
+        if seen is None or seen.first_token_s is None or batch is None or output_tokens <= _LEAST_STEPS:
             return
-        self.now(now_s, self._sequences, self._prefills)
         took_s = now_s - seen.first_token_s
-        if took_s > 0 and self._prefill_s - seen.prefill_s <= _MOST_PREFILL * took_s:
-            batch = (self._sequence_s - seen.sequence_s) / took_s
+        if self._prefill_s - seen.prefill_s <= _MOST_PREFILL * took_s:
             self._fit.decoded(batch, 1000 * took_s / (output_tokens - 1))

@@ -2,7 +2,7 @@
 
 from preble.daemon.config import SchedulerConfig
 from preble.daemon.ids import AttemptId, GpuId, TenantName
-from preble.daemon.priority import Priority
+from preble.daemon.priority import Priority, most_yielding_tokens
 from preble.daemon.sched.attempt import Attempt
 from preble.daemon.sched.fairline import Turns
 from preble.daemon.sched.index import PrefixIndex
@@ -69,14 +69,18 @@ class Prefills:
         ]
 
     def passed_us(self, lane: TenantName, step_tokens: int) -> int:
-        """GPU time that a tenant need not wait for if it wants little: of others' prompts all but a step."""
-        if not self._turns.is_light(lane):
+        """GPU time that a tenant need not wait for whose prompts are computed first: of others' all but the step begun.
+
+        They yield, so the step is short; when somebody comes it is half done in the mean.
+        """
+        begun_tokens = most_yielding_tokens(step_tokens) // 2
+        if self.tokens <= begun_tokens or self._turns.priority(lane) != Priority.LIGHT:
             return 0
         others = self._of_others()
         n_tokens = sum(attempt.unprefilled_tokens for attempt in others)
-        if n_tokens <= step_tokens:
+        if n_tokens <= begun_tokens:
             return 0
-        return sum(attempt.prefill_us for attempt in others) * (n_tokens - step_tokens) // n_tokens
+        return sum(attempt.prefill_us for attempt in others) * (n_tokens - begun_tokens) // n_tokens
 
     def holds_up(self, step_tokens: int) -> bool:
         """Whether a prompt of who does not want little takes more than a step."""

@@ -23,6 +23,8 @@ _REFIT_EVERY = 8
 _ERROR_WEIGHT = 0.05
 _LEAST_MS = 0.001
 """What is shorter is no observation of a GPU."""
+_LEAST_OWN = 0.1
+"""Of what was observed, when others are thought to have taken nearly all of it: work is never for nothing."""
 _OUTLIER = 5.0
 """An observation so many times off is taken for a pause of the machine, unless most are."""
 
@@ -57,9 +59,10 @@ class TimeFit:
         observations = self._prefill.observations + self._decode.observations
         return FitError(self._prefill.error_ratio, self._decode.error_ratio, observations)
 
-    def prefilled(self, n_tokens: int, took_ms: float) -> None:
-        """The engine computed so many uncached tokens, and nothing else, in that time."""
-        if self._prefill.observe(_prefill_terms(n_tokens), took_ms, self.model.prefill_ms(n_tokens)):
+    def prefilled(self, n_tokens: int, took_ms: float, others_ms: float = 0.0) -> None:
+        """The engine computed so many uncached tokens in that time, of which about `others_ms` went to what decodes."""
+        expected_ms = self.model.prefill_ms(n_tokens) + others_ms
+        if self._prefill.observe(_prefill_terms(n_tokens), took_ms, expected_ms, others_ms):
             self._refit()
 
     def decoded(self, batch: float, step_ms: float) -> None:
@@ -98,14 +101,16 @@ class _Regression:
         self.observations = 0
         self.error_ratio: float | None = None
 
-    def add(self, terms: Coefficients, value_ms: float, weight: float = 1.0) -> None:
-        if value_ms >= _LEAST_MS:
-            scaled = terms / value_ms
+    def add(self, terms: Coefficients, value_ms: float, weight: float = 1.0, scale_ms: float | None = None) -> None:
+        """The terms come to this value; the error is relative to it, or to what is given."""
+        scale_ms = scale_ms or value_ms
+        if scale_ms >= _LEAST_MS:
+            scaled = terms / scale_ms
             self._squares += weight * np.outer(scaled, scaled)
-            self._products += weight * scaled
+            self._products += weight * scaled * (value_ms / scale_ms)
 
-    def observe(self, terms: Coefficients, value_ms: float, expected_ms: float) -> bool:
-        """Learn from an observation; whether it is time to solve again."""
+    def observe(self, terms: Coefficients, value_ms: float, expected_ms: float, others_ms: float = 0.0) -> bool:
+        """Learn from an observation, with what is not of the terms in it; whether it is time to solve again."""
         if value_ms < _LEAST_MS:
             return False
         ratio = abs(expected_ms - value_ms) / value_ms
@@ -116,7 +121,9 @@ class _Regression:
             return False
         self._squares *= _FADING
         self._products *= _FADING
-        self.add(terms, value_ms)
+        # What is not of the terms varies: relative to what was observed, the shortest would count most.
+        own_ms = max(value_ms - others_ms, _LEAST_OWN * value_ms)
+        self.add(terms, own_ms, scale_ms=expected_ms if others_ms else None)
         return self.observations % _REFIT_EVERY == 0
 
     def solve(self) -> list[float]:

@@ -86,9 +86,13 @@ def summarise(
     time_model: TimeModel,
     oracle_hit_ratio: float,
     weights: Mapping[TenantName, float] = MappingProxyType({}),
+    cached_charge_ratio: float = 0.0,
 ) -> Run:
-    """The numbers of one simulation on GPUs of this time model, with tenants of these weights (1 if not given)."""
-    gpu_s = _GpuTime(time_model, outcomes)
+    """The numbers of one simulation on GPUs of this time model, with tenants of these weights (1 if not given).
+
+    A cached prompt token is charged so much of a computed one.
+    """
+    gpu_s = _GpuTime(time_model, cached_charge_ratio, outcomes)
     shares = fairness(outcomes, gpu_s.of, weights)
     served = [outcome for outcome in outcomes if outcome.complete]
     latencies = [outcome.ended_s - outcome.arrived_s for outcome in served]
@@ -136,10 +140,14 @@ def _tenant(outcomes: Sequence[Outcome], gpu_s: "_GpuTime") -> TenantNumbers:
 
 
 class _GpuTime:
-    """An estimate of the GPU time that each request caused: its prefill, and its share of the steps that decode."""
+    """An estimate of the GPU time that each request caused, as tenants are charged for it.
 
-    def __init__(self, model: TimeModel, outcomes: Sequence[Outcome]) -> None:
+    That is its prefill, a little for what was cached, and its share of the steps that decode.
+    """
+
+    def __init__(self, model: TimeModel, cached_charge_ratio: float, outcomes: Sequence[Outcome]) -> None:
         self._model = model
+        self._cached_ms_per_token = cached_charge_ratio * model.prefill_ms_per_token
         spans: dict[GpuId, list[tuple[float, float]]] = {}
         for outcome in outcomes:
             if outcome.gpu is not None and outcome.first_token_s is not None:
@@ -150,6 +158,7 @@ class _GpuTime:
         """Seconds, of a request that was served."""
         assert outcome.gpu is not None, "only a GPU answers"
         prefill_ms = self._model.prefill_ms(outcome.prompt_tokens - outcome.cached_tokens)
+        prefill_ms += self._cached_ms_per_token * outcome.cached_tokens
         decode_ms = self._model.decode_ms(outcome.output_tokens - 1, self._batch[outcome.gpu])
         return (prefill_ms + decode_ms) / 1000
 

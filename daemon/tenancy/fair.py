@@ -152,8 +152,8 @@ class _Accounts:
 
     def priority(self, tenant: TenantName) -> Priority:
         """In an engine, of a request that starts now."""
-        yields = self.leaves_room(tenant)
-        if self._accounts[tenant].is_batch:
+        yields, account = self.leaves_room(tenant), self._accounts.get(tenant)
+        if account is not None and account.is_batch:
             return Priority.YIELDING_BATCH if yields else Priority.BATCH
         if yields:
             return Priority.YIELDING

@@ -95,6 +95,18 @@ def test_of_many_sequences_each_has_its_share():
     bench.ended(gpu_ms=50.0)  # all that decoded there were its own
 
 
+def test_whoever_came_later_has_a_share_of_the_steps_since():
+    bench = Charged("a")
+    decision = bench.arrive("r", PROMPT, max_output_tokens=1000)
+    bench.now_s = PREFILL_MS / 1000
+    bench(events.FirstToken(attempt_id=decision.attempt_id))
+    bench.now_s += 0.1
+    bench.arrive("later", "y" * 4, tenant="other")
+    bench.now_s += 0.1
+    bench(events.Failed(attempt_id=decision.attempt_id, retry=False))
+    bench.ended(gpu_ms=PREFILL_MS + 200 / 1.5)
+
+
 def test_what_never_ran_took_nothing():
     bench = Bench(config=COUNTED)
     refused = bench(events.Arrived(request=spec("r", PROMPT)))

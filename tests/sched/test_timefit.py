@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preble.daemon.ids import AttemptId
+from preble.daemon.priority import Priority
 from preble.daemon.sched.observer import Observer
 from preble.daemon.sched.timefit import TimeFit, fit_prefill
 from preble.daemon.sched.types import TimeModel
@@ -65,6 +66,15 @@ def test_lengths_that_were_never_seen_keep_what_was_believed_of_them():
     assert fit.model.prefill_ms(16384) == pytest.approx(START.prefill_ms(16384), rel=0.25)
 
 
+def test_the_wait_for_a_step_of_others_is_not_learnt_as_work():
+    fit, rng = TimeFit(START), random.Random(1)
+    for _ in range(800):
+        n_tokens, step_ms = rng.choice((50, 100, 500, 2000)), 100.0
+        fit.prefilled(n_tokens, 9 + 0.25 * n_tokens + rng.uniform(0, step_ms), step_ms / 2)
+    assert fit.model.prefill_ms(50) == pytest.approx(9 + 0.25 * 50, rel=0.5)
+    assert fit.model.prefill_ms(2000) == pytest.approx(9 + 0.25 * 2000, rel=0.05)
+
+
 def test_one_pause_of_the_machine_changes_nothing():
     fit = TimeFit(START)
     for _ in range(31):
@@ -102,8 +112,8 @@ class Fit:
     def __init__(self):
         self.seen = []
 
-    def prefilled(self, n_tokens, took_ms):
-        self.seen.append(("prefill", n_tokens, round(took_ms, 6)))
+    def prefilled(self, n_tokens, took_ms, others_ms):
+        self.seen.append(("prefill", n_tokens, round(took_ms, 6), round(others_ms, 6)))
 
     def decoded(self, batch, step_ms):
         self.seen.append(("decode", round(batch, 6), round(step_ms, 6)))
@@ -120,29 +130,68 @@ def observer(fit):
 
 
 def test_a_prefill_alone_is_observed(fit, observer):
-    observer.launched(A, 10.0, 500)
+    observer.launched(A, 10.0, 500, Priority.USUAL)
     observer.now(10.0, 1, True)
     observer.first_token(A, 10.06)
-    assert fit.seen == [("prefill", 500, 60)]
+    assert fit.seen == [("prefill", 500, 60, 0)]
 
 
-def test_what_decodes_beside_it_is_taken_off(fit, observer):
+def test_what_decodes_beside_it_is_taken_off_and_half_of_the_step_under_way(fit, observer):
     observer.now(0.0, 4, False)
-    observer.launched(A, 10.0, 1500)
+    observer.launched(A, 10.0, 1500, Priority.USUAL)
     observer.first_token(A, 10.2)
-    assert fit.seen == [("prefill", 1500, 200 - 2 * 4 * START.decode_ms_per_sequence)]
+    decode_ms = 4 * START.decode_ms_per_sequence
+    assert fit.seen == [("prefill", 1500, 200, (START.decode_base_ms + decode_ms) / 2 + 2 * decode_ms)]
+
+
+def test_the_batch_is_the_mean_of_what_ran_since_the_first_token(observer):
+    observer.launched(A, 0.0, 0, Priority.USUAL)
+    observer.now(0.0, 9, True)
+    assert observer.mean_batch(A, 1.0) is None
+    observer.first_token(A, 1.0)
+    assert observer.mean_batch(A, 1.0) is None
+    observer.now(2.0, 3, False)
+    assert observer.mean_batch(A, 4.0) == (9 + 2 * 3) / 3
 
 
 def test_a_prefill_behind_another_is_not(fit, observer):
-    observer.launched(A, 10.0, 500)
+    observer.launched(A, 10.0, 500, Priority.USUAL)
     observer.now(10.0, 1, True)
-    observer.launched(B, 10.01, 700)
+    observer.launched(B, 10.01, 700, Priority.USUAL)
     observer.first_token(B, 10.2)
     assert fit.seen == []
 
 
+@pytest.mark.parametrize("first", [Priority.YIELDING, Priority.USUAL])
+def test_a_prefill_that_a_light_one_went_before_is_not(first, fit, observer):
+    launch_two(observer, first, Priority.LIGHT)
+    observer.first_token(A, 10.06)
+    assert fit.seen == []
+
+
+@pytest.mark.parametrize("both", [Priority.LIGHT, Priority.USUAL])
+def test_a_prefill_before_another_of_its_priority_is(both, fit, observer):
+    launch_two(observer, both, both)
+    observer.first_token(A, 10.06)
+    assert fit.seen == [("prefill", 500, 60, 0)]
+
+
+def launch_two(observer, first, second):
+    observer.launched(A, 10.0, 500, first)
+    observer.now(10.0, 1, True)
+    observer.launched(B, 10.01, 700, second)
+
+
+def test_what_yields_is_observed_if_it_fits_into_its_short_step(fit, observer):
+    for attempt, n_tokens in ((A, 500), (B, 501)):
+        observer.launched(attempt, 10.0, n_tokens, Priority.YIELDING)
+        observer.first_token(attempt, 10.06)
+        observer.ended(attempt, 11.0)
+    assert fit.seen == [("prefill", 500, 60, 0)]
+
+
 def test_decoding_without_prefills_is_observed_with_its_mean_batch(fit, observer):
-    observer.launched(A, 0.0, 0)
+    observer.launched(A, 0.0, 0, Priority.USUAL)
     observer.now(0.0, 1, False)
     observer.first_token(A, 1.0)
     observer.now(2.0, 3, False)
@@ -151,7 +200,7 @@ def test_decoding_without_prefills_is_observed_with_its_mean_batch(fit, observer
 
 
 def test_decoding_beside_prefills_is_not(fit, observer):
-    observer.launched(A, 0.0, 0)
+    observer.launched(A, 0.0, 0, Priority.USUAL)
     observer.now(0.0, 1, False)
     observer.first_token(A, 1.0)
     observer.now(2.0, 2, True)
@@ -162,7 +211,7 @@ def test_decoding_beside_prefills_is_not(fit, observer):
 
 def test_few_tokens_and_ends_before_the_first_tell_nothing(fit, observer):
     for attempt in (A, B):
-        observer.launched(attempt, 0.0, 0)
+        observer.launched(attempt, 0.0, 0, Priority.USUAL)
     observer.now(0.0, 2, False)
     observer.first_token(A, 1.0)
     observer.ended(A, 2.0, output_tokens=8)

@@ -94,6 +94,14 @@ def test_gpu_time_is_the_missed_prompt_and_a_share_of_the_steps_that_decode():
     assert elsewhere["acme"].gpu_s == pytest.approx(prefill_s + alone_s)
 
 
+def test_gpu_time_counts_what_was_cached_as_tenants_are_charged_for_it():
+    plain, charged = (
+        summarise(SETTING, [SERVED], MODEL, 0.9, cached_charge_ratio=ratio).tenants["acme"].gpu_s for ratio in (0, 0.1)
+    )
+    cached_ms = 0.1 * MODEL.prefill_ms_per_token * SERVED.cached_tokens
+    assert charged - plain == pytest.approx(cached_ms / 1000)
+
+
 def test_time_in_which_nothing_decodes_does_not_thin_out_the_batch():
     later = replace(SERVED, arrived_s=100.0, first_token_s=101.0, ended_s=103.0)
     twice = run_of(SERVED, SERVED, later, later).tenants["acme"]

@@ -5,8 +5,8 @@
 
 from enum import IntEnum
 
-_YIELDING_STEP_RATIO = 0.5
-"""Of a step's tokens, what prompts that yield may have of it together: whoever comes waits for the step under way."""
+_SATURATING_TOKENS = 512
+"""So many of prompts a step computes about as fast as more; with fewer it mostly loads weights, and decodes."""
 _MOST_STEPS_ALONE = 4
 """So many steps in a row are for light prompts alone, before what yields decodes in one again."""
 
@@ -40,5 +40,8 @@ class Priority(IntEnum):
 
 
 def most_yielding_tokens(step_tokens: int) -> int:
-    """Tokens of prompts in a step of at most `step_tokens`, where all prompts that are there yield."""
-    return int(_YIELDING_STEP_RATIO * step_tokens)
+    """Tokens of prompts in a step of at most `step_tokens`, where all prompts that are there yield.
+
+    Whoever comes waits for the step under way, so it is a quarter; of small steps more, but no more than half.
+    """
+    return max(step_tokens // 4, min(_SATURATING_TOKENS, step_tokens // 2))

@@ -101,10 +101,15 @@ class Daemon:
         return sorted((self.data_dir / "run").glob("cpu*.sock"))
 
     def forget(self) -> None:
-        """Empty the engines' prefix caches; nothing may be running."""
+        """Empty the engines' prefix caches; nothing may be running.
+
+        An engine tells of it with its next step, so each is given one: else the daemon would place by what was there.
+        """
+        one_step = {"model": MODEL, "prompt": [5], "max_tokens": 1}
         for path in self.sockets():
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=10) as client:
                 client.post("http://engine/reset_prefix_cache").raise_for_status()
+                client.post("http://engine/v1/completions", json=one_step).raise_for_status()
 
 
 @contextmanager
